@@ -1,0 +1,48 @@
+//! How an attempt ended, as balancing, ejection and retries see it.
+
+/// The end of one attempt at one endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An answer that is not the server's fault: 1xx to 4xx, gRPC statuses that blame the caller.
+    Success,
+    /// 5xx, or a gRPC status that blames the server.
+    ServerError(ServerError),
+    /// The connection could not be made, or the peer could not prove its identity.
+    ConnectFailure,
+    /// The connection broke before the answer was complete.
+    Reset,
+    /// No answer within the attempt's time.
+    Timeout,
+    /// The client went away or the request was given up for reasons of ours; says nothing of the endpoint.
+    Cancelled,
+}
+
+/// What the server said when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerError {
+    /// An HTTP status of 500 and above.
+    Http(u16),
+    /// A gRPC status.
+    Grpc(u8),
+}
+
+impl Outcome {
+    /// From an HTTP status.
+    pub const fn from_status(status: u16) -> Self {
+        if status >= 500 { Outcome::ServerError(ServerError::Http(status)) } else { Outcome::Success }
+    }
+
+    /// From a gRPC status (`grpc-status`, <https://grpc.io/docs/guides/status-codes/>). UNKNOWN, DEADLINE_EXCEEDED,
+    /// RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE and DATA_LOSS blame the server.
+    pub const fn from_grpc(status: u8) -> Self {
+        match status {
+            2 | 4 | 8 | 13 | 14 | 15 => Outcome::ServerError(ServerError::Grpc(status)),
+            _ => Outcome::Success,
+        }
+    }
+
+    /// Whether the endpoint is to blame.
+    pub const fn is_failure(self) -> bool {
+        !matches!(self, Outcome::Success | Outcome::Cancelled)
+    }
+}

@@ -1,0 +1,107 @@
+//! Traffic policy as a request finds it: merged, defaults filled in, nothing left to decide.
+
+use crate::Nanos;
+
+/// How requests of one rule are sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrafficPolicy {
+    /// From the request's head to the end of the response; `None`: no limit.
+    pub request_timeout: Option<Nanos>,
+    /// The same for one attempt, up to the response's head.
+    pub attempt_timeout: Option<Nanos>,
+    /// Making a connection, TLS included.
+    pub connect_timeout: Nanos,
+    /// Nothing sent either way, on a stream, a tunnel or an opaque connection; `None`: no limit.
+    pub idle_timeout: Option<Nanos>,
+    /// When to try again.
+    pub retry: RetryPolicy,
+}
+
+/// When and how often to try again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Attempts after the first; 0: never.
+    pub attempts: u32,
+    /// Which outcomes may be tried again.
+    pub on: RetryOn,
+    /// HTTP statuses besides those of `on`, sorted.
+    pub statuses: Vec<u16>,
+    /// gRPC statuses, sorted.
+    pub grpc_statuses: Vec<u8>,
+    /// Before the first retry; doubles each time, with full jitter.
+    pub backoff_base: Nanos,
+    /// The longest wait.
+    pub backoff_max: Nanos,
+    /// Retries may add this share, in percent, to the requests of the last ten seconds.
+    pub budget_percent: u32,
+    /// And this many a second whatever the share.
+    pub budget_min_per_second: u32,
+}
+
+/// Sets of retryable outcomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetryOn {
+    /// Any 5xx.
+    pub server_errors: bool,
+    /// 502, 503 and 504.
+    pub gateway_errors: bool,
+    /// The connection broke, or time ran out, before the response's head.
+    pub reset: bool,
+    /// No connection could be made; the request never left.
+    pub connect_failure: bool,
+}
+
+/// When an endpoint is left out for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutlierPolicy {
+    /// Failures in a row; 0: never eject.
+    pub consecutive_failures: u32,
+    /// The first ejection; the n-th in a row takes n times as long.
+    pub base_ejection: Nanos,
+    /// The longest ejection.
+    pub max_ejection: Nanos,
+    /// At most this share of a service's endpoints, in percent, but always one where there are two or more.
+    pub max_ejected_percent: u32,
+}
+
+impl Default for TrafficPolicy {
+    /// No request timeout (streams live long), 5 s to connect, one retry of what is safe to repeat.
+    fn default() -> Self {
+        TrafficPolicy {
+            request_timeout: None,
+            attempt_timeout: None,
+            connect_timeout: Nanos::from_millis(5_000),
+            idle_timeout: Some(Nanos::from_millis(3_600_000)),
+            retry: RetryPolicy::default(),
+        }
+    }
+}
+
+impl Default for RetryPolicy {
+    /// Two retries of connection failures and resets (idempotent methods only for the latter), a budget of 20 % plus 10/s
+    /// (Linkerd's and Finagle's figures).
+    fn default() -> Self {
+        RetryPolicy {
+            attempts: 2,
+            on: RetryOn { server_errors: false, gateway_errors: false, reset: true, connect_failure: true },
+            statuses: Vec::new(),
+            grpc_statuses: Vec::new(),
+            backoff_base: Nanos::from_millis(5),
+            backoff_max: Nanos::from_millis(250),
+            budget_percent: 20,
+            budget_min_per_second: 10,
+        }
+    }
+}
+
+impl Default for OutlierPolicy {
+    /// Five in a row, 5 s growing to 300 s, at most half (Envoy's shape; it ejects for 30 s and at most 10 %).
+    fn default() -> Self {
+        OutlierPolicy {
+            consecutive_failures: 5,
+            base_ejection: Nanos::from_millis(5_000),
+            max_ejection: Nanos::from_millis(300_000),
+            max_ejected_percent: 50,
+        }
+    }
+}

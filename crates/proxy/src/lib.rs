@@ -1,0 +1,10 @@
+//! The data plane: accept, detect, TLS, match, balance, pool, forward.
+//!
+//! A request is a plain walk through one module a phase: `accept` → `identify` → `match` → `admit` → `choose` → `send` →
+//! `observe`. `docs/architecture.md` follows one through the code.
+
+pub mod discover;
+pub mod settings;
+
+pub use discover::Discover;
+pub use settings::Settings;

@@ -1,0 +1,1 @@
+//! Delta xDS, both ends, the session stream's client, and compile: resources → `engine::snapshot`.
