@@ -1,0 +1,327 @@
+//! What the admin socket says, as JSON: written by this crate, read by the `heddle` binary and by people's scripts.
+//!
+//! Field names are in camelCase. Times are Unix milliseconds; lengths of time are in the unit that the field's name ends with.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Where an object was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Location {
+    /// Path of the file as it was given; empty for objects that came from elsewhere.
+    pub file: String,
+    /// Line, from 1; 0: not known.
+    pub line: u32,
+    /// Column, from 1; 0: not known.
+    pub column: u32,
+}
+
+/// One fact about an object, as Kubernetes writes conditions.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// `Accepted`, `ResolvedRefs` or `Programmed`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it holds.
+    pub status: bool,
+    /// One word in CamelCase.
+    pub reason: String,
+    /// A sentence for people; empty when there is nothing to say.
+    pub message: String,
+}
+
+/// One line of `GET /v1/objects`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectSummary {
+    /// `HTTPRoute`, `Service`, …
+    pub kind: String,
+    /// Its namespace; empty for kinds without one.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Where it was written.
+    pub location: Location,
+    /// Sorted by type.
+    pub conditions: Vec<Condition>,
+    /// What it does, in a few words: `80→8080 http, 3 endpoints`.
+    pub summary: String,
+}
+
+/// `GET /v1/objects/{kind}/{namespace}/{name}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectDetail {
+    /// The same as in the list.
+    #[serde(flatten)]
+    pub head: ObjectSummary,
+    /// The object as it is held: defaults filled in.
+    pub object: Value,
+    /// The messages made of it that proxies are sent.
+    pub resources: Vec<Resource>,
+}
+
+/// One message that proxies are sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resource {
+    /// `Service`, `Endpoint`, `Route`, …
+    pub kind: String,
+    /// Its xDS name.
+    pub name: String,
+    /// The hash of its bytes.
+    pub version: String,
+    /// For people: the message's fields, one a line.
+    pub text: String,
+}
+
+/// One registered instance: `GET /v1/instances`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Instance {
+    /// Of the workload.
+    pub namespace: String,
+    /// Of the workload.
+    pub name: String,
+    /// As its sidecar says.
+    pub state: InstanceState,
+    /// Why, where it said so.
+    pub reason: String,
+    /// Whether its stream is open; false while its grace runs.
+    pub connected: bool,
+    /// Address of the application.
+    pub address: String,
+    /// `ip:port` of its sidecar's inbound listener; empty: none.
+    pub dial: String,
+    /// Its SPIFFE ID.
+    pub identity: String,
+    /// `namespace/name` of the services that it is an endpoint of, sorted.
+    pub services: Vec<String>,
+    /// Version of its proxy.
+    pub version: String,
+    /// The host that it runs on, as it says.
+    pub node: String,
+    /// Its certificate is valid from here; 0: not known yet.
+    pub certificate_not_before_unix_ms: i64,
+    /// Its certificate is valid until here; 0: not known yet.
+    pub certificate_not_after_unix_ms: i64,
+    /// Its stream was opened (or, while it is not connected, lost) then.
+    pub since_unix_ms: i64,
+}
+
+/// Readiness of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum InstanceState {
+    /// Not ready for the first time yet.
+    Starting,
+    /// Takes requests.
+    Ready,
+    /// Takes none for now.
+    NotReady,
+    /// Is going away.
+    Draining,
+}
+
+/// `GET /v1/stats`: what sidecars report, added up.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stats {
+    /// When this was made.
+    pub now_unix_ms: i64,
+    /// The length of time that `rps`, `p50Us`, `p99Us`, `windowRequests` and `windowFailures` look back, seconds.
+    pub window_seconds: u32,
+    /// Sorted by service, route and direction.
+    pub routes: Vec<RouteStats>,
+    /// Sorted by service and workload.
+    pub endpoints: Vec<EndpointStats>,
+    /// Sorted by workload.
+    pub instances: Vec<InstanceStats>,
+}
+
+/// Requests of one service by one route, seen from one side.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteStats {
+    /// `inbound` (counted by the server's sidecar), `outbound` (by the caller's) or `gateway`.
+    pub direction: String,
+    /// `namespace/name`.
+    pub service: String,
+    /// Route and rule; empty for requests that took no route.
+    pub route: String,
+    /// Since this control plane began to count.
+    pub requests: u64,
+    /// Of those, the failures.
+    pub failures: u64,
+    /// Requests a second in the window.
+    pub rps: f64,
+    /// Requests in the window.
+    pub window_requests: u64,
+    /// Failures in the window.
+    pub window_failures: u64,
+    /// Median latency in the window, microseconds; absent: no request in the window.
+    pub p50_us: Option<u64>,
+    /// 99th percentile of latency in the window, microseconds.
+    pub p99_us: Option<u64>,
+}
+
+/// One instance as its callers see it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointStats {
+    /// `namespace/name`.
+    pub service: String,
+    /// `namespace/name` of the instance.
+    pub workload: String,
+    /// Since this control plane began to count.
+    pub requests: u64,
+    /// Of those, the failures.
+    pub failures: u64,
+    /// Requests in the window.
+    pub window_requests: u64,
+    /// Failures in the window.
+    pub window_failures: u64,
+    /// Its part of the service's requests in the window, 0 to 1; 0 when there were none.
+    pub share: f64,
+    /// Predicted cost of one more request, microseconds: the mean over the callers that reported one in the window.
+    pub score_us: Option<f64>,
+    /// Requests in flight, over all callers.
+    pub in_flight: u32,
+    /// How many callers leave it out at the moment.
+    pub ejected_by: u32,
+    /// Whether any caller leaves it out.
+    pub ejected: bool,
+}
+
+/// One instance's certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceStats {
+    /// `namespace/name`.
+    pub workload: String,
+    /// How long ago its certificate was issued, seconds; absent: not reported yet.
+    pub certificate_age_seconds: Option<u64>,
+    /// How long its certificate is still valid, seconds.
+    pub certificate_left_seconds: Option<u64>,
+}
+
+/// Body of `POST /v1/tokens`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TokenRequest {
+    /// `namespace/name`.
+    pub workload: String,
+    /// The service account whose identity the workload gets.
+    pub service_account: String,
+}
+
+/// Answer to `POST /v1/tokens`. The token is a secret.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenResponse {
+    /// To be used once.
+    pub token: String,
+    /// And before this.
+    pub expires_unix_ms: i64,
+}
+
+/// One line of `GET /v1/watch`: everything that a supervisor runs, and what is wrong. Every list is sorted by namespace and
+/// name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Desired {
+    /// Grows with each line of one control plane.
+    pub revision: u64,
+    /// Whether every source has been read once; a supervisor starts nothing and stops nothing before.
+    pub complete: bool,
+    /// `spec` is `api`'s type.
+    pub deployments: Vec<Runnable>,
+    /// `spec` is `api`'s type.
+    pub stateful_sets: Vec<Runnable>,
+    /// `spec` is `api`'s type.
+    pub jobs: Vec<Runnable>,
+    /// `spec` is `api`'s type.
+    pub gateways: Vec<Runnable>,
+    /// Names and ports alone.
+    pub services: Vec<ServiceEntry>,
+    /// What is wrong now.
+    pub problems: Vec<Diagnostic>,
+}
+
+/// One object that a supervisor runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Runnable {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Where it was written; commands run in this file's folder.
+    pub location: Location,
+    /// The whole object (`apiVersion`, `kind`, `metadata`, `spec`), to be read with `api`'s types.
+    pub object: Value,
+}
+
+/// A service, as far as a supervisor needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceEntry {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Sorted by port.
+    pub ports: Vec<ServicePortEntry>,
+}
+
+/// One port of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePortEntry {
+    /// Its name; empty: none.
+    pub name: String,
+    /// The service port.
+    pub port: u16,
+}
+
+/// Something wrong with what the user wrote, or with how the mesh took it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Diagnostic {
+    /// Where.
+    pub location: Location,
+    /// `error` or `warning`.
+    pub severity: String,
+    /// What and why, in one line.
+    pub message: String,
+    /// The same with the offending text and a way out, over several lines.
+    pub rendered: String,
+}
+
+/// `GET /v1/health`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// Every source has been read and proxies are served.
+    pub ready: bool,
+    /// Name of the mesh.
+    pub mesh: String,
+    /// Its trust domain.
+    pub trust_domain: String,
+    /// Version of the control plane.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// When it started.
+    pub started_unix_ms: i64,
+}
+
+/// The body of every answer that is not 2xx.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// Cause and way out.
+    pub error: String,
+}
