@@ -1,0 +1,44 @@
+//! The HTTP/1 codec: bytes in, bytes out, no sockets.
+//!
+//! A head is kept as it was received, in one buffer, with its fields as ranges into that buffer. Forwarding a head copies the
+//! runs of bytes between the fields that change, so names, case, order and exact values survive. Grammar comes from `httparse`;
+//! what makes a message unambiguous (RFC 9112, sections 2 to 7) is decided here, and every ambiguity is refused.
+
+mod body;
+mod bridge;
+mod fields;
+mod forward;
+mod framing;
+mod reply;
+mod request;
+mod response;
+
+pub(crate) use body::{Decoder, Encoder, Part};
+pub(crate) use fields::Fields;
+pub(crate) use forward::{Connection, RequestEdit, ResponseEdit, Target};
+pub(crate) use framing::Framing;
+pub(crate) use reply::{Reply, write_reply};
+pub(crate) use request::{Form, Request};
+pub(crate) use response::Response;
+
+use engine::Reason;
+
+/// Why a message was refused. The connection that it came on cannot be used any further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub(crate) struct Problem {
+    /// What to answer, count and log. Of a response always [`Reason::UpstreamProtocol`].
+    pub(crate) reason: Reason,
+    /// What is wrong, for people.
+    pub(crate) what: &'static str,
+}
+
+/// The version that a message was sent with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    #[default]
+    Http11,
+}
