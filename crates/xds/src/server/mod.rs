@@ -1,0 +1,197 @@
+//! The control plane's end of delta xDS.
+//!
+//! A [`Publisher`] holds what there is to know; [`service`] serves it. A change costs work in proportion to the streams that
+//! subscribe to what changed. A stream remembers names, not messages, for a peer that is slow, so the latest version wins.
+
+use std::time::Duration;
+
+use proto::discovery::Node;
+use proto::discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
+use proto::mesh::Refusal;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use crate::Kind;
+
+/// Another name by which a resource may be asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Alias {
+    /// `cart`, `cart.shop.svc` or `10.0.0.1:80`.
+    pub name: String,
+    /// Only askers of this namespace may use it; `None`: everybody.
+    pub namespace: Option<String>,
+}
+
+/// One version of one resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// What it is.
+    pub kind: Kind,
+    /// Its canonical name.
+    pub name: String,
+    /// Hash of `body`.
+    pub version: String,
+    /// The encoded message.
+    pub body: Vec<u8>,
+    /// Its other names.
+    pub aliases: Vec<Alias>,
+}
+
+impl Published {
+    /// Encodes `message` and names its version after the bytes: the first 16 bytes of their SHA-256, in hexadecimal.
+    pub fn new(
+        kind: Kind,
+        name: impl Into<String>,
+        message: &impl prost::Message,
+        aliases: Vec<Alias>,
+    ) -> Published {
+        let body = message.encode_to_vec();
+        Published {
+            kind,
+            name: name.into(),
+            version: version(&body),
+            body,
+            aliases,
+        }
+    }
+}
+
+/// The version of a resource whose encoded message is `body`.
+pub fn version(_body: &[u8]) -> String {
+    todo!()
+}
+
+/// One difference between what was published and what is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// This is now so.
+    Upsert(Published),
+    /// This is no more.
+    Remove {
+        /// What it was.
+        kind: Kind,
+        /// Its canonical name.
+        name: String,
+    },
+}
+
+/// What is published, and to whom. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Publisher {}
+
+impl Publisher {
+    /// Publishes nothing yet. For `grace` from now, or until [`Publisher::settled`], no endpoint is removed from any proxy:
+    /// instances may still be about to register again.
+    pub fn new(_grace: Duration) -> Publisher {
+        todo!()
+    }
+
+    /// Applies `changes` as one step: no stream sees some without the others (streams send on from there as fast as their
+    /// peers acknowledge). An upsert of what is already so does nothing.
+    pub fn apply(&self, _changes: Vec<Change>) {
+        todo!()
+    }
+
+    /// Ends the grace early.
+    pub fn settled(&self) {
+        todo!()
+    }
+
+    /// Streams that are open now.
+    pub fn streams(&self) -> usize {
+        todo!()
+    }
+}
+
+/// Decides who may open a stream.
+pub trait Admit: Send + Sync + 'static {
+    /// The namespace of the asker's proved identity. `extensions` are the request's; whoever accepts connections puts the
+    /// peer's identity there. The server itself then refuses a `node` of another namespace.
+    ///
+    /// # Errors
+    ///
+    /// The status that ends the stream.
+    fn admit(&self, extensions: &tonic::Extensions, node: &Node) -> Result<String, Status>;
+}
+
+impl<F> Admit for F
+where
+    F: Fn(&tonic::Extensions, &Node) -> Result<String, Status> + Send + Sync + 'static,
+{
+    fn admit(&self, extensions: &tonic::Extensions, node: &Node) -> Result<String, Status> {
+        self(extensions, node)
+    }
+}
+
+/// What a proxy says of a resource that it was sent.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// It refuses this one.
+    Refused {
+        /// `namespace/name` of the proxy's workload.
+        node: String,
+        /// What was refused.
+        kind: Kind,
+        /// Which one and why.
+        refusal: Refusal,
+    },
+    /// An earlier refusal is over: a later version was accepted, the resource was removed, or the proxy went away.
+    Cleared {
+        /// `namespace/name` of the proxy's workload.
+        node: String,
+        /// What was refused.
+        kind: Kind,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Limits of a server.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A stream is ended at this age, give or take a fifth, which bounds any divergence between the two ends.
+    pub stream_age: Duration,
+    /// Names one stream may subscribe to, over all kinds; beyond, it is ended with RESOURCE_EXHAUSTED.
+    pub names_per_stream: usize,
+    /// How long a new stream may take to say who it is.
+    pub hello_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            stream_age: Duration::from_secs(30 * 60),
+            names_per_stream: 100_000,
+            hello_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Serves a [`Publisher`].
+#[derive(Debug)]
+pub struct Server {}
+
+/// The gRPC service that serves `publisher`. What proxies refuse goes to `reports`; a full channel holds up the reading of
+/// the stream that reports, and a closed one drops reports.
+pub fn service(
+    _publisher: Publisher,
+    _admit: impl Admit,
+    _reports: mpsc::Sender<Report>,
+    _options: Options,
+) -> AggregatedDiscoveryServiceServer<Server> {
+    todo!()
+}
+
+#[tonic::async_trait]
+impl proto::discovery::aggregated_discovery_service_server::AggregatedDiscoveryService for Server {
+    type DeltaAggregatedResourcesStream = tokio_stream::wrappers::ReceiverStream<
+        Result<proto::discovery::DeltaDiscoveryResponse, Status>,
+    >;
+
+    async fn delta_aggregated_resources(
+        &self,
+        _request: tonic::Request<tonic::Streaming<proto::discovery::DeltaDiscoveryRequest>>,
+    ) -> Result<tonic::Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        todo!()
+    }
+}
