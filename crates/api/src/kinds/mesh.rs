@@ -1,0 +1,71 @@
+//! `heddle.dev/v1alpha1` Mesh.
+
+use serde::{Deserialize, Serialize};
+
+/// Mesh-wide settings. The one that counts is called `default`; [`Mesh::default`] holds where there is none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mesh {
+    /// Trust domain of every identity; `cluster.local` when not written.
+    pub trust_domain: String,
+    /// `mtls.mode`; permissive when not written.
+    pub mtls: MtlsMode,
+    /// `outbound.mode`; any when not written.
+    pub outbound: OutboundMode,
+    /// `accessLog`; errors when not written.
+    pub access_log: AccessLog,
+}
+
+impl Default for Mesh {
+    fn default() -> Self {
+        Mesh {
+            trust_domain: "cluster.local".to_owned(),
+            mtls: MtlsMode::Permissive,
+            outbound: OutboundMode::Any,
+            access_log: AccessLog::Errors,
+        }
+    }
+}
+
+/// What a sidecar accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MtlsMode {
+    /// Mutual TLS and plain text.
+    Permissive,
+    /// Mutual TLS alone.
+    Strict,
+}
+
+/// Which destinations a workload may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutboundMode {
+    /// Any.
+    Any,
+    /// Only what the mesh knows.
+    Registered,
+}
+
+/// Which requests are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessLog {
+    /// None.
+    Off,
+    /// Those that failed.
+    Errors,
+    /// All.
+    All,
+}
+
+impl AccessLog {
+    /// As it is written, here and in `heddle.mesh.v1`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            AccessLog::Off => "off",
+            AccessLog::Errors => "errors",
+            AccessLog::All => "all",
+        }
+    }
+}
