@@ -1,1 +1,27 @@
-//! placeholder
+//! Sockets and identity: everything that the mesh does below HTTP.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`spiffe`] | names of workloads |
+//! | [`identity`] | a key, its certificate and the roots, swapped while in use |
+//! | [`tls`] | handshakes between sidecars and with the control plane |
+//! | [`listen`] | listeners per worker, and the lock that keeps one address to one proxy |
+//! | [`block`] | the loopback addresses of a mesh on one machine |
+//! | [`worker`] | one current-thread runtime per worker |
+//! | [`drain`] | ending without cutting work off |
+//! | [`copy`] | bytes both ways between two connections |
+//! | [`process`] | children that do not outlive their parent |
+//! | [`files`] | files that only their owner may read, replaced in one step |
+//!
+//! This is the only crate of the workspace in which `unsafe` may appear.
+
+pub mod block;
+pub mod copy;
+pub mod drain;
+pub mod files;
+pub mod identity;
+pub mod listen;
+pub mod process;
+pub mod spiffe;
+pub mod tls;
+pub mod worker;

@@ -1,0 +1,122 @@
+//! Pipes through which splice(2) moves bytes between two sockets without copying them to this process.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll, ready};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, SpliceFFlags, splice};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::Medium;
+
+/// What one call asks for: a pipe's default capacity (16 pages of 4 KiB).
+const CHUNK: usize = 64 * 1024;
+/// Empty pipes that a thread keeps for the next connection (two descriptors each).
+const KEPT: usize = 16;
+
+struct Ends {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+thread_local! {
+    static POOL: RefCell<Vec<Ends>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take() -> io::Result<Ends> {
+    if let Some(ends) = POOL.with_borrow_mut(Vec::pop) {
+        return Ok(ends);
+    }
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    Ok(Ends { read, write })
+}
+
+/// Only for an empty pipe: another connection gets it next.
+fn give(ends: Ends) {
+    let _ = POOL.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        if pool.len() < KEPT {
+            pool.push(ends);
+        }
+    });
+}
+
+/// One direction's bytes in the kernel. Holds a pipe only while bytes are in it, so a quiet connection costs none.
+#[derive(Default)]
+pub(super) struct Pipe {
+    held: Option<Ends>,
+    bytes: usize,
+}
+
+fn flags() -> SpliceFFlags {
+    SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK
+}
+
+fn would_block(errno: Errno) -> io::Error {
+    // EAGAIN becomes `WouldBlock`, which is what `try_io` looks for.
+    errno.into()
+}
+
+impl Medium<TcpStream, TcpStream> for Pipe {
+    fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, from: &mut TcpStream) -> Poll<io::Result<bool>> {
+        loop {
+            ready!(from.poll_read_ready(cx))?;
+            let ends = match self.held.take() {
+                Some(ends) => ends,
+                None => take()?,
+            };
+            // The pipe is empty, so "would block" can only mean that the socket has nothing.
+            let moved = from.try_io(Interest::READABLE, || {
+                splice(&*from, None, &ends.write, None, CHUNK, flags()).map_err(would_block)
+            });
+            match moved {
+                Ok(0) => {
+                    give(ends);
+                    return Poll::Ready(Ok(false));
+                }
+                Ok(bytes) => {
+                    self.held = Some(ends);
+                    self.bytes = bytes;
+                    return Poll::Ready(Ok(true));
+                }
+                Err(error) => {
+                    give(ends);
+                    match error.kind() {
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
+                        _ => return Poll::Ready(Err(error)),
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>, to: &mut TcpStream) -> Poll<io::Result<u64>> {
+        let Some(ends) = &self.held else { return Poll::Ready(Ok(0)) };
+        loop {
+            ready!(to.poll_write_ready(cx))?;
+            let moved = to.try_io(Interest::WRITABLE, || {
+                splice(&ends.read, None, &*to, None, self.bytes, flags()).map_err(would_block)
+            });
+            match moved {
+                Ok(bytes) => {
+                    self.bytes -= bytes;
+                    if self.bytes == 0
+                        && let Some(ends) = self.held.take()
+                    {
+                        give(ends);
+                    }
+                    return Poll::Ready(Ok(bytes as u64));
+                }
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Ending without cutting work off.
+//!
+//! One [`Drain`] is held by whoever decides that the process ends; a [`Watch`] goes to everything that accepts or carries
+//! work. A carrier holds a [`Guard`] for as long as its work lasts. All of it works across threads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+/// After the deadline, how long guards may take to let go before [`Drain::drained`] stops waiting for them.
+const LAST_GRACE: Duration = Duration::from_secs(1);
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Business as usual.
+    Open,
+    /// Take no new work, tell peers, finish what is there before the deadline.
+    Draining(Instant),
+    /// Time is up: drop everything.
+    Closed,
+}
+
+/// Begins the end and waits for it.
+#[derive(Debug)]
+pub struct Drain {
+    state: watch::Sender<State>,
+    guards: Arc<Guards>,
+}
+
+/// Learns of the end.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    state: watch::Receiver<State>,
+    guards: Arc<Guards>,
+}
+
+/// Work that is to be finished. Dropped when it is.
+#[derive(Debug)]
+pub struct Guard(Arc<Guards>);
+
+#[derive(Debug, Default)]
+struct Guards {
+    held: AtomicUsize,
+    none_left: Notify,
+}
+
+/// Makes a pair.
+pub fn channel() -> (Drain, Watch) {
+    let (sender, receiver) = watch::channel(State::Open);
+    let guards = Arc::new(Guards::default());
+    (Drain { state: sender, guards: Arc::clone(&guards) }, Watch { state: receiver, guards })
+}
+
+impl Drain {
+    /// Begins to drain; what is left after `grace` is cut off. A second call may only shorten the time.
+    pub fn begin(&self, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        self.state.send_if_modified(|state| match *state {
+            State::Open => {
+                *state = State::Draining(deadline);
+                true
+            }
+            State::Draining(earlier) if deadline < earlier => {
+                *state = State::Draining(deadline);
+                true
+            }
+            State::Draining(_) | State::Closed => false,
+        });
+    }
+
+    /// Waits, after [`Drain::begin`], until no guard is held or the deadline has passed; then the state is closed. Returns how
+    /// many guards were still held at the deadline: work that was cut off.
+    pub async fn drained(&self) -> usize {
+        let mut state = self.state.subscribe();
+        let cut_off = loop {
+            let deadline = match *state.borrow_and_update() {
+                State::Open => None,
+                State::Draining(deadline) => Some(deadline),
+                State::Closed => break self.guards.held.load(Ordering::Acquire),
+            };
+            let Some(deadline) = deadline else {
+                // The sender is `self`, so the channel stays open.
+                let _ = state.changed().await;
+                continue;
+            };
+            tokio::select! {
+                () = self.guards.gone() => break 0,
+                () = tokio::time::sleep_until(deadline) => break self.guards.held.load(Ordering::Acquire),
+                _ = state.changed() => {}
+            }
+        };
+        self.state.send_replace(State::Closed);
+        if cut_off > 0 {
+            // Who ignores the closed state is not waited for.
+            let _ = tokio::time::timeout(LAST_GRACE, self.guards.gone()).await;
+        }
+        cut_off
+    }
+}
+
+impl Watch {
+    /// How far the end has come.
+    pub fn state(&self) -> State {
+        *self.state.borrow()
+    }
+
+    /// Whether new work is still taken.
+    pub fn is_open(&self) -> bool {
+        self.state() == State::Open
+    }
+
+    /// Resolves when draining begins (or is already past). Cancel safe.
+    pub async fn draining(&mut self) {
+        self.reach(|state| *state != State::Open).await;
+    }
+
+    /// Resolves when time is up. Cancel safe.
+    pub async fn closed(&mut self) {
+        self.reach(|state| *state == State::Closed).await;
+    }
+
+    async fn reach(&mut self, wanted: impl FnMut(&State) -> bool) {
+        if self.state.wait_for(wanted).await.is_err() {
+            // The `Drain` was dropped without an end: there is none to learn of.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Announces work that is to be finished.
+    pub fn guard(&self) -> Guard {
+        self.guards.held.fetch_add(1, Ordering::Relaxed);
+        Guard(Arc::clone(&self.guards))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.0.held.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.none_left.notify_waiters();
+        }
+    }
+}
+
+impl Guards {
+    async fn gone(&self) {
+        loop {
+            // Registered before the count is read, so that a drop in between is not missed.
+            let mut none_left = std::pin::pin!(self.none_left.notified());
+            none_left.as_mut().enable();
+            if self.held.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            none_left.await;
+        }
+    }
+}

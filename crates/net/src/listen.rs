@@ -1,0 +1,168 @@
+//! Listeners of workers, and the lock that keeps one address to one proxy.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Connections that wait to be accepted. The kernel caps it at `net.core.somaxconn` (4,096 by default).
+pub const BACKLOG: i32 = 4096;
+
+/// The first pause after an accept error that will not go away by itself at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// The longest one: descriptors may come free at any time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Listens on `addr` beside the other workers that do the same (SO_REUSEPORT: the kernel spreads connections over them).
+/// Accepted connections inherit TCP_NODELAY, which Linux copies from the listener, so it costs no call of its own.
+///
+/// Call it inside the worker's runtime. SO_REUSEPORT would let a second proxy of the same user join silently: hold an
+/// [`AddressLock`] for the address.
+///
+/// # Errors
+/// What the system says; see [`AddressLock`] for an address that is in use.
+pub fn tcp_reuseport(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(backlog)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Sends small writes at once (TCP_NODELAY); for connections that we dial.
+///
+/// # Errors
+/// The connection is gone.
+pub fn set_nodelay(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_tcp_nodelay(true)
+}
+
+/// The right to listen on an address, held as an abstract Unix socket that disappears with its holder, however it ends.
+/// It reaches as far as the network namespace, as the address itself does.
+#[derive(Debug)]
+pub struct AddressLock {
+    _socket: UnixDatagram,
+}
+
+/// Somebody else listens there.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another proxy holds the address.
+    #[error(
+        "{0} is held by another heddle proxy: end that one (`ss -xlp | grep heddle-listen-{0}` shows it), or choose another address"
+    )]
+    Held(SocketAddr),
+    /// The system refused the lock itself.
+    #[error("locking {0}: {1}")]
+    Io(SocketAddr, io::Error),
+}
+
+impl AddressLock {
+    /// Takes the address, or says who has it.
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    pub fn take(addr: SocketAddr) -> Result<AddressLock, LockError> {
+        match abstract_lock(&format!("heddle-listen-{addr}")) {
+            Ok(Some(socket)) => Ok(AddressLock { _socket: socket }),
+            Ok(None) => Err(LockError::Held(addr)),
+            Err(error) => Err(LockError::Io(addr, error)),
+        }
+    }
+}
+
+/// Binds an abstract Unix socket; `None` when somebody holds it. A datagram socket has no queue in which peers could wait.
+pub(crate) fn abstract_lock(name: &str) -> io::Result<Option<UnixDatagram>> {
+    match UnixDatagram::bind_addr(&UnixAddr::from_abstract_name(name)?) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Accepts connections and outlives passing errors.
+#[derive(Debug)]
+pub struct Acceptor {
+    listener: TcpListener,
+    pause: Duration,
+}
+
+impl Acceptor {
+    /// Wraps a listener.
+    pub fn new(listener: TcpListener) -> Acceptor {
+        Acceptor { listener, pause: FIRST_PAUSE }
+    }
+
+    /// The next connection. Errors of one connection are skipped; a lack of descriptors or memory is logged and waited out
+    /// with a growing, jittered pause, because the waiting connection stays at the head of the queue and a plain loop would
+    /// spin on it. Cancel safe.
+    ///
+    /// # Errors
+    /// Only an error that makes the listener useless.
+    pub async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        loop {
+            let error = match self.listener.accept().await {
+                Ok(accepted) => {
+                    self.pause = FIRST_PAUSE;
+                    return Ok(accepted);
+                }
+                Err(error) => error,
+            };
+            match triage(&error) {
+                Triage::Permanent => return Err(error),
+                Triage::OneConnection => {}
+                Triage::Exhausted => {
+                    let pause = jitter(self.pause);
+                    tracing::warn!(%error, ?pause, "cannot accept connections for now; raise the limit of open files if this stays");
+                    self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    /// The listener itself.
+    pub fn listener(&self) -> &TcpListener {
+        &self.listener
+    }
+}
+
+/// What an accept error means for the listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Triage {
+    /// It will never accept again.
+    Permanent,
+    /// One connection was lost before it was accepted; the next may be had at once.
+    OneConnection,
+    /// Nothing can be accepted until something is freed.
+    Exhausted,
+}
+
+/// The classes of accept(2): its manual asks to treat the network errors of a new connection like EAGAIN.
+fn triage(error: &io::Error) -> Triage {
+    let Some(code) = error.raw_os_error() else { return Triage::Permanent };
+    match Errno::from_raw(code) {
+        Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP | Errno::EFAULT => Triage::Permanent,
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => Triage::Exhausted,
+        _ => Triage::OneConnection,
+    }
+}
+
+/// Between half of `pause` and all of it, so that many proxies on one machine do not wake together.
+fn jitter(pause: Duration) -> Duration {
+    // `RandomState` draws fresh keys from the system's randomness; hashing nothing yields a number that depends on them.
+    let random = RandomState::new().hash_one(());
+    pause / 2 + (pause / 2).mul_f64(random as f64 / u64::MAX as f64)
+}

@@ -1,0 +1,65 @@
+//! Children that do not outlive their parent.
+
+use std::io;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+
+/// Makes the child start a process group of its own, so that [`terminate`] reaches what it starts itself, and a Ctrl-C in the
+/// terminal reaches only us.
+pub fn own_group(command: &mut Command) {
+    command.process_group(0);
+}
+
+/// Makes the kernel kill the child (SIGKILL) when the *thread* that starts it ends, however that comes (PR_SET_PDEATHSIG).
+/// Start such children from the main thread or from a runtime that lives as long as the process. A child that changes its
+/// user, and grandchildren, are not covered.
+#[allow(unsafe_code)]
+pub fn die_with_parent(command: &mut Command) {
+    let parent = nix::unistd::getpid();
+    let ask = move || {
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        // The parent may have gone before the request was made; then nobody would ever send the signal.
+        if nix::unistd::getppid() != parent {
+            return Err(io::Error::from(Errno::ESRCH));
+        }
+        Ok(())
+    };
+    // SAFETY: `ask` runs between fork and exec, where only async-signal-safe work is allowed. It makes two system calls
+    // (prctl, getppid), captures a plain number, and an `io::Error` made of an errno allocates nothing.
+    unsafe { command.pre_exec(ask) };
+}
+
+/// Ends a child that [`own_group`] gave a group: SIGTERM to the group, and SIGKILL to what is left of it when the child has
+/// ended or `grace` has passed. Returns how the child ended.
+///
+/// # Errors
+/// The child cannot be waited for.
+pub async fn terminate(child: &mut Child, grace: Duration) -> io::Result<ExitStatus> {
+    let Some(group) = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw) else {
+        return child.wait().await; // It has been waited for already.
+    };
+    signal(group, Signal::SIGTERM)?;
+    let ended = tokio::time::timeout(grace, child.wait()).await;
+    // Its own children keep the group alive, and with it the number, so this cannot hit a stranger.
+    signal(group, Signal::SIGKILL)?;
+    match ended {
+        Ok(status) => status,
+        Err(_) => child.wait().await,
+    }
+}
+
+/// Signals a whole group; a group that is gone is no error.
+///
+/// # Errors
+/// The group belongs to somebody else.
+pub fn signal(group: Pid, signal: Signal) -> io::Result<()> {
+    match killpg(group, signal) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
