@@ -127,9 +127,7 @@ impl Authority {
         let not_after = (now + life).min(self.not_after);
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        params.subject_alt_names = vec![SanType::URI(
-            identity.as_str().try_into().expect("SPIFFE IDs are ASCII"),
-        )];
+        params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into().expect("SPIFFE IDs are ASCII"))];
         params.not_before = OffsetDateTime::from(not_before);
         params.not_after = OffsetDateTime::from(not_after);
         params.serial_number = Some(serial());
@@ -181,7 +179,7 @@ fn load(key: &Path, roots: &Path) -> Result<Authority, CaError> {
     if list.is_empty() || list.len() > ROOTS {
         return Err(broken(roots, format!("holds {} certificates; 1 to {ROOTS} are allowed", list.len())));
     }
-    list.sort();
+    list.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
     list.dedup();
     let mut signer = None;
     for certificate in &list {
@@ -210,6 +208,3 @@ pub(crate) fn private_dir(dir: &Path) -> Result<(), CaError> {
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

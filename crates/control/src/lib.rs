@@ -2,7 +2,10 @@
 //! certificates, keeps the registrations of instances, and answers the admin socket. `heddle control` runs [`run`].
 
 pub mod admin;
+mod ca;
 mod config;
+mod random;
+mod tokens;
 
 pub use config::Config;
 

@@ -5,9 +5,7 @@
 //! renews the certificate at two thirds of its life and then opens its stream anew, so that the control plane always knows a
 //! proxy by a certificate that is valid.
 
-use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +18,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use tonic::transport::Channel;
+
+use crate::client::Connect;
 
 /// Waits between attempts, doubling from the first to the second, with full jitter. The longest is well below the grace for
 /// which a registration outlives its stream (15 s).
@@ -40,12 +39,8 @@ const OUTGOING: usize = 16;
 /// Events that wait for their reader before the session waits.
 const EVENTS: usize = 64;
 
-/// Opens a channel to the control plane, presenting what [`Identity::control_client_config`] has at that moment. The text of
-/// an error is for people.
-pub type Connector = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Channel, String>> + Send>> + Send + Sync>;
-
 /// What happened since it was called last; called about once a second while the stream is open.
-pub type StatisticsSource = Box<dyn FnMut() -> mesh::Statistics + Send>;
+pub type StatisticsSource = Box<dyn FnMut() -> mesh::Statistics + Send + Sync>;
 
 /// What a session is started with.
 #[derive(Clone)]
@@ -118,7 +113,11 @@ impl Drop for Session {
 }
 
 /// Starts the session's task on the current runtime.
-pub fn start(options: Options, connector: Connector, statistics: StatisticsSource) -> (Session, mpsc::Receiver<Event>) {
+pub fn start(
+    options: Options,
+    connector: Arc<dyn Connect>,
+    statistics: StatisticsSource,
+) -> (Session, mpsc::Receiver<Event>) {
     let state = mesh::StateChange { state: options.registration.state, reason: String::new() };
     let (wish, wishes) = watch::channel(Wish { state, token: options.token.clone(), closing: false });
     let (events, receiver) = mpsc::channel(EVENTS);
@@ -142,7 +141,7 @@ struct Task {
     identity: Identity,
     registration: mesh::Registration,
     version: String,
-    connector: Connector,
+    connector: Arc<dyn Connect>,
     statistics: StatisticsSource,
     wishes: watch::Receiver<Wish>,
     events: mpsc::Sender<Event>,
@@ -255,7 +254,10 @@ impl Task {
     /// Opens a stream and says who is there.
     async fn open(&self) -> Result<Stream, End> {
         let silent = |_| unavailable("the control plane does not answer");
-        let channel = timeout(ANSWER, (self.connector)()).await.map_err(silent)?.map_err(|e| unavailable(&e))?;
+        let channel = timeout(ANSWER, self.connector.connect())
+            .await
+            .map_err(silent)?
+            .map_err(|e| unavailable(&e.to_string()))?;
         let (send, outgoing) = mpsc::channel(OUTGOING);
         let hello = mesh::Hello { workload: self.registration.workload.clone(), version: self.version.clone() };
         let message = mesh::ProxyMessage { kind: Some(mesh::proxy_message::Kind::Hello(hello)) };
@@ -338,7 +340,9 @@ impl Task {
         match stream.answer().await? {
             mesh::control_message::Kind::Registered(_) => Ok(stream),
             mesh::control_message::Kind::Problem(refused) => Err(End::Failed(problem(refused))),
-            mesh::control_message::Kind::Certificate(_) => Err(unavailable("the control plane answered something else")),
+            mesh::control_message::Kind::Certificate(_) => {
+                Err(unavailable("the control plane answered something else"))
+            }
         }
     }
 

@@ -2,48 +2,21 @@
 //!
 //! Field names are in camelCase. Times are Unix milliseconds; lengths of time are in the unit that the field's name ends with.
 
+use api::{Condition, Diagnostic, Kind, Location, Object};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
-/// Where an object was written.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Location {
-    /// Path of the file as it was given; empty for objects that came from elsewhere.
-    pub file: String,
-    /// Line, from 1; 0: not known.
-    pub line: u32,
-    /// Column, from 1; 0: not known.
-    pub column: u32,
-}
-
-/// One fact about an object, as Kubernetes writes conditions.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Condition {
-    /// `Accepted`, `ResolvedRefs` or `Programmed`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Whether it holds.
-    pub status: bool,
-    /// One word in CamelCase.
-    pub reason: String,
-    /// A sentence for people; empty when there is nothing to say.
-    pub message: String,
-}
 
 /// One line of `GET /v1/objects`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectSummary {
     /// `HTTPRoute`, `Service`, …
-    pub kind: String,
+    pub kind: Kind,
     /// Its namespace; empty for kinds without one.
     pub namespace: String,
     /// Its name.
     pub name: String,
     /// Where it was written.
-    pub location: Location,
+    pub location: Option<Location>,
     /// Sorted by type.
     pub conditions: Vec<Condition>,
     /// What it does, in a few words: `80→8080 http, 3 endpoints`.
@@ -51,14 +24,13 @@ pub struct ObjectSummary {
 }
 
 /// `GET /v1/objects/{kind}/{namespace}/{name}`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectDetail {
     /// The same as in the list.
-    #[serde(flatten)]
     pub head: ObjectSummary,
     /// The object as it is held: defaults filled in.
-    pub object: Value,
+    pub object: Object,
     /// The messages made of it that proxies are sent.
     pub resources: Vec<Resource>,
 }
@@ -229,39 +201,25 @@ pub struct TokenResponse {
 
 /// One line of `GET /v1/watch`: everything that a supervisor runs, and what is wrong. Every list is sorted by namespace and
 /// name.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Desired {
     /// Grows with each line of one control plane.
     pub revision: u64,
     /// Whether every source has been read once; a supervisor starts nothing and stops nothing before.
     pub complete: bool,
-    /// `spec` is `api`'s type.
-    pub deployments: Vec<Runnable>,
-    /// `spec` is `api`'s type.
-    pub stateful_sets: Vec<Runnable>,
-    /// `spec` is `api`'s type.
-    pub jobs: Vec<Runnable>,
-    /// `spec` is `api`'s type.
-    pub gateways: Vec<Runnable>,
+    /// Deployments, whole. Commands run in the folder of the file that `location` names.
+    pub deployments: Vec<Object>,
+    /// StatefulSets, whole.
+    pub stateful_sets: Vec<Object>,
+    /// Jobs, whole.
+    pub jobs: Vec<Object>,
+    /// Gateways, whole.
+    pub gateways: Vec<Object>,
     /// Names and ports alone.
     pub services: Vec<ServiceEntry>,
     /// What is wrong now.
     pub problems: Vec<Diagnostic>,
-}
-
-/// One object that a supervisor runs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Runnable {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Where it was written; commands run in this file's folder.
-    pub location: Location,
-    /// The whole object (`apiVersion`, `kind`, `metadata`, `spec`), to be read with `api`'s types.
-    pub object: Value,
 }
 
 /// A service, as far as a supervisor needs it.
@@ -284,20 +242,6 @@ pub struct ServicePortEntry {
     pub name: String,
     /// The service port.
     pub port: u16,
-}
-
-/// Something wrong with what the user wrote, or with how the mesh took it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Diagnostic {
-    /// Where.
-    pub location: Location,
-    /// `error` or `warning`.
-    pub severity: String,
-    /// What and why, in one line.
-    pub message: String,
-    /// The same with the offending text and a way out, over several lines.
-    pub rendered: String,
 }
 
 /// `GET /v1/health`.
