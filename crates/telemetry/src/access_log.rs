@@ -1,0 +1,169 @@
+//! The access log: one JSON object a line for each request, written by a thread of its own.
+//!
+//! A worker builds the line in a buffer that comes back to it and hands it over without waiting. When the writer is too
+//! slow the line is dropped and counted.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use engine::{Nanos, Reason};
+
+use crate::metrics::Direction;
+
+mod json;
+
+/// Lines that may wait for the writer: at 300 bytes each about 1.2 MiB.
+pub const QUEUE_LIMIT: usize = 4096;
+
+/// Empty buffers that may wait to be used again by one worker.
+const SPARE_BUFFERS: usize = 64;
+
+/// A buffer that grew above this is not kept.
+const SPARE_BYTES: usize = 4096;
+
+/// One request that is over. Absent texts are left out of the line.
+#[derive(Clone, Debug)]
+pub struct Entry<'a> {
+    /// When it ended.
+    pub time: SystemTime,
+    /// Which way it went.
+    pub direction: Direction,
+    /// Proved SPIFFE ID of the caller.
+    pub identity: Option<&'a str>,
+    /// The method; absent for opaque connections.
+    pub method: Option<&'a str>,
+    /// The path without its query, which often carries secrets.
+    pub path: Option<&'a str>,
+    /// Host and port that were asked for.
+    pub authority: Option<&'a str>,
+    /// The status; 0 where there is none.
+    pub status: u16,
+    /// Why the mesh answered itself.
+    pub reason: Option<Reason>,
+    /// Route and rule.
+    pub route: &'a str,
+    /// `namespace/name` of the workload that answered last.
+    pub endpoint: Option<&'a str>,
+    /// Body bytes from the caller.
+    pub bytes_received: u64,
+    /// Body bytes to the caller.
+    pub bytes_sent: u64,
+    /// From the request's first byte to the answer's last.
+    pub duration: Nanos,
+    /// How often it was sent.
+    pub attempts: u32,
+}
+
+/// Where each worker gets its [`Handle`].
+#[derive(Debug)]
+pub struct AccessLog {
+    lines: SyncSender<Line>,
+    homes: Arc<Mutex<Vec<SyncSender<Vec<u8>>>>>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// One worker's end of the log. It can move to the worker's thread but not be shared.
+#[derive(Debug)]
+pub struct Handle {
+    lines: SyncSender<Line>,
+    home: usize,
+    spare: Receiver<Vec<u8>>,
+    dropped: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Line {
+    bytes: Vec<u8>,
+    home: usize,
+}
+
+impl AccessLog {
+    /// Starts the thread that writes to `out`. It ends, after writing what waits, when the log and its handles are dropped.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(out: impl Write + Send + 'static) -> std::io::Result<AccessLog> {
+        AccessLog::with_limit(out, QUEUE_LIMIT)
+    }
+
+    fn with_limit(out: impl Write + Send + 'static, limit: usize) -> std::io::Result<AccessLog> {
+        let (lines, queue) = sync_channel(limit);
+        let log = AccessLog {
+            lines,
+            homes: Arc::default(),
+            dropped: Arc::default(),
+        };
+        let (homes, dropped) = (Arc::clone(&log.homes), Arc::clone(&log.dropped));
+        std::thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || write_lines(out, &queue, &homes, &dropped))?;
+        Ok(log)
+    }
+
+    /// An end of the log for one worker.
+    pub fn handle(&self) -> Handle {
+        let (home, spare) = sync_channel(SPARE_BUFFERS);
+        let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        homes.push(home);
+        Handle {
+            lines: self.lines.clone(),
+            home: homes.len() - 1,
+            spare,
+            dropped: Arc::clone(&self.dropped),
+        }
+    }
+
+    /// Lines that were lost because the writer was too slow or could not write, for a metric.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Handle {
+    /// Logs one request. Never waits.
+    pub fn log(&self, entry: &Entry<'_>) {
+        let mut bytes = self
+            .spare
+            .try_recv()
+            .unwrap_or_else(|_| Vec::with_capacity(512));
+        json::write(entry, &mut bytes);
+        let line = Line {
+            bytes,
+            home: self.home,
+        };
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            self.lines.try_send(line)
+        {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn write_lines(
+    mut out: impl Write,
+    queue: &Receiver<Line>,
+    homes: &Mutex<Vec<SyncSender<Vec<u8>>>>,
+    dropped: &AtomicU64,
+) {
+    let mut known: Vec<SyncSender<Vec<u8>>> = Vec::new();
+    while let Ok(mut line) = queue.recv() {
+        if out.write_all(&line.bytes).is_err() {
+            dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        if line.home >= known.len() {
+            known.clone_from(&homes.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        if line.bytes.capacity() <= SPARE_BYTES {
+            line.bytes.clear();
+            // A worker that is gone or has spares enough does without.
+            let _ = known[line.home].try_send(line.bytes);
+        }
+    }
+    let _ = out.flush();
+}
+
+#[cfg(test)]
+mod tests;
