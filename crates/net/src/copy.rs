@@ -218,3 +218,6 @@ impl IdleTimer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

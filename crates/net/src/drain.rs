@@ -158,3 +158,6 @@ impl Guards {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -166,3 +166,6 @@ fn jitter(pause: Duration) -> Duration {
     let random = RandomState::new().hash_one(());
     pause / 2 + (pause / 2).mul_f64(random as f64 / u64::MAX as f64)
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,3 +63,6 @@ pub fn signal(group: Pid, signal: Signal) -> io::Result<()> {
         Err(error) => Err(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

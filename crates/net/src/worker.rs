@@ -119,3 +119,6 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         "no message".to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,3 @@
-//! placeholder
+//! What tests of the mesh are made of.
+
+pub mod ca;
