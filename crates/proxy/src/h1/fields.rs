@@ -1,24 +1,349 @@
 //! Header and trailer fields as ranges into the bytes that they came in.
 
-/// Fields in the order received.
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use engine::Reason;
+
+use super::Problem;
+
+/// Most fields that one head may hold whatever the settings say: it sizes an array on the stack (8 KiB).
+pub(crate) const MAX_FIELDS: usize = 256;
+
+/// Largest head whatever the settings say, so that offsets fit into 32 bits by a wide margin.
+pub(super) const MAX_HEAD: usize = 1 << 20;
+
+/// Fields that `Connection` may name without effect: they are for every recipient, and a hop that loses one of them reads another
+/// message than the one before it (RFC 9110, 7.6.1 forbids to name them; removing them on request is a known attack).
+const NOT_NOMINATED: [&str; 8] = [
+    "host",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "authorization",
+    "cookie",
+    "forwarded",
+    "x-forwarded-for",
+];
+
+/// Where `httparse` puts fields before they become ours.
+pub(super) type Slots<'h, 'b> = &'h mut [MaybeUninit<httparse::Header<'b>>];
+
+/// Part of a head's bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) start: u32,
+    pub(super) end: u32,
+}
+
+impl Span {
+    pub(super) const fn new(start: usize, end: usize) -> Span {
+        // Heads are at most MAX_HEAD long.
+        Span {
+            start: start as u32,
+            end: end as u32,
+        }
+    }
+
+    pub(super) const fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// Fields that the codec itself has to know; every other one is the applications' business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    Other,
+    Host,
+    ContentLength,
+    TransferEncoding,
+    Expect,
+    Connection,
+    KeepAlive,
+    ProxyConnection,
+    Te,
+    Trailer,
+    Upgrade,
+    /// `Proxy-Authorization`, `Proxy-Authenticate`, `Proxy-Authentication-Info`: between a client and its proxy.
+    ProxyCredentials,
+    /// `heddle-*`.
+    Mesh,
+}
+
+impl Kind {
+    /// As a member of a set of kinds.
+    pub(super) const fn bit(self) -> u16 {
+        1 << self as u8
+    }
+
+    /// The kind of the field `name`, in any case.
+    pub(super) fn of(name: &[u8]) -> Kind {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        match name.len() {
+            2 if is("te") => Kind::Te,
+            4 if is("host") => Kind::Host,
+            6 if is("expect") => Kind::Expect,
+            7 if is("trailer") => Kind::Trailer,
+            7 if is("upgrade") => Kind::Upgrade,
+            10 if is("connection") => Kind::Connection,
+            10 if is("keep-alive") => Kind::KeepAlive,
+            14 if is("content-length") => Kind::ContentLength,
+            16 if is("proxy-connection") => Kind::ProxyConnection,
+            17 if is("transfer-encoding") => Kind::TransferEncoding,
+            18 if is("proxy-authenticate") => Kind::ProxyCredentials,
+            19 if is("proxy-authorization") => Kind::ProxyCredentials,
+            25 if is("proxy-authentication-info") => Kind::ProxyCredentials,
+            8.. if name[..7].eq_ignore_ascii_case(b"heddle-") => Kind::Mesh,
+            _ => Kind::Other,
+        }
+    }
+
+    /// Whether it frames the message or steers the connection, so that neither route edits nor trailers may touch it.
+    pub(super) const fn is_steering(self) -> bool {
+        !matches!(
+            self,
+            Kind::Other | Kind::Mesh | Kind::ProxyCredentials | Kind::Expect
+        )
+    }
+}
+
+/// One field line: `name`, colon, whitespace, `value`, whitespace, CR LF.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Field {
+    pub(super) name: Span,
+    pub(super) value: Span,
+    /// The start of the next line.
+    pub(super) end: u32,
+    pub(super) kind: Kind,
+}
+
+/// Fields in the order received, with the bytes that they came in.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fields {
+    /// The whole head, start line and last empty line included; of trailers everything up to that line.
     raw: Vec<u8>,
+    list: Vec<Field>,
+    /// Which kinds occur, as [`Kind::bit`]s.
+    kinds: u16,
 }
 
 impl Fields {
     /// The first value of `name` (lower case), without surrounding whitespace.
-    pub(crate) fn get(&self, _name: &str) -> Option<&[u8]> {
-        todo!()
+    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
+        let found = self
+            .list
+            .iter()
+            .find(|field| self.name(field).eq_ignore_ascii_case(name.as_bytes()))?;
+        Some(self.value(found))
     }
 
     /// Every field in order: name as sent, value without surrounding whitespace.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        std::iter::empty()
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.list
+            .iter()
+            .map(|field| (self.name(field), self.value(field)))
     }
 
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.raw.is_empty()
+        self.list.is_empty()
+    }
+
+    /// Forgets everything but the memory.
+    pub(super) fn clear(&mut self) {
+        self.raw.clear();
+        self.list.clear();
+        self.kinds = 0;
+    }
+
+    /// The bytes that all spans refer to.
+    pub(super) fn raw(&self) -> &[u8] {
+        &self.raw
+    }
+
+    pub(super) fn list(&self) -> &[Field] {
+        &self.list
+    }
+
+    /// The fields of one kind.
+    pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Field> {
+        self.list.iter().filter(move |field| field.kind == kind)
+    }
+
+    /// Whether any of a set of kinds occurs.
+    pub(super) fn has(&self, kinds: u16) -> bool {
+        self.kinds & kinds != 0
+    }
+
+    pub(super) fn name(&self, field: &Field) -> &[u8] {
+        &self.raw[field.name.range()]
+    }
+
+    pub(super) fn value(&self, field: &Field) -> &[u8] {
+        &self.raw[field.value.range()]
+    }
+
+    /// Whether a `Connection` field names `name`, so that the field goes no further.
+    pub(super) fn nominated(&self, name: &[u8]) -> bool {
+        let named = |field: &Field| {
+            members(self.value(field)).any(|option| option.eq_ignore_ascii_case(name))
+        };
+        self.of_kind(Kind::Connection).any(named)
+            && !NOT_NOMINATED
+                .iter()
+                .any(|kept| kept.as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    /// Text that parsing has found to be UTF-8.
+    pub(super) fn text(&self, span: Span) -> &str {
+        std::str::from_utf8(&self.raw[span.range()]).expect("parsing checked that it is text")
+    }
+
+    /// Adds a field that did not come off the wire as such. Name and value are valid.
+    pub(super) fn push(&mut self, name: &[u8], value: &[u8]) {
+        let start = self.raw.len();
+        self.raw.extend_from_slice(name);
+        self.raw.extend_from_slice(b": ");
+        self.raw.extend_from_slice(value);
+        self.raw.extend_from_slice(b"\r\n");
+        let kind = Kind::of(name);
+        self.kinds |= kind.bit();
+        self.list.push(Field {
+            name: Span::new(start, start + name.len()),
+            value: Span::new(start + name.len() + 2, self.raw.len() - 2),
+            end: self.raw.len() as u32,
+            kind,
+        });
+    }
+
+    /// Takes over what `httparse` found in `head`, whose field lines begin at `start`. Refuses what `httparse` lets pass: line ends
+    /// that are not CR LF, and anything between two lines.
+    pub(super) fn fill(
+        &mut self,
+        head: &[u8],
+        start: usize,
+        found: &[httparse::Header<'_>],
+    ) -> Result<(), Problem> {
+        self.clear();
+        let mut at = start;
+        for header in found {
+            let name = Span::new(at, at + header.name.len());
+            let colon = name.end as usize;
+            if header.name.is_empty()
+                || offset(head, header.name.as_bytes()) != at
+                || head.get(colon) != Some(&b':')
+            {
+                return Err(bad("malformed header line"));
+            }
+            // The address of an empty value is not relied on.
+            let value = if header.value.is_empty() {
+                colon + 1
+            } else {
+                offset(head, header.value)
+            };
+            let value = Span::new(value, value + header.value.len());
+            let mut end = value.end as usize;
+            while matches!(head.get(end), Some(b' ' | b'\t')) {
+                end += 1;
+            }
+            if head.get(end..end + 2) != Some(b"\r\n".as_slice()) {
+                return Err(bad("a line does not end with CR LF"));
+            }
+            at = end + 2;
+            let kind = Kind::of(header.name.as_bytes());
+            self.kinds |= kind.bit();
+            self.list.push(Field {
+                name,
+                value,
+                end: at as u32,
+                kind,
+            });
+        }
+        if head.get(at..) != Some(b"\r\n".as_slice()) {
+            return Err(bad("the head does not end with CR LF"));
+        }
+        self.raw.extend_from_slice(head);
+        Ok(())
     }
 }
+
+/// Where `part` begins in `whole`, of which it is a piece.
+fn offset(whole: &[u8], part: &[u8]) -> usize {
+    (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize)
+}
+
+/// A refusal of a malformed message.
+pub(super) const fn bad(what: &'static str) -> Problem {
+    Problem {
+        reason: Reason::BadRequest,
+        what,
+    }
+}
+
+/// What `httparse` refused, in our words.
+pub(super) fn refused(error: httparse::Error) -> Problem {
+    use httparse::Error;
+    match error {
+        Error::TooManyHeaders => Problem {
+            reason: Reason::HeadTooLarge,
+            what: "too many header fields",
+        },
+        Error::Version => Problem {
+            reason: Reason::VersionNotSupported,
+            what: "unknown HTTP version",
+        },
+        Error::HeaderName => bad("invalid header name"),
+        Error::HeaderValue => bad("invalid header value"),
+        Error::NewLine => bad("invalid line end"),
+        Error::Status => bad("invalid status"),
+        Error::Token => bad("malformed start line"),
+    }
+}
+
+/// The members of a comma-separated list, trimmed, empty ones left out (RFC 9110, 5.6.1).
+pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|&byte| byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty())
+}
+
+/// Looks for the end of a head that arrives in pieces, at each byte once, so that a slow sender costs no more than a fast one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Scan {
+    seen: usize,
+    line: usize,
+}
+
+impl Scan {
+    /// Whether an earlier call saw part of this head.
+    pub(super) fn begun(&self) -> bool {
+        self.seen > 0
+    }
+
+    /// Whether the start line has not ended yet.
+    pub(super) fn in_start_line(&self) -> bool {
+        self.line == 0
+    }
+
+    /// Whether `input` holds an empty line. Refuses line feeds without carriage return.
+    pub(super) fn finds_end(&mut self, input: &[u8]) -> Result<bool, Problem> {
+        let from = self.seen;
+        for at in memchr::memchr_iter(b'\n', &input[from..]) {
+            let at = from + at;
+            if at == 0 || input[at - 1] != b'\r' {
+                return Err(bad("a line does not end with CR LF"));
+            }
+            if at == self.line + 1 {
+                return Ok(true);
+            }
+            self.line = at + 1;
+        }
+        self.seen = input.len();
+        Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,21 +5,23 @@
 //! what makes a message unambiguous (RFC 9112, sections 2 to 7) is decided here, and every ambiguity is refused.
 
 mod body;
-mod bridge;
+pub(crate) mod bridge;
 mod fields;
 mod forward;
 mod framing;
 mod reply;
 mod request;
 mod response;
+mod target;
 
-pub(crate) use body::{Decoder, Encoder, Part};
+pub(crate) use body::{Decoder, Encoder, Part, Prefix};
 pub(crate) use fields::Fields;
 pub(crate) use forward::{Connection, RequestEdit, ResponseEdit, Target};
 pub(crate) use framing::Framing;
 pub(crate) use reply::{Reply, write_reply};
-pub(crate) use request::{Form, Request};
-pub(crate) use response::Response;
+pub(crate) use request::Request;
+pub(crate) use response::{Asked, Response};
+pub(crate) use target::Form;
 
 use engine::Reason;
 

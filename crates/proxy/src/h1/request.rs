@@ -1,104 +1,312 @@
 //! A request's head.
 
-use super::{Fields, Framing, Problem, Version};
+use std::mem::MaybeUninit;
+
+use engine::Reason;
+
+use super::fields::{Kind, MAX_FIELDS, MAX_HEAD, Scan, Slots, Span, bad, refused};
+use super::framing::{Steering, declared, steering};
+use super::target;
+use super::{Fields, Form, Framing, Problem, Version};
 use crate::settings::Limits;
 
-/// The form of a request target (RFC 9112, section 3.2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// `/path?query`
-    #[default]
-    Origin,
-    /// `http://authority/path?query`
-    Absolute,
-    /// `host:port`, of CONNECT alone.
-    Authority,
-    /// `*`, of OPTIONS alone.
-    Asterisk,
-}
+/// Longest method. The longest registered one (UPDATEREDIRECTREF) has 17 letters.
+const METHOD_BYTES: usize = 32;
+
+/// What a request line holds besides its target: method, two spaces, version, line end.
+const LINE_BYTES: usize = METHOD_BYTES + 12;
+
+const TARGET_TOO_LONG: Problem = Problem {
+    reason: Reason::TargetTooLong,
+    what: "the request target is too long",
+};
+pub(super) const HEAD_TOO_LARGE: Problem = Problem {
+    reason: Reason::HeadTooLarge,
+    what: "the head is too large",
+};
 
 /// A request's head. Reuse one per connection: parsing keeps its buffers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Request {
     fields: Fields,
+    scan: Scan,
+    version: Version,
+    form: Form,
+    method: Span,
+    target: Span,
+    path: Span,
+    query: Option<Span>,
+    authority: Span,
+    framing: Framing,
+    steering: Steering,
+    /// The `Host` field does not say what the authority is.
+    host_differs: bool,
+    expects_continue: bool,
 }
 
 impl Request {
     /// Parses a head from the start of `input`, copying it. `Ok(Some(n))`: the head took `n` bytes. `Ok(None)`: more is needed;
-    /// call again with the same bytes and those that follow (what was seen is not looked at again). After an error or to
+    /// call again with the same bytes and those that follow (what was seen is not looked at again). After an error, or to
     /// give up a half-read head, call [`Request::reset`].
+    ///
+    /// One empty line before the request line is skipped (RFC 9112, 2.2).
     pub(crate) fn parse(
         &mut self,
-        _input: &[u8],
-        _limits: &Limits,
+        input: &[u8],
+        limits: &Limits,
     ) -> Result<Option<usize>, Problem> {
-        todo!()
+        let skipped = match input {
+            [] | [b'\r'] => return Ok(None),
+            [b'\r', b'\n', ..] => 2,
+            _ => 0,
+        };
+        let input = &input[skipped..];
+        if matches!(input, [] | [b'\r'] | [b'\n', ..] | [b'\r', _, ..]) {
+            return if input.is_empty() {
+                Ok(None)
+            } else {
+                Err(bad("an empty request line"))
+            };
+        }
+        if self.scan.begun() && !self.scan.finds_end(input)? {
+            return self.wait(input, limits);
+        }
+        let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let slots = &mut slots[..limits.headers.min(MAX_FIELDS)];
+        match self.read(input, slots, limits)? {
+            Some(length) => {
+                self.scan = Scan::default();
+                Ok(Some(skipped + length))
+            }
+            None if self.scan.finds_end(input)? => Err(bad("malformed head")),
+            None => self.wait(input, limits),
+        }
+    }
+
+    /// The head has not ended: may it still become one?
+    fn wait(&self, input: &[u8], limits: &Limits) -> Result<Option<usize>, Problem> {
+        if self.scan.in_start_line() && input.len() > limits.target_bytes + LINE_BYTES {
+            return Err(TARGET_TOO_LONG);
+        }
+        if input.len() >= limits.head_bytes.min(MAX_HEAD) {
+            return Err(HEAD_TOO_LARGE);
+        }
+        Ok(None)
+    }
+
+    fn read<'b>(
+        &mut self,
+        input: &'b [u8],
+        slots: Slots<'_, 'b>,
+        limits: &Limits,
+    ) -> Result<Option<usize>, Problem> {
+        let mut parsed = httparse::Request::new(&mut []);
+        let length = match parsed.parse_with_uninit_headers(input, slots) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(httparse::Error::Version) if !names_http(input) => {
+                return Err(bad("malformed request line"));
+            }
+            Err(error) => return Err(refused(error)),
+        };
+        let (Some(method), Some(target), Some(version)) =
+            (parsed.method, parsed.path, parsed.version)
+        else {
+            return Err(bad("malformed request line"));
+        };
+        if method.len() > METHOD_BYTES {
+            return Err(bad("the method is too long"));
+        }
+        if target.len() > limits.target_bytes {
+            return Err(TARGET_TOO_LONG);
+        }
+        if length > limits.head_bytes.min(MAX_HEAD) {
+            return Err(HEAD_TOO_LARGE);
+        }
+        let target_at = method.len() + 1;
+        let fields_at = target_at + target.len() + " HTTP/1.1\r\n".len();
+        if input.get(fields_at - 2..fields_at) != Some(b"\r\n".as_slice()) {
+            return Err(bad("malformed request line"));
+        }
+        self.fields
+            .fill(&input[..length], fields_at, parsed.headers)?;
+        self.version = if version == 0 {
+            Version::Http10
+        } else {
+            Version::Http11
+        };
+        self.method = Span::new(0, method.len());
+        self.target = Span::new(target_at, target_at + target.len());
+        self.take_target(target::parse(method, target)?, target_at)?;
+        self.take_fields(method == "CONNECT")?;
+        Ok(Some(length))
+    }
+
+    /// Sets what the target decides, and the authority, which absolute and authority form take precedence for over `Host`
+    /// (RFC 9112, 3.2.2).
+    fn take_target(&mut self, parts: target::Parts, at: usize) -> Result<(), Problem> {
+        let moved = |span: Span| Span::new(at + span.start as usize, at + span.end as usize);
+        self.form = parts.form;
+        self.path = moved(parts.path);
+        self.query = parts.query.map(moved);
+        self.authority = moved(parts.authority);
+        self.host_differs = false;
+        let mut hosts = self.fields.of_kind(Kind::Host);
+        let host = hosts.next().map(|field| field.value);
+        if hosts.next().is_some() {
+            return Err(bad("several Host fields"));
+        }
+        let Some(host) = host else {
+            self.host_differs = true;
+            return if self.version == Version::Http11 {
+                Err(bad("no Host field"))
+            } else {
+                Ok(())
+            };
+        };
+        target::authority(&self.fields.raw()[host.range()])?;
+        if matches!(parts.form, Form::Absolute | Form::Authority) {
+            let raw = self.fields.raw();
+            self.host_differs =
+                !raw[host.range()].eq_ignore_ascii_case(&raw[self.authority.range()]);
+        } else {
+            self.authority = host;
+        }
+        Ok(())
+    }
+
+    fn take_fields(&mut self, connect: bool) -> Result<(), Problem> {
+        self.framing = declared(&self.fields, self.version)?.unwrap_or(Framing::None);
+        if connect && !matches!(self.framing, Framing::None | Framing::Length(0)) {
+            return Err(bad("CONNECT with a body"));
+        }
+        self.steering = steering(&self.fields, self.version);
+        // Other expectations are ignored (RFC 9110, 10.1.1), and HTTP/1.0 has none.
+        self.expects_continue = self.version == Version::Http11
+            && self
+                .fields
+                .of_kind(Kind::Expect)
+                .any(|f| self.fields.value(f).eq_ignore_ascii_case(b"100-continue"));
+        Ok(())
     }
 
     /// Forgets everything but the memory.
     pub(crate) fn reset(&mut self) {
-        todo!()
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = Request {
+            fields,
+            ..Request::default()
+        };
     }
 
     /// The version of the sender.
     pub(crate) fn version(&self) -> Version {
-        todo!()
+        self.version
     }
 
     /// The form of the target.
     pub(crate) fn form(&self) -> Form {
-        todo!()
+        self.form
     }
 
     /// The target as sent.
     pub(crate) fn target(&self) -> &str {
-        todo!()
+        self.fields.text(self.target)
     }
 
     /// How the body that follows ends: `None`, `Length` or `Chunked`.
     pub(crate) fn framing(&self) -> Framing {
-        todo!()
+        self.framing
     }
 
     /// Whether the client wants to use the connection again.
     pub(crate) fn keep_alive(&self) -> bool {
-        todo!()
+        self.steering.keep_alive
     }
 
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub(crate) fn expects_continue(&self) -> bool {
-        todo!()
+        self.expects_continue
     }
 
-    /// The protocol that the client wants to switch to (`Connection: upgrade` and one `Upgrade` field), such as `websocket`.
+    /// The protocol that the client wants to switch to, such as `websocket`: `Connection: upgrade`, one `Upgrade` field with one
+    /// member, HTTP/1.1 and no body, or it is not one that could be forwarded.
     pub(crate) fn upgrade(&self) -> Option<&str> {
-        todo!()
+        if !self.steering.upgrade
+            || self.version == Version::Http10
+            || self.framing != Framing::None
+        {
+            return None;
+        }
+        let mut found = self.fields.of_kind(Kind::Upgrade);
+        let protocol = std::str::from_utf8(self.fields.value(found.next()?)).ok()?;
+        (found.next().is_none() && !protocol.is_empty() && !protocol.contains(','))
+            .then_some(protocol)
     }
 
     /// The header fields.
     pub(crate) fn fields(&self) -> &Fields {
         &self.fields
     }
+
+    pub(super) fn steering(&self) -> Steering {
+        self.steering
+    }
+
+    /// Whether the `Host` field has to be written anew even if nobody asked for it.
+    pub(super) fn host_differs(&self) -> bool {
+        self.host_differs
+    }
+
+    /// Where the request line ends and the fields begin.
+    pub(super) fn fields_at(&self) -> usize {
+        self.target.end as usize + " HTTP/1.1\r\n".len()
+    }
+
+    /// Path and query as they came; empty where absolute form has neither.
+    pub(super) fn path_and_query(&self) -> &[u8] {
+        &self.fields.raw()[self.path.start as usize..self.target.end as usize]
+    }
+}
+
+/// Whether the first line of `input` ends like that of an HTTP request, whatever the version.
+fn names_http(input: &[u8]) -> bool {
+    let line = &input[..memchr::memchr(b'\n', input).unwrap_or(input.len())];
+    memchr::memmem::find(line, b" HTTP/").is_some()
 }
 
 impl engine::RequestHead for Request {
     fn method(&self) -> &str {
-        todo!()
+        self.fields.text(self.method)
     }
 
     fn path(&self) -> &str {
-        todo!()
+        match self.fields.text(self.path) {
+            // An absolute-form OPTIONS without path stands for the whole server (RFC 9112, 3.2.4).
+            "" if self.form == Form::Absolute
+                && self.query.is_none()
+                && self.method() == "OPTIONS" =>
+            {
+                "*"
+            }
+            "" if self.form == Form::Absolute => "/",
+            path => path,
+        }
     }
 
     fn query(&self) -> Option<&str> {
-        todo!()
+        self.query.map(|query| self.fields.text(query))
     }
 
     fn authority(&self) -> &str {
-        todo!()
+        self.fields.text(self.authority)
     }
 
     fn header(&self, name: &str) -> Option<&[u8]> {
         self.fields.get(name)
     }
 }
+
+#[cfg(test)]
+mod tests;
