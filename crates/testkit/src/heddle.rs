@@ -1,0 +1,71 @@
+//! The built `heddle` binary in a runtime directory of its own.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::process::{Command, Finished, Process};
+use crate::wait;
+
+/// Runs `heddle` commands that see each other and nobody else's meshes.
+#[derive(Debug)]
+pub struct Heddle {
+    binary: PathBuf,
+    runtime: TempDir,
+}
+
+impl Heddle {
+    /// With an empty runtime directory.
+    ///
+    /// # Panics
+    /// The binary has not been built; `HEDDLE_BINARY` may name another one.
+    pub fn new() -> Heddle {
+        // Unix socket paths end at 108 bytes, so the directory's name is short whatever TMPDIR says.
+        let runtime = tempfile::Builder::new().prefix("hd-").tempdir_in("/tmp").expect("/tmp takes a directory");
+        Heddle { binary: binary(), runtime }
+    }
+
+    /// The directory that stands for `$XDG_RUNTIME_DIR`.
+    pub fn runtime(&self) -> &Path {
+        self.runtime.path()
+    }
+
+    /// `heddle ARGS`, not started yet. Proxy variables of the surroundings are taken away.
+    pub fn command<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(&self.binary).args(args).env("XDG_RUNTIME_DIR", self.runtime.path());
+        for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+            command = command.env_remove(name).env_remove(&name.to_uppercase());
+        }
+        command
+    }
+
+    /// Starts `heddle ARGS`.
+    #[track_caller]
+    pub fn start<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Process {
+        self.command(args).start()
+    }
+
+    /// Runs `heddle ARGS` to its end.
+    #[track_caller]
+    pub fn run<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Finished {
+        self.command(args).run(wait::LONG)
+    }
+}
+
+impl Default for Heddle {
+    fn default() -> Self {
+        Heddle::new()
+    }
+}
+
+/// `HEDDLE_BINARY`, or the binary that cargo built beside this test (`target/<profile>/deps/<test>` → `target/<profile>`).
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("HEDDLE_BINARY") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("a running program has a path");
+    let folder = test.parent().and_then(Path::parent).expect("cargo puts tests into target/<profile>/deps");
+    let path = folder.join("heddle");
+    assert!(path.is_file(), "{} is missing: run `cargo build -p heddle`, or name one in HEDDLE_BINARY", path.display());
+    path
+}
