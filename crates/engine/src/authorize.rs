@@ -1,9 +1,13 @@
-//! Whether a caller may: authorization policies, evaluated at the server's side.
+//! Whether a caller may: authorization policies, evaluated at the server's side as Istio does. A deny wins over any allow;
+//! where there is an allow policy, what none of them matches is denied. Of a repeated header the first value counts.
 
 use std::net::IpAddr;
 
-use crate::RequestHead;
 use crate::route::ValueMatch;
+
+mod judge;
+
+pub use judge::namespace;
 
 /// What a matching policy does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,19 +123,5 @@ pub enum Decision<'a> {
     Deny(Option<&'a str>),
 }
 
-impl Authorizer {
-    /// Whether a rule looks at HTTP, so that opaque bytes cannot be judged on `port`.
-    pub fn needs_http(&self, _port: u16) -> bool {
-        todo!()
-    }
-
-    /// For a connection whose requests are not seen. Rules that look at HTTP never match an allow and always match a deny.
-    pub fn connection(&self, _caller: &Caller<'_>) -> Decision<'_> {
-        todo!()
-    }
-
-    /// For one request. `audit` is called with the name of each audit policy that matches.
-    pub fn request(&self, _caller: &Caller<'_>, _head: &impl RequestHead, _audit: impl FnMut(&str)) -> Decision<'_> {
-        todo!()
-    }
-}
+#[cfg(test)]
+mod tests;

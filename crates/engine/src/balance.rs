@@ -1,4 +1,21 @@
 //! Choosing an instance: power of two choices over a peak-sensitive EWMA of latency, requests in flight and outcomes.
+//!
+//! Two endpoints are drawn at random and the cheaper one is taken (Mitzenmacher, "The Power of Two Choices in Randomized
+//! Load Balancing", 2001). The cost of one more request at an endpoint is
+//!
+//! ```text
+//! (latency + connecting) · (1 + 100 · failing) · (in flight + 1) / weight
+//! ```
+//!
+//! - *latency* is Finagle's peak-sensitive EWMA: a sample above it takes over at once, one below is blended in, and it
+//!   decays toward zero while nothing is heard, so that an endpoint that was slow is tried again ([`Load`]).
+//! - *failing* is the recent share of failures. A failure's own latency never lowers the estimate, so failing fast
+//!   attracts nothing; an endpoint that always fails is as dear as one that takes a hundred times as long.
+//! - *connecting* is added where this worker has no ready connection: a millisecond, or the latency if that is less. It
+//!   must decay as the latency does, or a cold endpoint of a fast service would never be tried again.
+//! - An endpoint never heard of is taken to be as fast as the other candidate, without the cost of connecting. So it gets
+//!   its turn at once, and no more than that: its requests in flight hold it back until its first answer. Neither zero
+//!   (everything would rush to it) nor a fixed seed (which starves it behind fast peers) has both properties.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,6 +24,18 @@ use arc_swap::ArcSwap;
 
 use crate::policy::OutlierPolicy;
 use crate::{Nanos, Outcome, Protocol, Rng};
+
+mod load;
+
+pub use load::Load;
+
+/// What making a connection (TCP and TLS, both sides verified) adds to a first request at most: about what it takes within
+/// one data centre.
+const CONNECT_COST: f64 = 1_000_000.0;
+
+/// How often two endpoints are drawn before all are looked at. With half of the endpoints usable, each draw of two
+/// succeeds in one case of four; a scan is the exception, not the rule.
+const DRAWS: usize = 4;
 
 /// One service port as something to send to. It outlives changes of its endpoints; every rule that names the same service
 /// port shares it.
@@ -74,72 +103,138 @@ pub enum Health {
     Draining,
 }
 
-/// What the proxy has learnt of one endpoint. Atomics; shared by all workers.
-#[derive(Debug)]
-pub struct Load {
-    /// Unique in the process; the key of connection pools.
-    pub id: u64,
-    // the engine's author adds the atomics here
-}
-
 /// One request under way at an endpoint. Dropped without [`InFlight::finish`] it counts as [`Outcome::Cancelled`].
 #[derive(Debug)]
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
     started: Nanos,
+    answered: Option<Nanos>,
 }
 
-impl Load {
-    /// Fresh state for an endpoint never seen before.
-    pub fn new() -> Arc<Load> {
-        todo!()
+/// How willingly an endpoint is used; less is better. The order is that of [`EndpointSet::choose`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Tier {
+    Fresh,
+    Ejected,
+    Tried,
+    TriedEjected,
+    Draining,
+    TriedDraining,
+}
+
+impl Endpoint {
+    /// Predicted cost of one more request, in nanoseconds divided by the weight; lower is better. For people and
+    /// statistics; [`EndpointSet::choose`] knows more, the other candidate and whether a connection is ready.
+    pub fn score(&self, now: Nanos) -> f64 {
+        self.load.score(now) / f64::from(self.weight.max(1))
     }
 
-    /// Requests sent so far.
-    pub fn requests(&self) -> u64 {
-        todo!()
-    }
-
-    /// Of those, the failures.
-    pub fn failures(&self) -> u64 {
-        todo!()
-    }
-
-    /// Requests in flight now.
-    pub fn in_flight(&self) -> u32 {
-        todo!()
-    }
-
-    /// Predicted cost of one more request, in nanoseconds; lower is better.
-    pub fn score(&self, _now: Nanos) -> f64 {
-        todo!()
-    }
-
-    /// Whether it is left out now.
-    pub fn ejected(&self, _now: Nanos) -> bool {
-        todo!()
+    #[inline]
+    fn tier(&self, now: Nanos, tried: &[u64]) -> Option<Tier> {
+        let tried = tried.contains(&self.load.id);
+        let tier = match (self.health, self.load.ejected(now), tried) {
+            (Health::NotReady, _, _) => return None,
+            (Health::Ready, false, false) => Tier::Fresh,
+            (Health::Ready, true, false) => Tier::Ejected,
+            (Health::Ready, false, true) => Tier::Tried,
+            (Health::Ready, true, true) => Tier::TriedEjected,
+            (Health::Draining, _, false) => Tier::Draining,
+            (Health::Draining, _, true) => Tier::TriedDraining,
+        };
+        Some(tier)
     }
 }
 
 impl EndpointSet {
     /// Picks an endpoint: two distinct ones at random among the usable, then the lower score. `tried` are not picked again
     /// while others are left. `warm` tells whether this worker has a ready connection; a cold one costs more. Ready and
-    /// not ejected first; if none, ejected; if none, draining; never one that is not ready. `None` only when there is none.
+    /// not ejected first; if none, ejected; if none, tried before; if none, draining; never one that is not ready. `None`
+    /// only when there is none.
+    #[inline]
     pub fn choose(
         &self,
-        _now: Nanos,
-        _rng: &mut Rng,
-        _tried: &[u64],
-        _warm: impl Fn(&Endpoint) -> bool,
+        now: Nanos,
+        rng: &mut Rng,
+        tried: &[u64],
+        warm: impl Fn(&Endpoint) -> bool,
     ) -> Option<Arc<Endpoint>> {
-        todo!()
+        let (first, second) = self.candidates(now, rng, tried)?;
+        let Some(second) = second else { return Some(Arc::clone(first)) };
+        let cheaper = if cost(second, first, now, &warm) < cost(first, second, now, &warm) { second } else { first };
+        Some(Arc::clone(cheaper))
     }
+
+    /// One or two distinct endpoints of the best tier there is, every pair with the same probability and in random order.
+    #[inline]
+    fn candidates(&self, now: Nanos, rng: &mut Rng, tried: &[u64]) -> Option<(&Arc<Endpoint>, Option<&Arc<Endpoint>>)> {
+        // More than 2^32 endpoints do not fit in memory.
+        let n = self.endpoints.len() as u32;
+        if n >= 2 {
+            for _ in 0..DRAWS {
+                let first = rng.below(n);
+                let other = rng.below(n - 1);
+                let second = if other < first { other } else { other + 1 };
+                let (first, second) = (&self.endpoints[first as usize], &self.endpoints[second as usize]);
+                let usable = |e: &Endpoint| e.tier(now, tried) == Some(Tier::Fresh);
+                if usable(first) && usable(second) {
+                    return Some((first, Some(second)));
+                }
+            }
+        }
+        self.scan(now, rng, tried)
+    }
+
+    /// The same by looking at all of them: a reservoir of two that starts again when a better tier turns up.
+    #[cold]
+    fn scan(&self, now: Nanos, rng: &mut Rng, tried: &[u64]) -> Option<(&Arc<Endpoint>, Option<&Arc<Endpoint>>)> {
+        let (mut best, mut seen) = (None, 0);
+        let mut kept = [None, None];
+        for endpoint in &self.endpoints {
+            let Some(tier) = endpoint.tier(now, tried) else { continue };
+            if best.is_none_or(|best| tier < best) {
+                (best, seen, kept) = (Some(tier), 0, [None, None]);
+            }
+            if best != Some(tier) {
+                continue;
+            }
+            seen += 1;
+            let place = if seen <= 2 { seen - 1 } else { rng.below(seen) };
+            if let Some(kept) = kept.get_mut(place as usize) {
+                *kept = Some(endpoint);
+            }
+        }
+        // The order of a reservoir is not random, and the first wins a tie.
+        match (kept, rng.below(2)) {
+            ([Some(a), Some(b)], 1) => Some((b, Some(a))),
+            ([first, second], _) => first.map(|first| (first, second)),
+        }
+    }
+
+    /// Whether one more endpoint may be ejected. Looks at all of them, but only when one has failed too often.
+    fn may_eject(&self, now: Nanos) -> bool {
+        let ready = || self.endpoints.iter().filter(|e| e.health == Health::Ready);
+        let (all, out) = (ready().count(), ready().filter(|e| e.load.ejected(now)).count());
+        let share = all * self.outlier.max_ejected_percent.min(100) as usize / 100;
+        out < share.max(usize::from(all >= 2))
+    }
+}
+
+/// What one more request at `endpoint` costs where `other` is the alternative.
+#[inline]
+fn cost(endpoint: &Endpoint, other: &Endpoint, now: Nanos, warm: &impl Fn(&Endpoint) -> bool) -> f64 {
+    let base = match endpoint.load.latency(now) {
+        Some(latency) if warm(endpoint) => latency,
+        Some(latency) => latency + latency.min(CONNECT_COST),
+        None => other.load.latency(now).unwrap_or(load::SEED),
+    };
+    endpoint.load.cost(base, now) / f64::from(endpoint.weight.max(1))
 }
 
 impl InFlight {
     /// Counts a request as sent to `endpoint`.
     pub fn start(endpoint: Arc<Endpoint>, started: Nanos) -> InFlight {
-        InFlight { endpoint, started }
+        endpoint.load.start();
+        InFlight { endpoint, started, answered: None }
     }
 
     /// Where it went.
@@ -152,8 +247,32 @@ impl InFlight {
         self.started
     }
 
-    /// Records how it ended: latency (to the response's head for streams), outcome, ejection by `outlier` among `peers`.
-    pub fn finish(self, _now: Nanos, _outcome: Outcome, _peers: &EndpointSet) {
-        todo!()
+    /// The response's head has arrived. What follows it, a day of streaming perhaps, does not count as latency.
+    pub fn answered(&mut self, now: Nanos) {
+        self.answered = Some(now);
+    }
+
+    /// Records how it ended: latency (to the response's head if [`InFlight::answered`] was called, else to `now`), outcome,
+    /// ejection by the policy of `peers`.
+    pub fn finish(self, now: Nanos, outcome: Outcome, peers: &EndpointSet) {
+        let load = &self.endpoint.load;
+        if outcome == Outcome::Cancelled {
+            return;
+        }
+        let latency = self.answered.unwrap_or(now).since(self.started);
+        if !outcome.is_failure() {
+            load.succeeded(latency, self.started, now);
+        } else if load.failed(latency, self.started, now, &peers.outlier) && peers.may_eject(now) {
+            load.eject(now, &peers.outlier);
+        }
     }
 }
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.endpoint.load.end();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,29 @@
 //! Which rule a request takes: Gateway API's matching and precedence.
+//!
+//! Paths are compared as sent, percent-encoding and case kept. Where Gateway API leaves a choice to the implementation:
+//!
+//! - A regular expression comes after every prefix but `/`, the one that fits all and that a rule without matches has; after
+//!   that too it could never be reached. Among expressions method, headers, query parameters and age decide.
+//! - A request that no rule of the most specific host fits goes on to the next less specific one.
+//! - Of a header or query parameter that is repeated the first value counts. Names and values of query parameters are
+//!   percent-decoded, and `+` stands for a space, before they are compared.
+//! - That a rule is for gRPC alone counts as one more header.
 
 use std::sync::Arc;
 
 use regex::Regex;
 use smallvec::SmallVec;
 
+pub(crate) mod fit;
+mod table;
+
+pub use table::RouteTable;
+
 use crate::balance::Backend;
 use crate::edit::{HeaderEdits, Redirect, Rewrite};
 use crate::policy::TrafficPolicy;
 use crate::retry::RetryBudget;
-use crate::{RequestHead, Rng, SeriesId};
+use crate::{Rng, SeriesId};
 
 /// What a request holds once it is routed; everything that its rest needs.
 #[derive(Debug)]
@@ -55,9 +69,30 @@ pub struct WeightedBackend {
 }
 
 impl Backends {
-    /// Picks one by weight.
-    pub fn pick(&self, _rng: &mut Rng) -> Option<&WeightedBackend> {
-        todo!()
+    /// Shares in the order written.
+    pub fn new(list: impl IntoIterator<Item = WeightedBackend>) -> Backends {
+        let list: SmallVec<[WeightedBackend; 1]> = list.into_iter().collect();
+        let total = list.iter().fold(0, |sum: u32, backend: &WeightedBackend| sum.saturating_add(backend.weight));
+        Backends { list, total }
+    }
+
+    /// Picks one by weight; `None` when no share has any.
+    #[inline]
+    pub fn pick(&self, rng: &mut Rng) -> Option<&WeightedBackend> {
+        if self.total == 0 {
+            return None;
+        }
+        if let [only] = &*self.list {
+            return Some(only);
+        }
+        let mut left = rng.below(self.total);
+        self.list.iter().find(|backend| match left.checked_sub(backend.weight) {
+            Some(rest) => {
+                left = rest;
+                false
+            }
+            None => true,
+        })
     }
 }
 
@@ -129,13 +164,6 @@ pub struct RouteInput {
     pub rules: Vec<(Vec<Match>, Arc<Rule>)>,
 }
 
-/// The rules of one destination port or gateway listener in order of precedence: more specific host, exact path, longer
-/// prefix, method, more headers, more query parameters, then older, then first by name, then first in the route.
-#[derive(Debug, Default)]
-pub struct RouteTable {
-    // the engine's author adds the sorted entries here
-}
-
 /// A match, and how much of the path it took (for prefix rewrites).
 #[derive(Clone, Copy, Debug)]
 pub struct Found<'a> {
@@ -145,14 +173,5 @@ pub struct Found<'a> {
     pub prefix: usize,
 }
 
-impl RouteTable {
-    /// Sorts and indexes.
-    pub fn new(_routes: Vec<RouteInput>) -> RouteTable {
-        todo!()
-    }
-
-    /// The rule that `head` takes.
-    pub fn find(&self, _head: &impl RequestHead) -> Option<Found<'_>> {
-        todo!()
-    }
-}
+#[cfg(test)]
+mod tests;

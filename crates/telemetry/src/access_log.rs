@@ -91,11 +91,7 @@ impl AccessLog {
 
     fn with_limit(out: impl Write + Send + 'static, limit: usize) -> std::io::Result<AccessLog> {
         let (lines, queue) = sync_channel(limit);
-        let log = AccessLog {
-            lines,
-            homes: Arc::default(),
-            dropped: Arc::default(),
-        };
+        let log = AccessLog { lines, homes: Arc::default(), dropped: Arc::default() };
         let (homes, dropped) = (Arc::clone(&log.homes), Arc::clone(&log.dropped));
         std::thread::Builder::new()
             .name("access-log".into())
@@ -108,12 +104,7 @@ impl AccessLog {
         let (home, spare) = sync_channel(SPARE_BUFFERS);
         let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
         homes.push(home);
-        Handle {
-            lines: self.lines.clone(),
-            home: homes.len() - 1,
-            spare,
-            dropped: Arc::clone(&self.dropped),
-        }
+        Handle { lines: self.lines.clone(), home: homes.len() - 1, spare, dropped: Arc::clone(&self.dropped) }
     }
 
     /// Lines that were lost because the writer was too slow or could not write, for a metric.
@@ -125,18 +116,10 @@ impl AccessLog {
 impl Handle {
     /// Logs one request. Never waits.
     pub fn log(&self, entry: &Entry<'_>) {
-        let mut bytes = self
-            .spare
-            .try_recv()
-            .unwrap_or_else(|_| Vec::with_capacity(512));
+        let mut bytes = self.spare.try_recv().unwrap_or_else(|_| Vec::with_capacity(512));
         json::write(entry, &mut bytes);
-        let line = Line {
-            bytes,
-            home: self.home,
-        };
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.lines.try_send(line)
-        {
+        let line = Line { bytes, home: self.home };
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.lines.try_send(line) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -16,15 +16,8 @@ const LAST: u32 = 37;
 pub const BUCKETS: usize = (LAST - FIRST) as usize * PER_OCTAVE + 2;
 
 /// `2^(k / 7)` for k from 0 to 6, as fixed-point numbers with 31 bits after the point, rounded up.
-const STEPS: [u64; PER_OCTAVE] = [
-    0x8000_0000,
-    0x8d52_ce21,
-    0x9c08_a3b2,
-    0xac46_7520,
-    0xbe35_0f95,
-    0xd201_7f76,
-    0xe7dd_818e,
-];
+const STEPS: [u64; PER_OCTAVE] =
+    [0x8000_0000, 0x8d52_ce21, 0x9c08_a3b2, 0xac46_7520, 0xbe35_0f95, 0xd201_7f76, 0xe7dd_818e];
 
 /// The bucket of a length of time in nanoseconds; always below [`BUCKETS`].
 #[inline]
@@ -38,24 +31,14 @@ pub fn bucket(nanos: u64) -> usize {
         return BUCKETS - 1;
     }
     let mantissa = (nanos << zeros) >> 32;
-    let step = STEPS[1..]
-        .iter()
-        .filter(|&&begin| mantissa >= begin)
-        .count();
+    let step = STEPS[1..].iter().filter(|&&begin| mantissa >= begin).count();
     1 + (exponent - FIRST) as usize * PER_OCTAVE + step
 }
 
 /// The bounds of bucket `index` in nanoseconds: the least value in it, and the least value above it (`u64::MAX` for the
 /// last bucket and for an `index` beyond it).
 pub fn bucket_bounds(index: usize) -> (u64, u64) {
-    (
-        begin(index),
-        if index + 1 >= BUCKETS {
-            u64::MAX
-        } else {
-            begin(index + 1)
-        },
-    )
+    (begin(index), if index + 1 >= BUCKETS { u64::MAX } else { begin(index + 1) })
 }
 
 fn begin(index: usize) -> u64 {
@@ -65,11 +48,7 @@ fn begin(index: usize) -> u64 {
     let exponent = FIRST + (index / PER_OCTAVE) as u32;
     // The step has 31 bits after the point; rounding up keeps `bucket(begin(i)) == i`.
     let step = STEPS[index % PER_OCTAVE];
-    if exponent >= 31 {
-        step << (exponent - 31)
-    } else {
-        step.div_ceil(1 << (31 - exponent))
-    }
+    if exponent >= 31 { step << (exponent - 31) } else { step.div_ceil(1 << (31 - exponent)) }
 }
 
 /// The value in nanoseconds below which the share `q` (0 to 1) of what `counts` holds lies: the geometric middle of the

@@ -101,21 +101,14 @@ impl Registry {
     }
 
     fn with_limit(limit: usize) -> Arc<Registry> {
-        let key = SeriesKey {
-            direction: Direction::Other,
-            service: "other".into(),
-            route: "other".into(),
-        };
+        let key = SeriesKey { direction: Direction::Other, service: "other".into(), route: "other".into() };
         let table = Table {
             ids: HashMap::from([(key.clone(), 0)]),
             entries: vec![Entry::new(key)],
             free: VecDeque::new(),
             limit,
         };
-        Arc::new(Registry {
-            table: Mutex::new(table),
-            sheets: Mutex::new(Vec::new()),
-        })
+        Arc::new(Registry { table: Mutex::new(table), sheets: Mutex::new(Vec::new()) })
     }
 
     /// The id of `key`'s series, which is made if there is none; equal keys give equal ids. Id 0, the default, is the
@@ -131,11 +124,7 @@ impl Registry {
             let base = self.totals(id);
             let entry = &mut table.entries[id as usize];
             let generation = entry.generation + 1;
-            *entry = Entry {
-                generation,
-                base,
-                ..Entry::new(key.clone())
-            };
+            *entry = Entry { generation, base, ..Entry::new(key.clone()) };
             id
         } else if table.entries.len() < table.limit {
             table.entries.push(Entry::new(key.clone()));
@@ -179,11 +168,7 @@ impl Registry {
     /// What each live series has counted, in order of its id.
     fn read(&self) -> Vec<Reading> {
         let table = self.table();
-        let live = table
-            .entries
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| entry.live);
+        let live = table.entries.iter().enumerate().filter(|(_, entry)| entry.live);
         live.map(|(id, entry)| Reading {
             id: id as u32,
             generation: entry.generation,
@@ -208,14 +193,7 @@ impl Registry {
 
 impl Entry {
     fn new(key: SeriesKey) -> Entry {
-        Entry {
-            key,
-            generation: 0,
-            base: Totals::default(),
-            seen: u64::MAX,
-            quiet_since: Nanos(0),
-            live: true,
-        }
+        Entry { key, generation: 0, base: Totals::default(), seen: u64::MAX, quiet_since: Nanos(0), live: true }
     }
 }
 

@@ -19,11 +19,7 @@ pub(super) fn write(entry: &Entry<'_>, out: &mut Vec<u8>) {
         number("status", u64::from(entry.status), out);
     }
     text("reason", entry.reason.map(|reason| reason.code()), out);
-    text(
-        "route",
-        Some(entry.route).filter(|route| !route.is_empty()),
-        out,
-    );
+    text("route", Some(entry.route).filter(|route| !route.is_empty()), out);
     text("endpoint", entry.endpoint, out);
     number("bytesReceived", entry.bytes_received, out);
     number("bytesSent", entry.bytes_sent, out);
@@ -71,12 +67,7 @@ fn time(time: SystemTime, out: &mut Vec<u8>) {
     let (year, month, day) = civil(days);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     let micros = since.subsec_micros();
-    format(
-        out,
-        format_args!(
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z"
-        ),
-    );
+    format(out, format_args!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z"));
 }
 
 /// Year, month and day of a number of days since 1970-01-01 in the Gregorian calendar, whose 400-year cycle has 146,097
@@ -90,15 +81,10 @@ fn civil(days: u64) -> (u64, u64, u64) {
     // Months from March have 30.6 days on average: 31, 30, 31, 30, 31 and again.
     let month = (5 * day_of_year + 2) / 153;
     let day_of_month = day_of_year - (153 * month + 2) / 5 + 1;
-    let (year, month) = if month < 10 {
-        (year, month + 3)
-    } else {
-        (year + 1, month - 9)
-    };
+    let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
     (cycle * 400 + year, month, day_of_month)
 }
 
 fn format(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
-    out.write_fmt(arguments)
-        .expect("writing to a vector cannot fail");
+    out.write_fmt(arguments).expect("writing to a vector cannot fail");
 }

@@ -30,13 +30,7 @@ fn quantiles_of_a_known_distribution() {
     for ms in 1..=1000u64 {
         counts[bucket(ms * 1_000_000)] += 1;
     }
-    for (q, ms) in [
-        (0.5, 500.0),
-        (0.9, 900.0),
-        (0.99, 990.0),
-        (1.0, 1000.0),
-        (0.0, 1.0),
-    ] {
+    for (q, ms) in [(0.5, 500.0), (0.9, 900.0), (0.99, 990.0), (1.0, 1000.0), (0.0, 1.0)] {
         let found = quantile(&counts, q).expect("not empty") as f64 / 1e6;
         assert!((found / ms - 1.0).abs() < 0.06, "quantile {q}: {found} ms");
     }

@@ -40,12 +40,8 @@ impl Registry {
             if cursor.seen.len() <= id {
                 cursor.seen.resize_with(id + 1, || None);
             }
-            let seen = cursor.seen[id]
-                .take()
-                .filter(|(generation, _)| *generation == reading.generation);
-            let (delta, now) = reading
-                .totals
-                .delta(reading.key, seen.map(|(_, seen)| seen));
+            let seen = cursor.seen[id].take().filter(|(generation, _)| *generation == reading.generation);
+            let (delta, now) = reading.totals.delta(reading.key, seen.map(|(_, seen)| seen));
             cursor.seen[id] = Some((reading.generation, now));
             if delta.requests > 0 || !delta.latency.is_empty() {
                 deltas.push(delta);
@@ -57,21 +53,13 @@ impl Registry {
 
 impl Totals {
     fn delta(self, key: SeriesKey, seen: Option<Seen>) -> (Delta, Seen) {
-        let now = Seen {
-            requests: self.count(),
-            failures: self.failures,
-            latency: self.latency,
-        };
+        let now = Seen { requests: self.count(), failures: self.failures, latency: self.latency };
         let old = |bucket: usize| seen.as_ref().map_or(0, |seen| seen.latency[bucket]);
         let latency = now.latency.iter().enumerate();
         let delta = Delta {
             key,
-            requests: now
-                .requests
-                .saturating_sub(seen.as_ref().map_or(0, |seen| seen.requests)),
-            failures: now
-                .failures
-                .saturating_sub(seen.as_ref().map_or(0, |seen| seen.failures)),
+            requests: now.requests.saturating_sub(seen.as_ref().map_or(0, |seen| seen.requests)),
+            failures: now.failures.saturating_sub(seen.as_ref().map_or(0, |seen| seen.failures)),
             latency: latency
                 .map(|(bucket, count)| (bucket as u32, count.saturating_sub(old(bucket))))
                 .filter(|(_, count)| *count > 0)

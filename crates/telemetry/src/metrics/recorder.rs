@@ -36,14 +36,8 @@ pub enum Class {
 
 impl Class {
     /// Every class.
-    pub const ALL: [Class; 6] = [
-        Class::Informational,
-        Class::Success,
-        Class::Redirect,
-        Class::ClientError,
-        Class::ServerError,
-        Class::Opaque,
-    ];
+    pub const ALL: [Class; 6] =
+        [Class::Informational, Class::Success, Class::Redirect, Class::ClientError, Class::ServerError, Class::Opaque];
 
     /// The class of an HTTP status; a number below 100 has none and is opaque.
     pub const fn of(status: u16) -> Class {
@@ -77,10 +71,7 @@ struct Counter(AtomicU64);
 impl Counter {
     #[inline]
     fn add(&self, n: u64) {
-        self.0.store(
-            self.0.load(Ordering::Relaxed).wrapping_add(n),
-            Ordering::Relaxed,
-        );
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
     fn get(&self) -> u64 {
@@ -124,9 +115,7 @@ impl Slot {
 }
 
 fn no_reasons() -> Box<ByReason> {
-    Box::new(std::array::from_fn(|_| {
-        std::array::from_fn(|_| Counter::default())
-    }))
+    Box::new(std::array::from_fn(|_| std::array::from_fn(|_| Counter::default())))
 }
 
 type Chunk = [OnceLock<Box<Slot>>; CHUNK];
@@ -140,31 +129,20 @@ pub(super) struct Sheet {
 
 impl Sheet {
     pub(super) fn new() -> Sheet {
-        Sheet {
-            chunks: std::array::from_fn(|_| OnceLock::new()),
-        }
+        Sheet { chunks: std::array::from_fn(|_| OnceLock::new()) }
     }
 
     #[inline]
     fn slot(&self, id: SeriesId) -> &Slot {
         // An id that no registry gave counts as `other`.
-        let id = if (id.0 as usize) < SERIES_LIMIT {
-            id.0 as usize
-        } else {
-            0
-        };
-        let chunk = self.chunks[id / CHUNK]
-            .get_or_init(|| Box::new(std::array::from_fn(|_| OnceLock::new())));
+        let id = if (id.0 as usize) < SERIES_LIMIT { id.0 as usize } else { 0 };
+        let chunk = self.chunks[id / CHUNK].get_or_init(|| Box::new(std::array::from_fn(|_| OnceLock::new())));
         chunk[id % CHUNK].get_or_init(Slot::new)
     }
 
     pub(super) fn add_to(&self, id: SeriesId, totals: &mut Totals) {
         let id = id.0 as usize;
-        let Some(slot) = self
-            .chunks
-            .get(id / CHUNK)
-            .and_then(OnceLock::get)
-            .and_then(|chunk| chunk[id % CHUNK].get())
+        let Some(slot) = self.chunks.get(id / CHUNK).and_then(OnceLock::get).and_then(|chunk| chunk[id % CHUNK].get())
         else {
             return;
         };
@@ -200,29 +178,17 @@ pub struct Recorder {
 
 impl Recorder {
     pub(super) fn new(sheet: Arc<Sheet>) -> Recorder {
-        Recorder {
-            sheet,
-            single_writer: PhantomData,
-        }
+        Recorder { sheet, single_writer: PhantomData }
     }
 
     /// Counts one request that is over, or one opaque connection: the class of its status, the reason if the mesh answered
     /// itself, how long it took, and whether it counts as a failure (by the outcome that balancing uses).
     #[inline]
-    pub fn request(
-        &self,
-        series: SeriesId,
-        class: Class,
-        reason: Option<Reason>,
-        latency: Nanos,
-        failure: bool,
-    ) {
+    pub fn request(&self, series: SeriesId, class: Class, reason: Option<Reason>, latency: Nanos, failure: bool) {
         let slot = self.sheet.slot(series);
         match reason {
             None => slot.classes[class as usize].add(1),
-            Some(reason) => {
-                slot.reasons.get_or_init(no_reasons)[class as usize][reason as usize].add(1)
-            }
+            Some(reason) => slot.reasons.get_or_init(no_reasons)[class as usize][reason as usize].add(1),
         }
         if failure {
             slot.failures.add(1);

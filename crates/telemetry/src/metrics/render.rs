@@ -43,34 +43,15 @@ impl Registry {
         let mut text = Text(String::with_capacity(4096));
         text.requests(&readings);
         text.durations(&readings);
-        text.simple(
-            &readings,
-            "heddle_connections_open",
-            "Connections open now.",
-            "gauge",
-            |totals| totals.open(),
-        );
-        text.head(
-            "heddle_bytes_total",
-            "Body bytes from and to the side that called.",
-            "counter",
-        );
+        text.simple(&readings, "heddle_connections_open", "Connections open now.", "gauge", |totals| totals.open());
+        text.head("heddle_bytes_total", "Body bytes from and to the side that called.", "counter");
         for reading in &readings {
-            let values = [
-                ("received", reading.totals.received),
-                ("sent", reading.totals.sent),
-            ];
+            let values = [("received", reading.totals.received), ("sent", reading.totals.sent)];
             for (way, bytes) in values {
                 text.line("heddle_bytes_total", reading, &[("way", way)], bytes as f64);
             }
         }
-        text.simple(
-            &readings,
-            "heddle_retries_total",
-            "Attempts after the first.",
-            "counter",
-            |totals| totals.retries,
-        );
+        text.simple(&readings, "heddle_retries_total", "Attempts after the first.", "counter", |totals| totals.retries);
         text.samples(samples);
         text.0
     }
@@ -103,11 +84,7 @@ impl Text {
 
     fn requests(&mut self, readings: &[Reading]) {
         let name = "heddle_requests_total";
-        self.head(
-            name,
-            "Requests that ended; reason tells why the mesh answered itself.",
-            "counter",
-        );
+        self.head(name, "Requests that ended; reason tells why the mesh answered itself.", "counter");
         for reading in readings {
             for class in Class::ALL {
                 for (index, &count) in reading.totals.requests[class as usize].iter().enumerate() {
@@ -138,37 +115,19 @@ impl Text {
                 next = end;
                 let bound = ((1u64 << exponent) as f64 / 1e9).to_string();
                 let labels = [("le", bound.as_str())];
-                self.line(
-                    "heddle_request_duration_seconds_bucket",
-                    reading,
-                    &labels,
-                    below as f64,
-                );
+                self.line("heddle_request_duration_seconds_bucket", reading, &labels, below as f64);
             }
             let all = [("le", "+Inf")];
-            self.line(
-                "heddle_request_duration_seconds_bucket",
-                reading,
-                &all,
-                total as f64,
-            );
+            self.line("heddle_request_duration_seconds_bucket", reading, &all, total as f64);
             let seconds = reading.totals.nanos as f64 / 1e9;
             self.line("heddle_request_duration_seconds_sum", reading, &[], seconds);
-            self.line(
-                "heddle_request_duration_seconds_count",
-                reading,
-                &[],
-                total as f64,
-            );
+            self.line("heddle_request_duration_seconds_count", reading, &[], total as f64);
         }
     }
 
     fn samples(&mut self, samples: &[Sample]) {
         for (index, first) in samples.iter().enumerate() {
-            if samples[..index]
-                .iter()
-                .any(|earlier| earlier.name == first.name)
-            {
+            if samples[..index].iter().any(|earlier| earlier.name == first.name) {
                 continue;
             }
             let kind = match first.kind {
@@ -176,14 +135,8 @@ impl Text {
                 SampleKind::Gauge => "gauge",
             };
             self.head(first.name, first.help, kind);
-            for sample in samples[index..]
-                .iter()
-                .filter(|sample| sample.name == first.name)
-            {
-                let labels = sample
-                    .labels
-                    .iter()
-                    .map(|(name, value)| (*name, value.as_str()));
+            for sample in samples[index..].iter().filter(|sample| sample.name == first.name) {
+                let labels = sample.labels.iter().map(|(name, value)| (*name, value.as_str()));
                 self.sample(sample.name, labels, sample.value);
             }
         }
@@ -198,12 +151,7 @@ impl Text {
         self.sample(name, labels.into_iter().chain(more.iter().copied()), value);
     }
 
-    fn sample<'a>(
-        &mut self,
-        name: &str,
-        labels: impl Iterator<Item = (&'a str, &'a str)>,
-        value: f64,
-    ) {
+    fn sample<'a>(&mut self, name: &str, labels: impl Iterator<Item = (&'a str, &'a str)>, value: f64) {
         self.0.push_str(name);
         let mut separator = '{';
         for (label, value) in labels {
@@ -225,9 +173,7 @@ impl Text {
     }
 
     fn push(&mut self, arguments: std::fmt::Arguments<'_>) {
-        self.0
-            .write_fmt(arguments)
-            .expect("writing to a string cannot fail");
+        self.0.write_fmt(arguments).expect("writing to a string cannot fail");
     }
 }
 

@@ -1,0 +1,335 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::Rng;
+
+mod simulation;
+
+const MS: u64 = 1_000_000;
+
+fn at(ms: u64) -> Nanos {
+    Nanos(ms * MS)
+}
+
+fn endpoint(name: &str) -> Endpoint {
+    Endpoint {
+        workload: name.into(),
+        dial: Dial::Plain(([127, 0, 0, 1], 80).into()),
+        weight: 1,
+        health: Health::Ready,
+        load: Load::new(),
+    }
+}
+
+fn set(endpoints: impl IntoIterator<Item = Endpoint>) -> EndpointSet {
+    EndpointSet { endpoints: endpoints.into_iter().map(Arc::new).collect(), outlier: OutlierPolicy::default() }
+}
+
+fn many(n: usize) -> EndpointSet {
+    set((0..n).map(|i| endpoint(&format!("shop/cart-{i}"))))
+}
+
+/// One request from start to end.
+fn send(peers: &EndpointSet, endpoint: &Arc<Endpoint>, start: u64, end: u64, outcome: Outcome) {
+    InFlight::start(Arc::clone(endpoint), at(start)).finish(at(end), outcome, peers);
+}
+
+fn failure() -> Outcome {
+    Outcome::from_status(503)
+}
+
+/// How often each endpoint is chosen in a thousand draws of which nothing is learnt.
+fn shares(set: &EndpointSet, now: Nanos, tried: &[u64]) -> BTreeMap<Box<str>, usize> {
+    let mut rng = Rng::seeded(7);
+    let mut shares = BTreeMap::new();
+    for _ in 0..1000 {
+        let chosen = set.choose(now, &mut rng, tried, |_| true).expect("there is one");
+        *shares.entry(chosen.workload.clone()).or_default() += 1;
+    }
+    shares
+}
+
+#[test]
+fn sizes() {
+    assert_eq!(size_of::<Load>(), 64, "one cache line");
+    assert!(size_of::<InFlight>() <= 32);
+    assert!(size_of::<Endpoint>() <= 128);
+}
+
+#[test]
+fn nothing_to_choose_from() {
+    let mut rng = Rng::seeded(1);
+    assert!(many(0).choose(at(1), &mut rng, &[], |_| true).is_none());
+    let down = set([Endpoint { health: Health::NotReady, ..endpoint("a") }]);
+    assert!(down.choose(at(1), &mut rng, &[], |_| true).is_none());
+}
+
+#[test]
+fn tiers_are_used_in_order() {
+    let mut draining = endpoint("draining");
+    draining.health = Health::Draining;
+    let mut down = endpoint("down");
+    down.health = Health::NotReady;
+    let set = set([endpoint("a"), endpoint("b"), draining, down]);
+    let only = |tried: &[u64]| shares(&set, at(1), tried).into_keys().collect::<Vec<_>>();
+    let id = |i: usize| set.endpoints[i].load.id;
+    assert_eq!(only(&[]), ["a".into(), "b".into()]);
+    assert_eq!(only(&[id(0)]), ["b".into()]);
+    set.endpoints[1].load.eject(at(0), &set.outlier);
+    assert_eq!(only(&[]), ["a".into()]);
+    assert_eq!(only(&[id(0)]), ["b".into()], "ejected before tried");
+    assert_eq!(only(&[id(0), id(1)]), ["a".into()], "tried before draining");
+    let rest = EndpointSet { endpoints: set.endpoints[2..].to_vec(), ..EndpointSet::default() };
+    assert_eq!(shares(&rest, at(1), &[id(2)])["draining"], 1000, "the last one, even if tried");
+}
+
+#[test]
+fn weights_divide_the_cost() {
+    let set = set([Endpoint { weight: 3, ..endpoint("big") }, endpoint("small")]);
+    let mut rng = Rng::seeded(5);
+    let mut under_way = Vec::new();
+    // Requests that do not end: the number in flight comes to be as the weights.
+    for _ in 0..400 {
+        let chosen = set.choose(at(1), &mut rng, &[], |_| true).expect("there is one");
+        under_way.push(InFlight::start(chosen, at(1)));
+    }
+    let big = set.endpoints[0].load.in_flight();
+    assert!((297..=303).contains(&big), "{big} of 400");
+    drop(under_way);
+    assert_eq!(set.endpoints[0].load.in_flight(), 0);
+}
+
+#[test]
+fn a_cold_connection_costs_but_never_keeps_a_new_endpoint_out() {
+    let set = many(2);
+    send(&set, &set.endpoints[0], 0, 2, Outcome::Success);
+    let cold = |e: &Endpoint| e.load.id == set.endpoints[0].load.id;
+    let mut rng = Rng::seeded(2);
+    let mut to_new = 0;
+    for _ in 0..1000 {
+        let chosen = set.choose(at(2), &mut rng, &[], cold).expect("there is one");
+        to_new += usize::from(Arc::ptr_eq(&chosen, &set.endpoints[1]));
+    }
+    assert!((400..600).contains(&to_new), "an equal chance until its first answer: {to_new}");
+    send(&set, &set.endpoints[1], 0, 2, Outcome::Success);
+    for _ in 0..100 {
+        let chosen = set.choose(at(2), &mut rng, &[], cold).expect("there is one");
+        assert!(Arc::ptr_eq(&chosen, &set.endpoints[0]), "equally fast, and warm");
+    }
+}
+
+#[test]
+fn a_new_endpoint_is_held_back_by_its_requests_in_flight() {
+    let set = many(2);
+    send(&set, &set.endpoints[0], 0, 1, Outcome::Success);
+    let _first = InFlight::start(Arc::clone(&set.endpoints[1]), at(1));
+    assert_eq!(shares(&set, at(1), &[])["shop/cart-0"], 1000);
+}
+
+#[test]
+fn peaks_take_over_at_once_and_decay() {
+    let set = many(1);
+    let load = &set.endpoints[0].load;
+    let latency = |ms: u64| load.latency(at(ms)).expect("known") / MS as f64;
+    assert_eq!(load.latency(at(0)), None);
+    send(&set, &set.endpoints[0], 0, 100, Outcome::Success);
+    assert_eq!(latency(100), 100.0);
+    send(&set, &set.endpoints[0], 100, 500, Outcome::Success);
+    assert_eq!(latency(500), 400.0, "a peak counts whole");
+    send(&set, &set.endpoints[0], 10_400, 10_500, Outcome::Success);
+    let blended = 100.0 + (400.0 - 100.0) * (-1.0f64).exp();
+    assert!((latency(10_500) - blended).abs() < 0.01, "{}", latency(10_500));
+    assert!((latency(20_500) - blended * (-1.0f64).exp()).abs() < 0.01, "idle decay");
+    assert_eq!(latency(10_000_000), 0.001, "down to a microsecond");
+}
+
+#[test]
+fn streaming_counts_as_latency_only_to_the_head() {
+    let set = many(1);
+    let mut request = InFlight::start(Arc::clone(&set.endpoints[0]), at(0));
+    request.answered(at(5));
+    request.finish(at(5_000), Outcome::Success, &set);
+    assert!(set.endpoints[0].load.latency(at(5_000)).expect("known") <= 5.0 * MS as f64);
+}
+
+#[test]
+fn cancelled_requests_say_nothing() {
+    let set = many(1);
+    let load = &set.endpoints[0].load;
+    send(&set, &set.endpoints[0], 0, 900, Outcome::Cancelled);
+    drop(InFlight::start(Arc::clone(&set.endpoints[0]), at(0)));
+    assert_eq!((load.requests(), load.failures(), load.in_flight()), (2, 0, 0));
+    assert_eq!(load.latency(at(900)), None);
+}
+
+#[test]
+fn ejection_after_failures_in_a_row_with_growing_time() {
+    let set = many(3);
+    let (bad, load) = (&set.endpoints[0], &set.endpoints[0].load);
+    for i in 0..4 {
+        send(&set, bad, i, i + 1, failure());
+    }
+    send(&set, bad, 4, 5, Outcome::Success);
+    for i in 5..9 {
+        send(&set, bad, i, i + 1, failure());
+    }
+    assert!(!load.ejected(at(9)), "a success between starts the count again");
+    send(&set, bad, 9, 10, failure());
+    assert!(load.ejected(at(10)) && load.ejected(at(5_009)) && !load.ejected(at(5_010)));
+    assert_eq!(load.latency(at(5_010)), None, "it comes back as if new");
+
+    send(&set, bad, 5_000, 5_011, failure());
+    assert!(!load.ejected(at(5_011)), "sent before it came back");
+    send(&set, bad, 5_012, 5_013, failure());
+    assert!(load.ejected(at(15_012)) && !load.ejected(at(15_013)), "one failure on probation, twice the time");
+    send(&set, bad, 15_013, 15_014, Outcome::Success);
+    send(&set, bad, 15_014, 15_015, failure());
+    assert!(!load.ejected(at(15_015)), "probation is over");
+    assert_eq!(load.failures(), 12);
+}
+
+#[test]
+fn ejection_time_is_bounded_and_zero_turns_it_off() {
+    let mut set = many(3);
+    set.outlier.max_ejection = Nanos::from_millis(12_000);
+    let load = &set.endpoints[0].load;
+    let mut now = 0;
+    for _ in 0..50 {
+        for _ in 0..5 {
+            send(&set, &set.endpoints[0], now, now + 1, failure());
+        }
+        assert!(load.ejected(at(now + 1)) && !load.ejected(at(now + 12_002)));
+        now += 12_002;
+    }
+    set.outlier.consecutive_failures = 0;
+    for _ in 0..50 {
+        send(&set, &set.endpoints[1], now, now + 1, failure());
+    }
+    assert!(!set.endpoints[1].load.ejected(at(now + 1)));
+}
+
+#[test]
+fn the_share_of_ejected_endpoints_is_capped() {
+    let ejected_of = |n: usize, percent: u32| {
+        let mut set = many(n);
+        set.outlier.max_ejected_percent = percent;
+        for endpoint in &set.endpoints {
+            for i in 0..10 {
+                send(&set, endpoint, i, i + 1, failure());
+            }
+        }
+        set.endpoints.iter().filter(|e| e.load.ejected(at(10))).count()
+    };
+    assert_eq!(ejected_of(1, 50), 0);
+    assert_eq!(ejected_of(2, 0), 1, "always one of two or more");
+    assert_eq!(ejected_of(3, 50), 1);
+    assert_eq!(ejected_of(10, 50), 5);
+    assert_eq!(ejected_of(10, 100), 10);
+}
+
+#[test]
+fn all_ejected_still_serve() {
+    let mut set = many(2);
+    set.outlier.max_ejected_percent = 100;
+    for endpoint in &set.endpoints {
+        endpoint.load.eject(at(0), &set.outlier);
+    }
+    assert_eq!(shares(&set, at(1), &[]).len(), 2);
+}
+
+#[test]
+fn load_is_counted_exactly_by_many_threads() {
+    let set = many(1);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for i in 0..1000 {
+                    let outcome = if i % 10 == 0 { failure() } else { Outcome::Success };
+                    send(&set, &set.endpoints[0], i, i + 1, outcome);
+                }
+            });
+        }
+    });
+    let load = &set.endpoints[0].load;
+    assert_eq!((load.requests(), load.failures(), load.in_flight()), (4000, 400, 0));
+}
+
+proptest! {
+    #[test]
+    fn candidates_are_distinct_usable_and_equally_likely(
+        healths in prop::collection::vec(0u8..3, 2..12),
+        seed: u64,
+    ) {
+        let set = set(healths.iter().enumerate().map(|(i, health)| Endpoint {
+            health: [Health::Ready, Health::NotReady, Health::Draining][usize::from(*health)],
+            ..endpoint(&i.to_string())
+        }));
+        let mut rng = Rng::seeded(seed);
+        let best = healths.iter().map(|h| [0, 9, 1][usize::from(*h)]).min().unwrap_or(9);
+        let usable: Vec<_> =
+            set.endpoints.iter().filter(|e| e.tier(at(0), &[]).map_or(9, |t| if t == Tier::Fresh { 0 } else { 1 }) == best).collect();
+        let mut counts = BTreeMap::new();
+        const ROUNDS: usize = 3000;
+        for _ in 0..ROUNDS {
+            match set.candidates(at(0), &mut rng, &[]) {
+                None => prop_assert_eq!(best, 9),
+                Some((first, None)) => {
+                    prop_assert_eq!(usable.len(), 1);
+                    prop_assert!(Arc::ptr_eq(first, usable[0]));
+                }
+                Some((first, Some(second))) => {
+                    prop_assert!(!Arc::ptr_eq(first, second));
+                    prop_assert!(usable.iter().any(|e| Arc::ptr_eq(e, first)));
+                    prop_assert!(usable.iter().any(|e| Arc::ptr_eq(e, second)));
+                    *counts.entry(first.workload.clone()).or_insert(0usize) += 1;
+                }
+            }
+        }
+        for count in counts.values() {
+            let expected = ROUNDS as f64 / usable.len() as f64;
+            prop_assert!((*count as f64 - expected).abs() < 6.0 * expected.sqrt(), "{counts:?}");
+        }
+    }
+
+    /// Scores stay numbers whatever happens.
+    #[test]
+    fn scores_are_positive_and_finite(
+        events in prop::collection::vec((0u64..u64::MAX / 4, 0u64..u64::MAX / 4, 0u8..4), 0..60),
+    ) {
+        let set = many(2);
+        for (start, length, kind) in events {
+            let outcome = [Outcome::Success, failure(), Outcome::Timeout, Outcome::Cancelled][usize::from(kind)];
+            let request = InFlight::start(Arc::clone(&set.endpoints[0]), Nanos(start));
+            request.finish(Nanos(start + length), outcome, &set);
+            let load = &set.endpoints[0].load;
+            let score = load.score(Nanos(start));
+            prop_assert!(score.is_finite() && score > 0.0, "{score}");
+            prop_assert!((0.0..=1.0).contains(&load.failing(Nanos(start))));
+        }
+    }
+
+    /// A failure never makes an endpoint cheaper, however fast it was.
+    #[test]
+    fn a_failure_never_lowers_the_score(
+        before in prop::collection::vec((1u64..2_000, any::<bool>()), 0..20),
+        latency in 0u64..5_000_000_000,
+    ) {
+        let mut set = many(2);
+        set.outlier.consecutive_failures = 0;
+        let mut now = 0;
+        for (ms, failed) in before {
+            let outcome = if failed { failure() } else { Outcome::Success };
+            send(&set, &set.endpoints[0], now, now + ms, outcome);
+            now += ms;
+        }
+        let end = at(now).after(Nanos(latency));
+        let request = InFlight::start(Arc::clone(&set.endpoints[0]), at(now));
+        let load = &set.endpoints[0].load;
+        let score = |load: &Load| load.score(end) / (f64::from(load.in_flight()) + 1.0);
+        let was = score(load);
+        request.finish(end, failure(), &set);
+        prop_assert!(score(load) >= was * 0.999_999, "{was} then {}", score(load));
+    }
+}
