@@ -1,16 +1,26 @@
 //! A proxy's end of delta xDS: what it holds, what it asks for, and what it publishes to the data path.
 
+mod deps;
+mod names;
+mod persist;
+mod state;
+mod task;
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::snapshot::{Live, Slot};
-use tokio::sync::watch;
+use engine::Nanos;
+use engine::snapshot::{Live, Resolution, Slot};
+use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 
-use crate::compile::Series;
+use self::names::{Ask, Names};
+use self::state::State;
+use self::task::{Task, Timers};
+use crate::compile::{Compiler, Series};
 
 /// Why no connection could be made.
 pub type ConnectError = Box<dyn std::error::Error + Send + Sync>;
@@ -76,27 +86,79 @@ impl Settings {
 
 /// Keeps one stream to the control plane and what it brings. Clones share it; it ends when the last one is dropped.
 #[derive(Clone, Debug)]
-pub struct Client {}
+pub struct Client {
+    names: Arc<Names>,
+    asks: mpsc::UnboundedSender<Ask>,
+    live: Arc<Live>,
+    changes: watch::Receiver<u64>,
+    connected: watch::Receiver<bool>,
+}
 
 impl Client {
     /// Publishes what the store holds, then starts the client's task on the current tokio runtime.
-    pub fn start(_settings: Settings, _connect: impl Connect, _series: Series) -> Client {
-        todo!()
+    pub fn start(settings: Settings, connect: impl Connect, series: Series) -> Client {
+        let names = Arc::new(Names::new(settings.names));
+        let mut state = State::new(
+            settings.workload.clone(),
+            settings.gateway.clone(),
+            Compiler::new(series),
+        );
+        if let Some(path) = &settings.store {
+            match persist::read(path, &settings.workload) {
+                Ok(None) => {}
+                Ok(Some(mut saved)) => {
+                    for name in std::mem::take(&mut saved.names) {
+                        if let Some((_, _, Some(ask))) = names.claim(&name, None) {
+                            state.ask(ask.name, ask.slot, ask.notify);
+                        }
+                    }
+                    persist::restore(saved, &mut state);
+                }
+                Err(error) => {
+                    let path = path.display();
+                    tracing::warn!(%path, %error, "the configuration kept from the last run is not used");
+                }
+            }
+        }
+        let live = state.live.clone();
+        // What there is from the last run is published before anybody can ask.
+        state.sync();
+        let (changes, changed) = watch::channel(0);
+        let (connected, is_connected) = watch::channel(false);
+        let (asks, asked) = mpsc::unbounded_channel();
+        let task = Task {
+            timers: Timers::new(settings.idle),
+            settings,
+            connect: Arc::new(connect),
+            state,
+            names: names.clone(),
+            asks: asked,
+            changes,
+            connected,
+        };
+        tokio::spawn(task.run());
+        Client {
+            names,
+            asks,
+            live,
+            changes: changed,
+            connected: is_connected,
+        }
     }
 
     /// Mesh settings, inbound and gateway configuration, kept up to date.
     pub fn live(&self) -> &Arc<Live> {
-        todo!()
+        &self.live
     }
 
     /// Changes whenever something in [`Client::live`] does.
     pub fn changes(&self) -> watch::Receiver<u64> {
-        todo!()
+        self.changes.clone()
     }
 
     /// Whether a stream to the control plane is open.
     pub fn connected(&self) -> watch::Receiver<bool> {
-        todo!()
+        self.connected.clone()
     }
 
     /// The slot where `name` (a host in lower case without port, or `address:port`) is published; asks for it if nobody
@@ -104,16 +166,44 @@ impl Client {
     ///
     /// There is one slot for a name as long as anybody holds it. A name that has not been read for the idle time is no
     /// longer kept up to date: its slot, where still held, becomes `Pending`, and `slot` or [`Client::resolved`] asks again.
-    pub fn slot(&self, _name: &str) -> Option<Arc<Slot>> {
-        todo!()
+    pub fn slot(&self, name: &str) -> Option<Arc<Slot>> {
+        let (slot, _, ask) = self.names.claim(name, None)?;
+        self.ask(ask);
+        Some(slot)
     }
 
-    /// Resolves when `slot`, which must be that of `name`, is no longer pending. Asks again for a name that was dropped.
+    /// Resolves when `slot`, which must be that of `name`, is no longer pending. Asks again for a name that was dropped;
+    /// where that is not possible, for too many are held, it never resolves.
     pub fn resolved(
         &self,
-        _name: &str,
-        _slot: Arc<Slot>,
+        name: &str,
+        slot: Arc<Slot>,
     ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        todo!()
+        let pending = |slot: &Slot| matches!(**slot.get(Nanos::default()), Resolution::Pending);
+        if !pending(&slot) {
+            return Box::pin(std::future::ready(()));
+        }
+        let Some((_, notify, ask)) = self.names.claim(name, Some(slot.clone())) else {
+            return Box::pin(std::future::pending());
+        };
+        self.ask(ask);
+        Box::pin(async move {
+            loop {
+                let mut notified = std::pin::pin!(notify.notified());
+                // From here on no notification is missed.
+                notified.as_mut().enable();
+                if !pending(&slot) {
+                    return;
+                }
+                notified.await;
+            }
+        })
+    }
+
+    fn ask(&self, ask: Option<Ask>) {
+        if let Some(ask) = ask {
+            // The task lives as long as any client does, unless its runtime ended; then nothing will be answered anyway.
+            let _ = self.asks.send(ask);
+        }
     }
 }

@@ -1,8 +1,22 @@
 //! Resources → `engine::snapshot`.
+//!
+//! First each resource alone is decoded and checked ([`check`]); what is wrong with it is found here. Then what belongs
+//! together is put together, which cannot fail: what is missing by then is a share that answers 500, or a policy that denies.
 
-use std::sync::Arc;
+mod authorize;
+mod destination;
+mod endpoint;
+mod gateway;
+mod policy;
+mod problem;
+pub(crate) mod resources;
+mod route;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
 
 use engine::SeriesId;
+use engine::balance::Backend;
 use proto::mesh::Refusal;
 
 use crate::Kind;
@@ -37,6 +51,40 @@ pub type Series = Arc<dyn Fn(&SeriesKey) -> SeriesId + Send + Sync>;
 /// # Errors
 ///
 /// Which field is wrong and why, with the user's object that it came from.
-pub fn check(_kind: Kind, _name: &str, _version: &str, _body: &[u8]) -> Result<(), Box<Refusal>> {
-    todo!()
+pub fn check(kind: Kind, name: &str, version: &str, body: &[u8]) -> Result<(), Box<Refusal>> {
+    parse(kind, name, version, body).map(drop)
+}
+
+/// Decodes and checks.
+pub(crate) fn parse(
+    kind: Kind,
+    name: &str,
+    version: &str,
+    body: &[u8],
+) -> Result<resources::Body, Box<Refusal>> {
+    resources::parse(kind, name, body).map_err(|problem| {
+        Box::new(Refusal {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            origin: resources::origin(kind, body),
+            field: problem.field,
+            reason: problem.reason,
+        })
+    })
+}
+
+/// Puts resources together. It remembers the backends that are in use, so that whatever names the same service port shares
+/// one.
+pub(crate) struct Compiler {
+    series: Series,
+    backends: BTreeMap<(String, u16), Weak<Backend>>,
+}
+
+impl Compiler {
+    pub(crate) fn new(series: Series) -> Compiler {
+        Compiler {
+            series,
+            backends: BTreeMap::new(),
+        }
+    }
 }

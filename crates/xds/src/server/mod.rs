@@ -3,13 +3,20 @@
 //! A [`Publisher`] holds what there is to know; [`service`] serves it. A change costs work in proportion to the streams that
 //! subscribe to what changed. A stream remembers names, not messages, for a peer that is slow, so the latest version wins.
 
+mod publisher;
+mod service;
+mod stream;
+
 use std::time::Duration;
 
 use proto::discovery::Node;
-use proto::discovery::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use proto::mesh::Refusal;
-use tokio::sync::mpsc;
+use sha2::{Digest, Sha256};
 use tonic::Status;
+
+pub use publisher::Publisher;
+pub(crate) use service::RESPONSE_LIMIT;
+pub use service::{Server, service};
 
 use crate::Kind;
 
@@ -56,10 +63,20 @@ impl Published {
     }
 }
 
-/// The version of a resource whose encoded message is `body`.
-pub fn version(_body: &[u8]) -> String {
-    todo!()
+/// The version of a resource whose encoded message is `body`: half a SHA-256, which is as collision-resistant as anything
+/// that an honest control plane could run into.
+pub fn version(body: &[u8]) -> String {
+    let digest = Sha256::digest(body);
+    digest[..16]
+        .iter()
+        .fold(String::with_capacity(32), |mut text, byte| {
+            text.push(char::from(HEX[usize::from(byte >> 4)]));
+            text.push(char::from(HEX[usize::from(byte & 15)]));
+            text
+        })
 }
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// One difference between what was published and what is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,34 +90,6 @@ pub enum Change {
         /// Its canonical name.
         name: String,
     },
-}
-
-/// What is published, and to whom. Clones share it.
-#[derive(Clone, Debug)]
-pub struct Publisher {}
-
-impl Publisher {
-    /// Publishes nothing yet. For `grace` from now, or until [`Publisher::settled`], no endpoint is removed from any proxy:
-    /// instances may still be about to register again.
-    pub fn new(_grace: Duration) -> Publisher {
-        todo!()
-    }
-
-    /// Applies `changes` as one step: no stream sees some without the others (streams send on from there as fast as their
-    /// peers acknowledge). An upsert of what is already so does nothing.
-    pub fn apply(&self, _changes: Vec<Change>) {
-        todo!()
-    }
-
-    /// Ends the grace early.
-    pub fn settled(&self) {
-        todo!()
-    }
-
-    /// Streams that are open now.
-    pub fn streams(&self) -> usize {
-        todo!()
-    }
 }
 
 /// Decides who may open a stream.
@@ -164,34 +153,5 @@ impl Default for Options {
             names_per_stream: 100_000,
             hello_timeout: Duration::from_secs(10),
         }
-    }
-}
-
-/// Serves a [`Publisher`].
-#[derive(Debug)]
-pub struct Server {}
-
-/// The gRPC service that serves `publisher`. What proxies refuse goes to `reports`; a full channel holds up the reading of
-/// the stream that reports, and a closed one drops reports.
-pub fn service(
-    _publisher: Publisher,
-    _admit: impl Admit,
-    _reports: mpsc::Sender<Report>,
-    _options: Options,
-) -> AggregatedDiscoveryServiceServer<Server> {
-    todo!()
-}
-
-#[tonic::async_trait]
-impl proto::discovery::aggregated_discovery_service_server::AggregatedDiscoveryService for Server {
-    type DeltaAggregatedResourcesStream = tokio_stream::wrappers::ReceiverStream<
-        Result<proto::discovery::DeltaDiscoveryResponse, Status>,
-    >;
-
-    async fn delta_aggregated_resources(
-        &self,
-        _request: tonic::Request<tonic::Streaming<proto::discovery::DeltaDiscoveryRequest>>,
-    ) -> Result<tonic::Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        todo!()
     }
 }

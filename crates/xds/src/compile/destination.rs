@@ -1,0 +1,333 @@
+//! Services as their callers see them, and a workload's own inbound side.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use engine::balance::{Backend, EndpointSet};
+use engine::edit::HeaderEdits;
+use engine::retry::RetryBudget;
+use engine::route::{Backends, Match, RouteInput, RouteTable, Rule, WeightedBackend};
+use engine::snapshot::{Destination, DestinationPort, Inbound, InboundPort, TcpRule};
+use proto::mesh;
+
+use super::gateway::ordered_name;
+use super::policy::{self, Place};
+use super::resources::{Port, Resources, Service};
+use super::route::{HttpRule, Route, Share};
+use super::{Compiler, Direction, SeriesKey, authorize, endpoint, problem};
+
+impl Compiler {
+    /// The service with the routes and policies that are held.
+    pub(crate) fn destination(&mut self, resources: &Resources, service: &Service) -> Destination {
+        let ports = service
+            .ports
+            .iter()
+            .map(|port| self.port(resources, service, port))
+            .collect();
+        Destination {
+            name: service.name.as_str().into(),
+            ports,
+        }
+    }
+
+    fn port(&mut self, resources: &Resources, service: &Service, port: &Port) -> DestinationPort {
+        let place = place(service, port);
+        let mut routes: Vec<&Route> = service
+            .routes
+            .iter()
+            .filter_map(|name| resources.route(name))
+            .collect();
+        routes.retain(|route| attached(route, service, port));
+        routes.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
+        let mut inputs = Vec::new();
+        let mut tcp = None;
+        for route in routes {
+            if !route.http.is_empty() {
+                let rules = self.http_rules(
+                    resources,
+                    &service.policies,
+                    &place,
+                    route,
+                    Direction::Outbound,
+                );
+                let name = ordered_name(route);
+                inputs.push(RouteInput {
+                    hosts: Vec::new(),
+                    created: route.created,
+                    name,
+                    rules,
+                });
+            } else if tcp.is_none() {
+                tcp = self.tcp_rule(
+                    resources,
+                    &service.policies,
+                    &place,
+                    route,
+                    Direction::Outbound,
+                );
+            }
+        }
+        let backend = self.backend(resources, service, port);
+        let policy = Arc::new(policy::merge(resources, &service.policies, &place));
+        let key = SeriesKey {
+            direction: Direction::Outbound,
+            service: service.name.clone(),
+            route: String::new(),
+        };
+        let series = (self.series)(&key);
+        let own = || Backends {
+            list: [straight(&backend)].into_iter().collect(),
+            total: 1,
+        };
+        let implicit = Arc::new(Rule {
+            name: "".into(),
+            redirect: None,
+            rewrite: None,
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            backends: own(),
+            budget: Arc::new(RetryBudget::new(&policy.retry)),
+            policy: policy.clone(),
+            series,
+        });
+        DestinationPort {
+            port: port.port,
+            protocol: port.protocol,
+            http: (!inputs.is_empty()).then(|| RouteTable::new(inputs)),
+            tcp: tcp.unwrap_or_else(|| {
+                Arc::new(TcpRule {
+                    name: "".into(),
+                    backends: own(),
+                    policy,
+                    series,
+                })
+            }),
+            implicit,
+            backend,
+        }
+    }
+
+    /// The rules of `route` at `place`, where the policies `names` apply.
+    pub(crate) fn http_rules(
+        &mut self,
+        resources: &Resources,
+        names: &[String],
+        place: &Place<'_>,
+        route: &Route,
+        direction: Direction,
+    ) -> Vec<(Vec<Match>, Arc<Rule>)> {
+        let one = |rule: &HttpRule| {
+            let place = Place {
+                route: Some([&route.kind, &route.namespace, &route.object, &rule.name]),
+                ..*place
+            };
+            let mut policy = policy::merge(resources, names, &place);
+            policy.request_timeout = rule.request_timeout.unwrap_or(policy.request_timeout);
+            policy.attempt_timeout = rule.attempt_timeout.unwrap_or(policy.attempt_timeout);
+            let name = format!("{}/{}", route.name, rule.name);
+            let compiled = Rule {
+                redirect: rule.redirect.clone(),
+                rewrite: rule.rewrite.clone(),
+                request_headers: rule.request_headers.clone(),
+                response_headers: rule.response_headers.clone(),
+                backends: self.backends(resources, &rule.backends),
+                budget: Arc::new(RetryBudget::new(&policy.retry)),
+                policy: Arc::new(policy),
+                series: self.route_series(direction, &place, &rule.backends, &name),
+                name: name.into(),
+            };
+            (rule.matches.clone(), Arc::new(compiled))
+        };
+        route.http.iter().map(one).collect()
+    }
+
+    /// The rule of a TCPRoute: its first, for there is nothing by which to tell connections apart.
+    pub(crate) fn tcp_rule(
+        &mut self,
+        resources: &Resources,
+        names: &[String],
+        place: &Place<'_>,
+        route: &Route,
+        direction: Direction,
+    ) -> Option<Arc<TcpRule>> {
+        let rule = route.tcp.first()?;
+        let place = Place {
+            route: Some([&route.kind, &route.namespace, &route.object, &rule.name]),
+            ..*place
+        };
+        let name = format!("{}/{}", route.name, rule.name);
+        Some(Arc::new(TcpRule {
+            backends: self.backends(resources, &rule.backends),
+            policy: Arc::new(policy::merge(resources, names, &place)),
+            series: self.route_series(direction, &place, &rule.backends, &name),
+            name: name.into(),
+        }))
+    }
+
+    /// A service's routes are counted under it; a gateway's under the service that they send to first.
+    fn route_series(
+        &self,
+        direction: Direction,
+        place: &Place<'_>,
+        shares: &[Share],
+        route: &str,
+    ) -> engine::SeriesId {
+        let own = || format!("{}/{}", place.namespace, place.name);
+        let service = match direction {
+            Direction::Gateway => shares
+                .iter()
+                .find(|share| share.invalid.is_none())
+                .map_or_else(own, |share| share.service.clone()),
+            Direction::Inbound | Direction::Outbound => own(),
+        };
+        (self.series)(&SeriesKey {
+            direction,
+            service,
+            route: route.to_owned(),
+        })
+    }
+
+    fn backends(&mut self, resources: &Resources, shares: &[Share]) -> Backends {
+        let list = shares.iter().map(|share| WeightedBackend {
+            weight: share.weight,
+            target: self.target(resources, share),
+            request_headers: share.request_headers.clone(),
+        });
+        Backends {
+            list: list.collect(),
+            total: shares
+                .iter()
+                .fold(0, |sum, share| sum.saturating_add(share.weight)),
+        }
+    }
+
+    fn target(&mut self, resources: &Resources, share: &Share) -> Result<Arc<Backend>, Box<str>> {
+        if let Some(why) = &share.invalid {
+            return Err(why.clone());
+        }
+        let Some(service) = resources.service(&share.service) else {
+            return Err(format!("there is no service {}", share.service).into());
+        };
+        let Some(port) = service.port(share.port) else {
+            return Err(format!("service {} has no port {}", share.service, share.port).into());
+        };
+        Ok(self.backend(resources, service, port))
+    }
+
+    /// The one backend of a service port, as long as it speaks the same protocol: pools and what was learnt hang on it.
+    fn backend(&mut self, resources: &Resources, service: &Service, port: &Port) -> Arc<Backend> {
+        let key = (service.name.clone(), port.port);
+        let known = self.backends.get(&key).and_then(std::sync::Weak::upgrade);
+        if let Some(known) = known.filter(|known| known.protocol == port.protocol) {
+            return known;
+        }
+        let outlier = policy::merge_outlier(resources, &service.policies, &place(service, port));
+        let none = EndpointSet::default();
+        let set = endpoint::set(
+            &none,
+            resources.endpoints(&service.name),
+            port.port,
+            outlier,
+        )
+        .unwrap_or(none);
+        let backend = Arc::new(Backend {
+            service: service.name.as_str().into(),
+            port: port.port,
+            protocol: port.protocol,
+            endpoints: ArcSwap::from_pointee(set),
+        });
+        self.backends.insert(key, Arc::downgrade(&backend));
+        backend
+    }
+
+    /// Gives the backends of `service` the endpoints that are held now. Routes are not touched.
+    pub(crate) fn refresh(&mut self, resources: &Resources, service: &str) {
+        let range = (service.to_owned(), 0)..=(service.to_owned(), u16::MAX);
+        let mut dead = Vec::new();
+        for (key, backend) in self.backends.range(range) {
+            let Some(backend) = backend.upgrade() else {
+                dead.push(key.clone());
+                continue;
+            };
+            let declared = resources
+                .service(service)
+                .and_then(|s| s.port(key.1).map(|port| (s, port)));
+            let old = backend.endpoints.load();
+            let outlier = match declared {
+                Some((service, port)) => {
+                    policy::merge_outlier(resources, &service.policies, &place(service, port))
+                }
+                None => old.outlier,
+            };
+            if let Some(set) = endpoint::set(&old, resources.endpoints(service), key.1, outlier) {
+                backend.endpoints.store(Arc::new(set));
+            }
+        }
+        for key in dead {
+            self.backends.remove(&key);
+        }
+    }
+
+    /// Forgets backends that no rule and no connection uses any more.
+    pub(crate) fn sweep(&mut self) {
+        self.backends
+            .retain(|_, backend| backend.strong_count() > 0);
+    }
+
+    /// The inbound side of `workload`. Policies that are not held deny, so whoever calls this holds all that are good.
+    pub(crate) fn inbound(&self, resources: &Resources, workload: &mesh::Workload) -> Inbound {
+        let series = |service: &str| {
+            let key = SeriesKey {
+                direction: Direction::Inbound,
+                service: service.to_owned(),
+                route: String::new(),
+            };
+            (self.series)(&key)
+        };
+        let port = |port: &mesh::WorkloadPort| {
+            // Checked when the workload was taken.
+            let number = problem::port("", port.port).ok()?;
+            let protocol = problem::protocol("", port.protocol).ok()?;
+            Some(InboundPort {
+                port: number,
+                protocol,
+                series: series(&port.service),
+            })
+        };
+        Inbound {
+            workload: format!("{}/{}", workload.namespace, workload.name).into(),
+            ports: workload.ports.iter().filter_map(port).collect(),
+            authorizer: authorize::authorizer(resources, &workload.policies),
+            series: series(""),
+        }
+    }
+}
+
+fn straight(backend: &Arc<Backend>) -> WeightedBackend {
+    WeightedBackend {
+        weight: 1,
+        target: Ok(backend.clone()),
+        request_headers: HeaderEdits::default(),
+    }
+}
+
+fn place<'a>(service: &'a Service, port: &'a Port) -> Place<'a> {
+    let (namespace, name) = (service.namespace(), service.object());
+    Place {
+        kind: "Service",
+        namespace,
+        name,
+        section: &port.name,
+        route: None,
+    }
+}
+
+fn attached(route: &Route, service: &Service, port: &Port) -> bool {
+    route.parents.iter().any(|parent| {
+        parent.kind == "Service"
+            && parent.namespace == service.namespace()
+            && parent.name == service.object()
+            && (parent.port == 0 || parent.port == u32::from(port.port))
+            && (parent.section.is_empty() || parent.section == port.name)
+    })
+}
