@@ -7,9 +7,12 @@
 mod check;
 mod diagnostic;
 mod kinds;
+mod node;
 mod object;
 mod parse;
+mod read;
 mod status;
+mod text;
 
 pub use check::check;
 pub use diagnostic::{Diagnostic, Severity};
@@ -35,5 +38,5 @@ pub use kinds::traffic_policy::{
 };
 pub use kinds::workload::{Locality, Workload, WorkloadPort};
 pub use object::{Kind, Location, Meta, Object, ObjectKey, Spec};
-pub use parse::{Failed, Parsed, parse};
+pub use parse::{Failed, MAX_DOCUMENTS, MAX_FILE, Parsed, parse};
 pub use status::{Condition, ConditionStatus};

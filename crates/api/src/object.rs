@@ -131,6 +131,38 @@ pub struct Meta {
     pub created_unix_ms: i64,
 }
 
+/// The text of a file with the places of its lines, for the source lines of diagnostics.
+#[derive(Debug, Default)]
+pub(crate) struct SourceText {
+    text: String,
+    /// Where each line begins.
+    starts: Vec<usize>,
+}
+
+impl SourceText {
+    pub(crate) fn new(text: &str) -> SourceText {
+        let starts = std::iter::once(0)
+            .chain(text.match_indices('\n').map(|(i, _)| i + 1))
+            .collect();
+        SourceText {
+            text: text.to_owned(),
+            starts,
+        }
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The line of this number, from 1. Long lines are cut: minified JSON is one line of megabytes.
+    pub(crate) fn line(&self, number: u32) -> Option<String> {
+        const LONGEST: usize = 4096;
+        let start = *self.starts.get((number as usize).checked_sub(1)?)?;
+        let line = self.text[start..].lines().next()?;
+        Some(line.chars().take(LONGEST).collect())
+    }
+}
+
 /// Where an object was written, and where each of its fields.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Location {
@@ -142,7 +174,7 @@ pub struct Location {
     pub column: u32,
     /// The file's text, for the source line of a diagnostic.
     #[serde(skip)]
-    pub(crate) text: Option<Arc<str>>,
+    pub(crate) text: Option<Arc<SourceText>>,
     /// Line and column of every field, by its path (`spec.rules[0].matches`).
     #[serde(skip)]
     pub(crate) fields: Arc<BTreeMap<String, (u32, u32)>>,
@@ -206,11 +238,7 @@ impl Location {
         diagnostic.file = Some(Arc::clone(&self.file));
         diagnostic.line = line;
         diagnostic.column = column;
-        diagnostic.source_line = self
-            .text
-            .as_deref()
-            .and_then(|t| t.lines().nth(line as usize - 1))
-            .map(str::to_owned);
+        diagnostic.source_line = self.text.as_deref().and_then(|t| t.line(line));
     }
 
     /// Line and column of `field`, or of the nearest field around it that was written, or of the object.

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::http_route::ValueMatch;
-use super::target::TargetRef;
+use super::http_route::{ValueMatch, ValueRule};
+use super::target::{self, TargetKind, TargetRef};
+use crate::read::{At, Map};
+use crate::text;
 
 /// Who may do what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,4 +71,171 @@ pub struct Operation {
     pub paths: Vec<String>,
     /// All of these headers, names in lower case.
     pub headers: Vec<ValueMatch>,
+}
+
+/// Most items in each list of a rule.
+const MAX_ITEMS: usize = 256;
+
+/// Reads `spec`. What cannot be read leaves a policy that is only good for [`AuthorizationPolicy::unusable`]: with the
+/// targets that could be read, or the whole namespace where they could not.
+pub(crate) fn read(spec: &mut Map<'_>, namespace: &str) -> AuthorizationPolicy {
+    const TARGETS: &[TargetKind] = &[
+        TargetKind::Service,
+        TargetKind::Gateway,
+        TargetKind::Namespace,
+        TargetKind::Mesh,
+    ];
+    let errors = spec.at().errors();
+    let targets = target::read(spec, namespace, TARGETS);
+    let targets = match targets {
+        Some(targets) if spec.at().errors() == errors => targets,
+        _ => vec![whole_namespace(namespace)],
+    };
+    let action = spec.get("action").and_then(|at| {
+        at.choice(&[
+            ("allow", Action::Allow),
+            ("deny", Action::Deny),
+            ("audit", Action::Audit),
+        ])
+    });
+    let rules = spec
+        .get("rules")
+        .map(|at| at.each(MAX_ITEMS, |at| read_rule(at, namespace)))
+        .unwrap_or_default();
+    if rules.is_empty() && matches!(action, Some(Action::Deny | Action::Audit)) {
+        spec.at().warn(
+            "a policy without rules matches nothing",
+            "add a rule; `rules: [{}]` matches everything",
+        );
+    }
+    AuthorizationPolicy {
+        targets,
+        action: action.unwrap_or(Action::Allow),
+        rules,
+        unusable: None,
+    }
+}
+
+/// The target of a policy that names none.
+pub(crate) fn whole_namespace(namespace: &str) -> TargetRef {
+    TargetRef {
+        kind: TargetKind::Namespace,
+        namespace: namespace.to_owned(),
+        name: namespace.to_owned(),
+        section: String::new(),
+    }
+}
+
+fn read_rule(at: &At<'_>, namespace: &str) -> Option<AuthorizationRule> {
+    let mut map = at.map()?;
+    map.not_yet(&["when", "cel", "jwt"]);
+    let from = items(&mut map, "from", |at| read_caller(at, namespace));
+    let to = items(&mut map, "to", read_operation);
+    map.finish();
+    Some(AuthorizationRule { from, to })
+}
+
+/// A list of a rule. An empty one would match everything, which is never what an empty list looks like.
+fn items<T>(
+    map: &mut Map<'_>,
+    name: &'static str,
+    read: impl FnMut(&At<'_>) -> Option<T>,
+) -> Vec<T> {
+    let Some(at) = map.written(name) else {
+        return Vec::new();
+    };
+    let errors = at.errors();
+    let items = at.each(MAX_ITEMS, read);
+    if items.is_empty() && at.errors() == errors {
+        at.error_help(
+            "is an empty list",
+            "leave the field out to match everything, or the rule to match nothing",
+        );
+    }
+    items
+}
+
+fn read_caller(at: &At<'_>, namespace: &str) -> Option<Caller> {
+    let mut map = at.map()?;
+    let caller = Caller {
+        identities: items(&mut map, "identities", |at| at.parse(identity)),
+        service_accounts: items(&mut map, "serviceAccounts", |at| {
+            at.parse(|text| service_account(text, namespace))
+        }),
+        namespaces: items(&mut map, "namespaces", |at| at.parse(text::label)),
+        addresses: items(&mut map, "addresses", |at| at.parse(text::network)),
+    };
+    if map.items().next().is_none() {
+        at.error_help(
+            "says nothing about the caller",
+            "leave `from` out to match every caller",
+        );
+    }
+    map.finish();
+    Some(caller)
+}
+
+fn identity(text: &str) -> Result<String, String> {
+    let pattern = text::star_pattern(text)?;
+    if pattern.starts_with('*')
+        || pattern.starts_with("spiffe://")
+        || "spiffe://".starts_with(pattern.trim_end_matches('*'))
+    {
+        Ok(pattern)
+    } else {
+        Err("must begin with `spiffe://` or `*`".to_owned())
+    }
+}
+
+/// `namespace/name`, or `name` in the policy's own namespace.
+fn service_account(text: &str, own: &str) -> Result<(String, String), String> {
+    let (namespace, name) = text.split_once('/').unwrap_or((own, text));
+    Ok((text::label(namespace)?, text::subdomain(name)?))
+}
+
+fn read_operation(at: &At<'_>) -> Option<Operation> {
+    let mut map = at.map()?;
+    let operation = Operation {
+        ports: items(&mut map, "ports", |at| at.port()),
+        methods: items(&mut map, "methods", |at| at.parse(text::method)),
+        paths: items(&mut map, "paths", |at| at.parse(path_pattern)),
+        headers: items(&mut map, "headers", read_header),
+    };
+    if map.items().next().is_none() {
+        at.error_help(
+            "says nothing about the operation",
+            "leave `to` out to match every operation",
+        );
+    }
+    map.finish();
+    Some(operation)
+}
+
+fn path_pattern(text: &str) -> Result<String, String> {
+    let pattern = text::star_pattern(text)?;
+    if pattern.starts_with('/') || pattern.starts_with('*') {
+        Ok(pattern)
+    } else {
+        Err("must begin with `/` or `*`".to_owned())
+    }
+}
+
+/// A header by name and one of `exact` or `regex`.
+fn read_header(at: &At<'_>) -> Option<ValueMatch> {
+    let mut map = at.map()?;
+    let name = map
+        .require("name")
+        .and_then(|at| at.parse(text::header_name));
+    let exact = map.get("exact");
+    let regex = map.get("regex");
+    map.finish();
+    let value = match (exact, regex) {
+        (Some(at), None) => ValueRule::Exact(at.parse(text::header_value)?),
+        (None, Some(at)) => ValueRule::Regex(at.parse(text::regex)?),
+        _ => {
+            at.error("needs one of exact and regex");
+            return None;
+        }
+    };
+    Some(ValueMatch { name: name?, value })
 }

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::read::Map;
+use crate::text;
+
 /// Mesh-wide settings. The one that counts is called `default`; [`Mesh::default`] holds where there is none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -68,4 +71,49 @@ impl AccessLog {
             AccessLog::All => "all",
         }
     }
+}
+
+/// Reads `spec`.
+pub(crate) fn read(spec: &mut Map<'_>, _namespace: &str) -> Mesh {
+    let default = Mesh::default();
+    Mesh {
+        trust_domain: spec
+            .get("trustDomain")
+            .and_then(|at| at.parse(text::host))
+            .unwrap_or(default.trust_domain),
+        mtls: mode(
+            spec,
+            "mtls",
+            &[
+                ("permissive", MtlsMode::Permissive),
+                ("strict", MtlsMode::Strict),
+            ],
+        )
+        .unwrap_or(default.mtls),
+        outbound: mode(
+            spec,
+            "outbound",
+            &[
+                ("any", OutboundMode::Any),
+                ("registered", OutboundMode::Registered),
+            ],
+        )
+        .unwrap_or(default.outbound),
+        access_log: spec
+            .get("accessLog")
+            .and_then(|at| {
+                at.choice(
+                    &[AccessLog::Off, AccessLog::Errors, AccessLog::All].map(|a| (a.name(), a)),
+                )
+            })
+            .unwrap_or(default.access_log),
+    }
+}
+
+/// The `mode` in the mapping `name`.
+fn mode<T: Copy>(spec: &mut Map<'_>, name: &'static str, choices: &[(&str, T)]) -> Option<T> {
+    let mut map = spec.get(name)?.map()?;
+    let mode = map.require("mode").and_then(|at| at.choice(choices));
+    map.finish();
+    mode
 }

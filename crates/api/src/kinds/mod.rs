@@ -2,6 +2,7 @@
 
 pub(crate) mod authorization_policy;
 pub(crate) mod gateway;
+pub(crate) mod http_filter;
 pub(crate) mod http_route;
 pub(crate) mod mesh;
 pub(crate) mod pod;

@@ -1,8 +1,9 @@
 //! `gateway.networking.k8s.io` ReferenceGrant.
 
-use serde::{Deserialize, Serialize};
-
 use crate::object::Kind;
+use crate::read::{At, Map};
+use crate::text;
+use serde::{Deserialize, Serialize};
 
 /// Lets objects of other namespaces refer to objects of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,4 +47,51 @@ impl ReferenceGrant {
                 && t.name.as_deref().is_none_or(|n| n == to_name)
         })
     }
+}
+
+/// Reads `spec`.
+pub(crate) fn read(spec: &mut Map<'_>, _namespace: &str) -> ReferenceGrant {
+    ReferenceGrant {
+        from: spec
+            .require("from")
+            .map(|at| at.each(16, read_from))
+            .unwrap_or_default(),
+        to: spec
+            .require("to")
+            .map(|at| at.each(16, read_to))
+            .unwrap_or_default(),
+    }
+}
+
+/// `group` and `kind`; the group may be empty but must be written.
+fn group_and_kind(map: &mut Map<'_>) -> Option<(String, String)> {
+    let group = map
+        .require("group")
+        .and_then(|at| at.string().map(str::to_owned));
+    let kind = map.require("kind").and_then(|at| at.parse(text::printable));
+    Some((group?, kind?))
+}
+
+fn read_from(at: &At<'_>) -> Option<GrantFrom> {
+    let mut map = at.map()?;
+    let what = group_and_kind(&mut map);
+    let namespace = map
+        .require("namespace")
+        .and_then(|at| at.parse(text::label));
+    map.finish();
+    let (group, kind) = what?;
+    Some(GrantFrom {
+        group,
+        kind,
+        namespace: namespace?,
+    })
+}
+
+fn read_to(at: &At<'_>) -> Option<GrantTo> {
+    let mut map = at.map()?;
+    let what = group_and_kind(&mut map);
+    let name = map.get("name").and_then(|at| at.parse(text::subdomain));
+    map.finish();
+    let (group, kind) = what?;
+    Some(GrantTo { group, kind, name })
 }

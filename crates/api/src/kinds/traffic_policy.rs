@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::target::TargetRef;
+use super::target::{self, TargetKind, TargetRef};
+use crate::read::{At, Map};
 
 /// How requests are sent. What is `None` was not written: a wider policy or the engine's default decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +60,7 @@ pub struct Timeouts {
 pub struct Retries {
     /// After the first; 0 turns retries off, 2 when not written.
     pub attempts: u32,
-    /// `on`, without doubles; `reset` and `connect-failure` when neither `on`, `statuses` nor `grpcStatuses` was written.
+    /// `conditions`, sorted; `reset` and `connect-failure` when neither `conditions`, `statuses` nor `grpcStatuses` was written.
     pub on: Vec<RetryCondition>,
     /// HTTP statuses, sorted.
     pub statuses: Vec<u16>,
@@ -133,3 +134,204 @@ pub struct OutlierDetection {
     /// At most this share of a service's instances, 0 to 100.
     pub max_ejected_percent: Option<u32>,
 }
+
+/// Reads `spec`.
+pub(crate) fn read(spec: &mut Map<'_>, namespace: &str) -> TrafficPolicy {
+    const TARGETS: &[TargetKind] = &[
+        TargetKind::Service,
+        TargetKind::HttpRoute,
+        TargetKind::GrpcRoute,
+        TargetKind::TcpRoute,
+        TargetKind::Gateway,
+        TargetKind::Namespace,
+        TargetKind::Mesh,
+    ];
+    spec.not_yet(&[
+        "hedging",
+        "circuitBreaking",
+        "healthChecks",
+        "rateLimits",
+        "faults",
+        "sessionAffinity",
+        "mirroring",
+    ]);
+    let targets = target::read(spec, namespace, TARGETS).unwrap_or_else(|| {
+        spec.require("targetRefs");
+        Vec::new()
+    });
+    TrafficPolicy {
+        targets,
+        algorithm: spec.get("loadBalancing").and_then(|at| read_algorithm(&at)),
+        timeouts: spec
+            .get("timeouts")
+            .and_then(|at| read_timeouts(&at))
+            .unwrap_or_default(),
+        retries: spec.get("retries").and_then(|at| read_retries(&at)),
+        outlier: spec
+            .get("outlierDetection")
+            .and_then(|at| read_outlier(&at)),
+    }
+}
+
+fn read_algorithm(at: &At<'_>) -> Option<Algorithm> {
+    let mut map = at.map()?;
+    let field = map.require("algorithm");
+    map.finish();
+    let field = field?;
+    let later = [
+        "least-request",
+        "round-robin",
+        "random",
+        "ring-hash",
+        "maglev",
+    ];
+    if field.string().is_some_and(|text| later.contains(&text)) {
+        field.error_help("not implemented yet", "the algorithm there is: fastest");
+        return None;
+    }
+    field.choice(&[(Algorithm::Fastest.name(), Algorithm::Fastest)])
+}
+
+fn read_timeouts(at: &At<'_>) -> Option<Timeouts> {
+    let mut map = at.map()?;
+    let mut field = |name| map.get(name).and_then(|at| at.duration());
+    let (request, attempt, idle) = (field("request"), field("attempt"), field("idle"));
+    let connect = map.get("connect").and_then(|at| at.positive_duration());
+    map.finish();
+    if let (Some(request), Some(attempt)) = (request, attempt)
+        && attempt > request
+        && !request.is_zero()
+    {
+        at.error("attempt is longer than request, which bounds all attempts together");
+    }
+    Some(Timeouts {
+        request,
+        attempt,
+        connect,
+        idle,
+    })
+}
+
+fn read_retries(at: &At<'_>) -> Option<Retries> {
+    use RetryCondition::{ConnectFailure, GatewayError, Reset, ServerError};
+    let mut map = at.map()?;
+    let attempts = map
+        .get("attempts")
+        .and_then(|at| at.integer(0..=10))
+        .unwrap_or(2);
+    if let Some(field) = map.get("on") {
+        field.error_help(
+            "this list is called conditions",
+            "YAML readers of an older standard, kubectl's among them, take the key `on` for `true`",
+        );
+    }
+    let words = [ServerError, GatewayError, Reset, ConnectFailure].map(|c| (c.name(), c));
+    let on = map
+        .get("conditions")
+        .map(|at| at.each(8, |at| at.choice(&words)));
+    let status = |at: &At<'_>| at.integer(400..=599).and_then(|n| u16::try_from(n).ok());
+    let statuses = map.get("statuses").map(|at| at.each(64, status));
+    let grpc = map
+        .get("grpcStatuses")
+        .map(|at| at.each(17, |at| at.choice(&GRPC_STATUSES)));
+    let backoff = map
+        .get("backoff")
+        .and_then(|at| read_backoff(&at))
+        .unwrap_or_default();
+    let budget = map
+        .get("budget")
+        .and_then(|at| read_budget(&at))
+        .unwrap_or_default();
+    map.finish();
+    let on = match (&on, &statuses, &grpc) {
+        (None, None, None) => vec![Reset, ConnectFailure],
+        _ => sorted(on.unwrap_or_default()),
+    };
+    let statuses = sorted(statuses.unwrap_or_default());
+    Some(Retries {
+        attempts,
+        on,
+        statuses,
+        grpc_statuses: sorted(grpc.unwrap_or_default()),
+        backoff,
+        budget,
+    })
+}
+
+fn sorted<T: Ord>(mut list: Vec<T>) -> Vec<T> {
+    list.sort_unstable();
+    list.dedup();
+    list
+}
+
+fn read_backoff(at: &At<'_>) -> Option<Backoff> {
+    let mut map = at.map()?;
+    let base = map.get("base").and_then(|at| at.positive_duration());
+    let max = map.get("max").and_then(|at| at.positive_duration());
+    map.finish();
+    if let (Some(base), Some(max)) = (base, max)
+        && base > max
+    {
+        at.error("base is longer than max");
+    }
+    Some(Backoff { base, max })
+}
+
+fn read_budget(at: &At<'_>) -> Option<Budget> {
+    let mut map = at.map()?;
+    let percent = map.get("percent").and_then(|at| at.integer(0..=100));
+    let min_per_second = map
+        .get("minPerSecond")
+        .and_then(|at| at.integer(0..=1_000_000));
+    map.finish();
+    Some(Budget {
+        percent,
+        min_per_second,
+    })
+}
+
+fn read_outlier(at: &At<'_>) -> Option<OutlierDetection> {
+    let mut map = at.map()?;
+    let consecutive_failures = map
+        .get("consecutiveFailures")
+        .and_then(|at| at.integer(0..=1_000_000));
+    let base_ejection = map
+        .get("baseEjection")
+        .and_then(|at| at.positive_duration());
+    let max_ejection = map.get("maxEjection").and_then(|at| at.positive_duration());
+    let max_ejected_percent = map
+        .get("maxEjectedPercent")
+        .and_then(|at| at.integer(0..=100));
+    map.finish();
+    if let (Some(base), Some(max)) = (base_ejection, max_ejection)
+        && base > max
+    {
+        at.error("baseEjection is longer than maxEjection");
+    }
+    Some(OutlierDetection {
+        consecutive_failures,
+        base_ejection,
+        max_ejection,
+        max_ejected_percent,
+    })
+}
+
+/// The statuses that can mean a failure, by name (grpc/grpc `doc/statuscodes.md`).
+const GRPC_STATUSES: [(&str, u8); 16] = [
+    ("CANCELLED", 1),
+    ("UNKNOWN", 2),
+    ("INVALID_ARGUMENT", 3),
+    ("DEADLINE_EXCEEDED", 4),
+    ("NOT_FOUND", 5),
+    ("ALREADY_EXISTS", 6),
+    ("PERMISSION_DENIED", 7),
+    ("RESOURCE_EXHAUSTED", 8),
+    ("FAILED_PRECONDITION", 9),
+    ("ABORTED", 10),
+    ("OUT_OF_RANGE", 11),
+    ("UNIMPLEMENTED", 12),
+    ("INTERNAL", 13),
+    ("UNAVAILABLE", 14),
+    ("DATA_LOSS", 15),
+    ("UNAUTHENTICATED", 16),
+];
