@@ -4,18 +4,21 @@
 pub mod admin;
 mod ca;
 mod config;
+mod instances;
+mod plane;
+mod poll;
 mod random;
+mod report;
+mod runtime;
+mod serve;
+mod session;
+mod stats;
 mod tokens;
+mod translate;
+mod world;
 
 pub use config::Config;
-
-use std::future::Future;
-
-/// Runs a control plane until `shutdown` resolves, then takes its sockets away. Fails at once, with cause and way out, when
-/// the runtime directory is held by another control plane, has permissions that are too wide, or an address is taken.
-pub async fn run(_config: Config, _shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-    todo!()
-}
+pub use plane::run;
 
 /// Why a control plane could not start or go on; for people.
 #[derive(Debug, thiserror::Error)]

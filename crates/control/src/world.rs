@@ -1,0 +1,393 @@
+//! What the control plane knows and publishes: objects, instances, and what was made of them.
+//!
+//! One lock guards it all. Whoever changes something translates and publishes before letting go, so proxies see changes in
+//! the order in which they happened.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use api::{Condition, Diagnostic, ObjectKey, Severity};
+use net::spiffe;
+use proto::mesh;
+use sources::Snapshot;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use xds::server::{Change, Published, Publisher, Report};
+
+use crate::config::Config;
+use crate::instances::{Instances, Record, Refused, StreamId};
+use crate::stats::Statistics;
+use crate::translate::{self, Conditions, Index, Member, Resource};
+
+/// Refusals of proxies that are remembered; a mesh with more has one cause for most of them.
+const REFUSALS: usize = 1000;
+
+/// What a resource is called.
+pub(crate) type Name = (xds::Kind, String);
+
+/// See the module.
+pub(crate) struct World {
+    state: Mutex<State>,
+    /// Counts changes that a supervisor or a person may want to see.
+    changes: watch::Sender<u64>,
+}
+
+/// What is behind the lock.
+pub(crate) struct State {
+    publisher: Publisher,
+    trust_domain: String,
+    roots: Vec<Vec<u8>>,
+    pub(crate) snapshot: Arc<Snapshot>,
+    conditions: Conditions,
+    index: Index,
+    pub(crate) instances: Instances,
+    pub(crate) statistics: Statistics,
+    /// Workload objects by `namespace/name`.
+    written: BTreeMap<String, Member>,
+    published: BTreeMap<Name, Resource>,
+    /// What is published of each instance.
+    of_member: BTreeMap<String, BTreeSet<Name>>,
+    /// Which instance an `address:port` stands for.
+    addresses: BTreeMap<SocketAddr, String>,
+    /// Resources that do not compile, and why.
+    broken: BTreeMap<Name, mesh::Refusal>,
+    /// Resources that proxies refuse, by proxy.
+    refused: BTreeMap<(Name, String), mesh::Refusal>,
+}
+
+impl World {
+    pub(crate) fn new(config: &Config, publisher: Publisher, trust_domain: &str, roots: Vec<Vec<u8>>) -> World {
+        let state = State {
+            publisher,
+            trust_domain: trust_domain.to_owned(),
+            roots,
+            snapshot: Arc::default(),
+            conditions: Conditions::default(),
+            index: Index::default(),
+            instances: Instances::new(config.grace),
+            statistics: Statistics::new(Instant::now()),
+            written: BTreeMap::new(),
+            published: BTreeMap::new(),
+            of_member: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            broken: BTreeMap::new(),
+            refused: BTreeMap::new(),
+        };
+        World { state: Mutex::new(state), changes: watch::channel(0).0 }
+    }
+
+    /// The state. A panic elsewhere may have left a translation unpublished, which the next change mends.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows changes of objects, problems and conditions.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    /// Takes a new snapshot of the store.
+    pub(crate) fn objects(&self, snapshot: Arc<Snapshot>) {
+        let mut state = self.state();
+        // What only moved within its file is the same to proxies, but not to people.
+        let same = state.snapshot.revision == snapshot.revision && !state.published.is_empty();
+        state.snapshot = snapshot;
+        if !same {
+            state.translate();
+        }
+        drop(state);
+        self.changed();
+    }
+
+    /// Registers an instance.
+    pub(crate) fn register(
+        &self,
+        registration: &mesh::Registration,
+        identity: &spiffe::Id,
+        version: &str,
+    ) -> Result<StreamId, Refused> {
+        let mut state = self.state();
+        let stream = state.instances.register(registration, identity, version, SystemTime::now())?;
+        state.update_member(&registration.workload);
+        Ok(stream)
+    }
+
+    /// Notes an instance's state.
+    pub(crate) fn instance_state(&self, workload: &str, stream: StreamId, change: &mesh::StateChange) {
+        let mut state = self.state();
+        if state.instances.state(workload, stream, change) {
+            state.update_member(workload);
+        }
+    }
+
+    /// Notes what an instance's proxy reports.
+    pub(crate) fn report(&self, workload: &str, stream: StreamId, report: &mesh::Statistics) {
+        let mut state = self.state();
+        let (from, until) = (report.certificate_not_before_unix_ms, report.certificate_not_after_unix_ms);
+        if from != 0 && until != 0 {
+            state.instances.certificate(workload, stream, from, until);
+        }
+        state.statistics.add(workload, report, Instant::now());
+    }
+
+    /// Notes that an instance's stream has ended.
+    pub(crate) fn ended(&self, workload: &str, stream: StreamId, clean: bool) {
+        let mut state = self.state();
+        if state.instances.ended(workload, stream, clean, Instant::now(), SystemTime::now()) {
+            state.update_member(workload);
+        }
+    }
+
+    /// Ends registrations whose grace is over, and says when the next one may be.
+    pub(crate) fn expire(&self) -> Option<Instant> {
+        let mut state = self.state();
+        for workload in state.instances.expire(Instant::now()) {
+            tracing::warn!(%workload, "its sidecar has not come back; it is no longer an endpoint");
+            state.update_member(&workload);
+        }
+        state.instances.next_end()
+    }
+
+    /// Notes what a proxy says of a resource that it was sent.
+    pub(crate) fn proxy_said(&self, report: Report) {
+        let mut state = self.state();
+        match report {
+            Report::Refused { node, kind, refusal } => {
+                tracing::error!(%node, resource = %refusal.name, field = %refusal.field, reason = %refusal.reason,
+                    "a proxy refuses what it was sent");
+                if state.refused.len() < REFUSALS {
+                    let name = (kind, refusal.name.clone());
+                    state.refused.insert((name, node), refusal);
+                }
+            }
+            Report::Cleared { node, kind, name } => {
+                state.refused.remove(&((kind, name), node));
+            }
+        }
+        drop(state);
+        self.changed();
+    }
+}
+
+impl State {
+    /// Translates everything and publishes what differs.
+    fn translate(&mut self) {
+        let translation = translate::objects(&self.snapshot, &self.trust_domain, &self.roots);
+        self.conditions = translation.conditions;
+        self.index = translation.index;
+        self.written = translate::written(&self.snapshot).map(|(_, m)| (m.path(), m)).collect();
+        let mut desired: BTreeMap<Name, Resource> = BTreeMap::new();
+        for resource in translation.resources {
+            desired.insert((resource.published.kind, resource.published.name.clone()), resource);
+        }
+        let workloads: BTreeSet<String> =
+            self.written.keys().chain(self.instances.iter().map(|(name, _)| name)).cloned().collect();
+        self.addresses.retain(|_, owner| workloads.contains(owner));
+        self.of_member.clear();
+        for workload in workloads {
+            for resource in self.resources_of(&workload) {
+                desired.insert((resource.published.kind, resource.published.name.clone()), resource);
+            }
+        }
+        let gone: Vec<Name> = self.published.keys().filter(|name| !desired.contains_key(*name)).cloned().collect();
+        self.broken.retain(|name, _| desired.contains_key(name));
+        self.publish(desired.into_values(), gone);
+    }
+
+    /// The instance called `workload`: the registered one, or else the written one.
+    fn member(&self, workload: &str) -> Option<Member> {
+        self.instances.get(workload).map(|r| &r.member).or_else(|| self.written.get(workload)).cloned()
+    }
+
+    /// What is to be published of one instance; claims its addresses.
+    fn resources_of(&mut self, workload: &str) -> Vec<Resource> {
+        let Some(member) = self.member(workload) else { return Vec::new() };
+        self.addresses.retain(|address, owner| owner != workload || address.ip() == member.address);
+        let ip = member.address;
+        // What is local to every machine is nobody's address in the mesh.
+        let usable = !(ip.is_unspecified()
+            || ip.is_multicast()
+            || ip == std::net::Ipv4Addr::LOCALHOST
+            || ip == std::net::Ipv6Addr::LOCALHOST)
+            && !self.index.is_service_address(ip);
+        let addresses = std::cell::RefCell::new(&mut self.addresses);
+        let published = self.index.member(&member, |address| {
+            usable && *addresses.borrow_mut().entry(address).or_insert_with(|| workload.to_owned()) == workload
+        });
+        let resources: Vec<Resource> =
+            published.into_iter().map(|published| Resource { published, origin: None }).collect();
+        let names = resources.iter().map(|r| (r.published.kind, r.published.name.clone())).collect();
+        self.of_member.insert(workload.to_owned(), names);
+        resources
+    }
+
+    /// Publishes one instance anew after it came, went or changed.
+    fn update_member(&mut self, workload: &str) {
+        let before = self.of_member.remove(workload).unwrap_or_default();
+        let resources = self.resources_of(workload);
+        let now: BTreeSet<Name> = self.of_member.get(workload).cloned().unwrap_or_default();
+        let mut gone: Vec<Name> = before.difference(&now).cloned().collect();
+        gone.retain(|name| self.published.contains_key(name));
+        self.publish(resources.into_iter(), gone);
+        if self.member(workload).is_none() {
+            self.statistics.forget_caller(workload);
+            self.release_addresses(workload);
+        }
+    }
+
+    /// Gives the addresses of an instance that is gone to whoever else claims them.
+    fn release_addresses(&mut self, workload: &str) {
+        let mut freed = BTreeSet::new();
+        self.addresses.retain(|address, owner| {
+            let keep = owner != workload;
+            if !keep {
+                freed.insert(address.ip());
+            }
+            keep
+        });
+        if freed.is_empty() {
+            return;
+        }
+        let heirs: Vec<String> = self
+            .instances
+            .iter()
+            .map(|(name, record)| (name, record.member.address))
+            .chain(self.written.iter().map(|(name, member)| (name, member.address)))
+            .filter(|(_, address)| freed.contains(address))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for heir in heirs {
+            self.update_member(&heir);
+        }
+    }
+
+    /// Publishes the resources that are new or different and compile, and removes others.
+    fn publish(&mut self, resources: impl Iterator<Item = Resource>, gone: Vec<Name>) {
+        let mut changes = Vec::new();
+        for resource in resources {
+            let p = &resource.published;
+            let name = (p.kind, p.name.clone());
+            let held = self.published.get(&name);
+            if held.is_some_and(|h| h.published.version == p.version && h.published.aliases == p.aliases) {
+                self.broken.remove(&name);
+                continue;
+            }
+            match xds::compile::check(p.kind, &p.name, &p.version, &p.body) {
+                Ok(()) => {
+                    self.broken.remove(&name);
+                    changes.push(Change::Upsert(p.clone()));
+                    self.published.insert(name, resource);
+                }
+                Err(refusal) => {
+                    tracing::error!(resource = %p.name, field = %refusal.field, reason = %refusal.reason,
+                        "not published, for it does not compile; the last good version stays");
+                    if held.is_none() {
+                        if let Some(denial) = denial(p, &refusal) {
+                            changes.push(Change::Upsert(denial.clone()));
+                            let resource = Resource { published: denial, origin: resource.origin };
+                            self.published.insert(name.clone(), resource);
+                        }
+                    }
+                    self.broken.insert(name, *refusal);
+                }
+            }
+        }
+        for name in gone {
+            self.published.remove(&name);
+            self.refused.retain(|(refused, _), _| *refused != name);
+            changes.push(Change::Remove { kind: name.0, name: name.1 });
+        }
+        if !changes.is_empty() {
+            self.publisher.apply(changes);
+        }
+    }
+
+    /// The conditions of an object, with what compiling and proxies say of it.
+    pub(crate) fn conditions_of(&self, key: &ObjectKey) -> Vec<Condition> {
+        let mut conditions = self.conditions.clone_of(key);
+        for (reason, refusal, node) in self.refusals() {
+            if is_origin(refusal, key) {
+                let by = node.map(|n| format!("{n}: ")).unwrap_or_default();
+                let field = if refusal.field.is_empty() { String::new() } else { format!("{}: ", refusal.field) };
+                conditions.fail(key, "Programmed", reason, format!("{by}{field}{}", refusal.reason));
+            }
+        }
+        conditions.of(key)
+    }
+
+    /// What does not compile, and what proxies refuse.
+    fn refusals(&self) -> impl Iterator<Item = (&'static str, &mesh::Refusal, Option<&str>)> {
+        let broken = self.broken.values().map(|r| ("Invalid", r, None));
+        broken.chain(self.refused.iter().map(|((_, node), r)| ("RefusedByProxy", r, Some(node.as_str()))))
+    }
+
+    /// Everything that is wrong now: what the sources found, and what became of it.
+    pub(crate) fn problems(&self) -> Vec<Diagnostic> {
+        let mut problems: Vec<Diagnostic> = self.snapshot.problems.values().flatten().cloned().collect();
+        for (reason, refusal, node) in self.refusals() {
+            let object = self.snapshot.objects.iter().find(|(key, _)| is_origin(refusal, key));
+            let message = match node {
+                None => format!("{} (the last good version stays in force)", refusal.reason),
+                Some(node) => format!("the proxy of {node} refuses it ({reason}): {}", refusal.reason),
+            };
+            problems.push(match object {
+                Some((_, object)) => object.diagnostic(Severity::Error, &refusal.field, message),
+                None => Diagnostic::new(Severity::Error, format!("{}: {message}", refusal.name)),
+            });
+        }
+        problems
+    }
+
+    /// The published resources of an object, or of the instance called `workload`.
+    pub(crate) fn published_of(&self, key: &ObjectKey) -> Vec<&Published> {
+        let own = self.of_member.get(&format!("{}/{}", key.namespace, key.name));
+        let own = own.filter(|_| key.kind == api::Kind::Workload);
+        self.published
+            .iter()
+            .filter(|(name, r)| r.origin.as_ref() == Some(key) || own.is_some_and(|own| own.contains(*name)))
+            .map(|(_, r)| &r.published)
+            .collect()
+    }
+
+    /// How many instances a service has.
+    pub(crate) fn endpoints_of(&self, namespace: &str, service: &str) -> usize {
+        let prefix = format!("{namespace}/{service}/");
+        self.published
+            .range((xds::Kind::Endpoint, prefix.clone())..)
+            .take_while(|((kind, name), _)| *kind == xds::Kind::Endpoint && name.starts_with(&prefix))
+            .count()
+    }
+
+    /// `namespace/name` of the services that an instance is an endpoint of.
+    pub(crate) fn services_of(&self, record: &Record) -> Vec<String> {
+        self.index.services_of(&record.member)
+    }
+
+    pub(crate) fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+}
+
+/// An authorization policy that cannot be used and never could denies its targets.
+fn denial(published: &Published, refusal: &mesh::Refusal) -> Option<Published> {
+    use prost::Message as _;
+    let mut policy =
+        mesh::Policy::decode(published.body.as_slice()).ok().filter(|_| published.kind == xds::Kind::Policy)?;
+    let Some(mesh::policy::Kind::Authorization(rules)) = &mut policy.kind else { return None };
+    rules.rules.clear();
+    rules.unusable = format!("{}: {}", refusal.field, refusal.reason);
+    Some(Published::new(published.kind, published.name.clone(), &policy, published.aliases.clone()))
+}
+
+fn is_origin(refusal: &mesh::Refusal, key: &ObjectKey) -> bool {
+    refusal
+        .origin
+        .as_ref()
+        .is_some_and(|o| o.kind == key.kind.name() && o.namespace == *key.namespace && o.name == *key.name)
+}
