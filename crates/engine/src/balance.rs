@@ -210,7 +210,8 @@ impl EndpointSet {
         }
     }
 
-    /// Whether one more endpoint may be ejected. Looks at all of them, but only when one has failed too often.
+    /// Whether one more endpoint may be ejected. Looks at all of them, but only when one has failed too often. Workers that
+    /// eject different endpoints in the same instant may exceed the share by one each.
     fn may_eject(&self, now: Nanos) -> bool {
         let ready = || self.endpoints.iter().filter(|e| e.health == Health::Ready);
         let (all, out) = (ready().count(), ready().filter(|e| e.load.ejected(now)).count());

@@ -46,3 +46,22 @@ impl Outcome {
         !matches!(self, Outcome::Success | Outcome::Cancelled)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_servers_own_failures_count_against_it() {
+        for status in [100, 200, 304, 400, 404, 429, 499] {
+            assert_eq!(Outcome::from_status(status), Outcome::Success, "{status}");
+        }
+        for status in [500, 503, 599, 999] {
+            assert!(Outcome::from_status(status).is_failure(), "{status}");
+        }
+        let blaming: Vec<u8> = (0..=20).filter(|&s| Outcome::from_grpc(s).is_failure()).collect();
+        assert_eq!(blaming, [2, 4, 8, 13, 14, 15]);
+        assert!(!Outcome::Cancelled.is_failure());
+        assert!([Outcome::ConnectFailure, Outcome::Reset, Outcome::Timeout].iter().all(|o| o.is_failure()));
+    }
+}

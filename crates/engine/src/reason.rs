@@ -104,3 +104,33 @@ reasons! {
     /// A defect of the proxy.
     Internal = "internal", 500, Mesh;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Users look reasons up there, so nothing may be missing or stale.
+    #[test]
+    fn the_documentation_lists_every_reason() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reasons.md");
+        let text = std::fs::read_to_string(path).expect("docs/reasons.md");
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
+        let written: Vec<String> = rows
+            .map(|row| {
+                row.split('|').take(3).map(|cell| cell.trim().trim_end_matches('`')).collect::<Vec<_>>().join(" ")
+            })
+            .collect();
+        let expected = Reason::ALL
+            .iter()
+            .map(|reason| format!("{} {} {:?}", reason.code(), reason.status(), reason.source()).to_lowercase());
+        assert_eq!(written, expected.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn places_and_codes_are_distinct() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index, "telemetry counts by place");
+            assert!(Reason::ALL[..index].iter().all(|other| other.code() != reason.code()));
+        }
+    }
+}

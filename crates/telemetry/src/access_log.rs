@@ -5,9 +5,9 @@
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use engine::{Nanos, Reason};
 
@@ -23,6 +23,9 @@ const SPARE_BUFFERS: usize = 64;
 
 /// A buffer that grew above this is not kept.
 const SPARE_BYTES: usize = 4096;
+
+/// Lines that wait are written together, up to about this many bytes a system call.
+const BATCH_BYTES: usize = 64 * 1024;
 
 /// One request that is over. Absent texts are left out of the line.
 #[derive(Clone, Debug)]
@@ -60,7 +63,7 @@ pub struct Entry<'a> {
 /// Where each worker gets its [`Handle`].
 #[derive(Debug)]
 pub struct AccessLog {
-    lines: SyncSender<Line>,
+    queue: SyncSender<Message>,
     homes: Arc<Mutex<Vec<SyncSender<Vec<u8>>>>>,
     dropped: Arc<AtomicU64>,
 }
@@ -68,16 +71,18 @@ pub struct AccessLog {
 /// One worker's end of the log. It can move to the worker's thread but not be shared.
 #[derive(Debug)]
 pub struct Handle {
-    lines: SyncSender<Line>,
+    queue: SyncSender<Message>,
     home: usize,
     spare: Receiver<Vec<u8>>,
     dropped: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
-struct Line {
-    bytes: Vec<u8>,
-    home: usize,
+enum Message {
+    /// A line, and which worker its buffer goes back to.
+    Line(Vec<u8>, usize),
+    /// Tell when everything before this has been written.
+    Flush(SyncSender<()>),
 }
 
 impl AccessLog {
@@ -90,12 +95,13 @@ impl AccessLog {
     }
 
     fn with_limit(out: impl Write + Send + 'static, limit: usize) -> std::io::Result<AccessLog> {
-        let (lines, queue) = sync_channel(limit);
-        let log = AccessLog { lines, homes: Arc::default(), dropped: Arc::default() };
-        let (homes, dropped) = (Arc::clone(&log.homes), Arc::clone(&log.dropped));
+        let (sender, queue) = sync_channel(limit);
+        let log = AccessLog { queue: sender, homes: Arc::default(), dropped: Arc::default() };
+        let homes = Homes { all: Arc::clone(&log.homes), known: Vec::new() };
+        let dropped = Arc::clone(&log.dropped);
         std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || write_lines(out, &queue, &homes, &dropped))?;
+            .spawn(move || write_lines(out, &queue, homes, &dropped))?;
         Ok(log)
     }
 
@@ -104,7 +110,16 @@ impl AccessLog {
         let (home, spare) = sync_channel(SPARE_BUFFERS);
         let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
         homes.push(home);
-        Handle { lines: self.lines.clone(), home: homes.len() - 1, spare, dropped: Arc::clone(&self.dropped) }
+        Handle { queue: self.queue.clone(), home: homes.len() - 1, spare, dropped: Arc::clone(&self.dropped) }
+    }
+
+    /// Waits until everything logged before has been written, at most for `limit`; whether it was. For the end of a process.
+    pub fn flush(&self, limit: Duration) -> bool {
+        let (done, written) = sync_channel(1);
+        // The queue may be full; the time limit holds for that as well, so the wait for a place is another thread's.
+        let queue = self.queue.clone();
+        let sender = std::thread::Builder::new().spawn(move || queue.send(Message::Flush(done)));
+        sender.is_ok() && written.recv_timeout(limit).is_ok()
     }
 
     /// Lines that were lost because the writer was too slow or could not write, for a metric.
@@ -118,34 +133,58 @@ impl Handle {
     pub fn log(&self, entry: &Entry<'_>) {
         let mut bytes = self.spare.try_recv().unwrap_or_else(|_| Vec::with_capacity(512));
         json::write(entry, &mut bytes);
-        let line = Line { bytes, home: self.home };
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.lines.try_send(line) {
+        if self.queue.try_send(Message::Line(bytes, self.home)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-fn write_lines(
-    mut out: impl Write,
-    queue: &Receiver<Line>,
-    homes: &Mutex<Vec<SyncSender<Vec<u8>>>>,
-    dropped: &AtomicU64,
-) {
-    let mut known: Vec<SyncSender<Vec<u8>>> = Vec::new();
-    while let Ok(mut line) = queue.recv() {
-        if out.write_all(&line.bytes).is_err() {
-            dropped.fetch_add(1, Ordering::Relaxed);
+/// Where the workers' buffers go back to.
+struct Homes {
+    all: Arc<Mutex<Vec<SyncSender<Vec<u8>>>>>,
+    known: Vec<SyncSender<Vec<u8>>>,
+}
+
+impl Homes {
+    fn give_back(&mut self, mut bytes: Vec<u8>, home: usize) {
+        if bytes.capacity() > SPARE_BYTES {
+            return;
         }
-        if line.home >= known.len() {
-            known.clone_from(&homes.lock().unwrap_or_else(PoisonError::into_inner));
+        if home >= self.known.len() {
+            self.known.clone_from(&self.all.lock().unwrap_or_else(PoisonError::into_inner));
         }
-        if line.bytes.capacity() <= SPARE_BYTES {
-            line.bytes.clear();
-            // A worker that is gone or has spares enough does without.
-            let _ = known[line.home].try_send(line.bytes);
+        bytes.clear();
+        // A worker that is gone or has spares enough does without.
+        let _ = self.known[home].try_send(bytes);
+    }
+}
+
+fn write_lines(mut out: impl Write, queue: &Receiver<Message>, mut homes: Homes, dropped: &AtomicU64) {
+    let mut batch = Vec::with_capacity(BATCH_BYTES);
+    let mut flushed = Vec::new();
+    // Whatever waits is taken before anything is written.
+    while let Ok(first) = queue.recv() {
+        let mut lines = 0;
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Flush(done) => flushed.push(done),
+                Message::Line(bytes, home) => {
+                    batch.extend_from_slice(&bytes);
+                    lines += 1;
+                    homes.give_back(bytes, home);
+                }
+            }
+            next = if batch.len() < BATCH_BYTES { queue.try_recv().ok() } else { None };
+        }
+        if out.write_all(&batch).and_then(|()| out.flush()).is_err() {
+            dropped.fetch_add(lines, Ordering::Relaxed);
+        }
+        batch.clear();
+        for done in flushed.drain(..) {
+            let _ = done.try_send(());
         }
     }
-    let _ = out.flush();
 }
 
 #[cfg(test)]

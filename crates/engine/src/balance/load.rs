@@ -144,10 +144,14 @@ impl Load {
     /// Learns from a failure; true when the endpoint has failed often enough to be ejected.
     pub(super) fn failed(&self, latency: Nanos, started: Nanos, now: Nanos, policy: &OutlierPolicy) -> bool {
         self.failures.fetch_add(1, Ordering::Relaxed);
+        if started.0 < self.ejected_until.load(Ordering::Relaxed) {
+            // Sent before the ejection ended: it has been paid for, and must not burden the endpoint when it comes back.
+            return false;
+        }
         // How long a failure took tells nothing good: it may raise what is known, and never lowers it or begins it.
         let sample = self.latency(now).map(|known| known.max(latency.0 as f64));
         self.learn(sample, 1.0, now);
-        if policy.consecutive_failures == 0 || started.0 < self.ejected_until.load(Ordering::Relaxed) {
+        if policy.consecutive_failures == 0 {
             return false;
         }
         let streak = self.streak.fetch_add(1, Ordering::Relaxed) + 1;

@@ -191,6 +191,20 @@ fn ejection_after_failures_in_a_row_with_growing_time() {
 }
 
 #[test]
+fn failures_that_end_after_the_ejection_began_do_not_burden_the_return() {
+    let set = many(3);
+    let bad = &set.endpoints[0];
+    let late: Vec<_> = (0..20).map(|_| InFlight::start(Arc::clone(bad), at(0))).collect();
+    for i in 0..5 {
+        send(&set, bad, i, i + 1, failure());
+    }
+    late.into_iter().for_each(|request| request.finish(at(5_000), failure(), &set));
+    assert_eq!(bad.load.failures(), 25);
+    assert!(!bad.load.ejected(at(5_005)));
+    assert_eq!((bad.load.latency(at(5_005)), bad.load.failing(at(5_005))), (None, 0.0));
+}
+
+#[test]
 fn ejection_time_is_bounded_and_zero_turns_it_off() {
     let mut set = many(3);
     set.outlier.max_ejection = Nanos::from_millis(12_000);

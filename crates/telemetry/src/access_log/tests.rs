@@ -140,18 +140,32 @@ fn a_slow_writer_costs_lines_and_no_time() {
 }
 
 #[test]
+fn flush_waits_for_the_writer_but_not_for_ever() {
+    let (sender, written) = channel();
+    let log = AccessLog::start(Out(sender)).expect("a thread");
+    let handle = log.handle();
+    handle.log(&entry());
+    assert!(log.flush(Duration::from_secs(60)));
+    let text: Vec<u8> = written.try_iter().flatten().collect();
+    assert_eq!(String::from_utf8(text).expect("UTF-8"), line(&entry()));
+
+    let (begun, _begins) = channel();
+    let (_go, waits) = channel();
+    let stuck = AccessLog::with_limit(Stuck { begun, go: waits }, 1).expect("a thread");
+    let handle = stuck.handle();
+    (0..5).for_each(|_| handle.log(&entry()));
+    assert!(!stuck.flush(Duration::from_millis(10)));
+}
+
+#[test]
 fn a_writer_that_fails_is_counted() {
     let (sender, written) = channel();
     drop(written);
     let log = AccessLog::start(Out(sender)).expect("a thread");
     let handle = log.handle();
     handle.log(&entry());
-    let dropped = Arc::clone(&log.dropped);
-    drop((log, handle));
-    while Arc::strong_count(&dropped) > 1 {
-        std::thread::yield_now();
-    }
-    assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    assert!(log.flush(Duration::from_secs(60)));
+    assert_eq!(log.dropped(), 1);
 }
 
 proptest! {
