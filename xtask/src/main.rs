@@ -1,11 +1,18 @@
-//! The project's own chores: `cargo xtask codegen` and `cargo xtask check`.
+//! The project's own chores.
+//!
+//! - `cargo xtask codegen` writes the generated protobuf code.
+//! - `cargo xtask check` checks the rules that no compiler knows.
+//! - `cargo xtask tools` installs what the tests need.
+//! - `cargo xtask test [ARGS]` does that and runs every test; ARGS go to the test runner.
 
+mod check;
 mod codegen;
+mod tools;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 fn main() -> ExitCode {
     match run() {
@@ -19,8 +26,37 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
-    match std::env::args().nth(1).as_deref() {
+    let mut args = std::env::args().skip(1);
+    match args.next().as_deref() {
         Some("codegen") => codegen::generate(&root, &root.join("crates/proto/src/generated")),
-        other => bail!("unknown command {other:?}: use codegen or check"),
+        Some("check") => check::run(&root),
+        Some("tools") => tools::install(&root),
+        Some("test") => {
+            tools::install(&root)?;
+            test(&args.collect::<Vec<_>>())
+        }
+        other => bail!("unknown command {other:?}: use codegen, check, tools or test"),
     }
+}
+
+/// Runs every test with nextest where it is installed (a process per test, so a hanging one can be ended), else with cargo.
+fn test(args: &[String]) -> Result<()> {
+    let nextest = tools::works("cargo", &["nextest", "--version"]);
+    let runner: &[&str] = if nextest { &["nextest", "run", "--workspace"] } else { &["test", "--workspace"] };
+    succeed(Command::new("cargo").args(runner).args(args))
+}
+
+/// Runs a command that must succeed, with its output going to the terminal.
+fn succeed(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("starting {command:?}"))?;
+    if status.success() { Ok(()) } else { bail!("{command:?} failed: {status}") }
+}
+
+/// Runs a command that must succeed, and returns what it printed.
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?} failed: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("what {command:?} printed"))
 }
