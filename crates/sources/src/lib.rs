@@ -1,7 +1,9 @@
 //! Where objects come from: the [`Store`] that merges all sources, the [`Source`] trait, and the sources themselves.
 
+mod files;
 mod store;
 
+pub use files::Files;
 pub use store::{Change, Sink, Snapshot, Store, Subscription};
 
 use std::future::Future;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use api::{Diagnostic, Failed, Kind, Object, ObjectKey, Parsed, Severity, check};
+use api::{Diagnostic, Failed, Kind, Object, ObjectKey, Parsed, Severity, Spec, check};
 use tokio::sync::watch;
 
 /// All objects at one moment.
@@ -26,9 +26,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// The objects of one kind.
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Arc<Object>)> {
-        self.objects
-            .range(ObjectKey::new(kind, "", "")..)
-            .take_while(move |(key, _)| key.kind == kind)
+        self.objects.range(ObjectKey::new(kind, "", "")..).take_while(move |(key, _)| key.kind == kind)
     }
 }
 
@@ -77,12 +75,7 @@ impl Store {
     /// An empty store without sources.
     pub fn new() -> Store {
         let (published, _) = watch::channel(Arc::default());
-        Store {
-            shared: Arc::new(Shared {
-                parts: Mutex::default(),
-                published,
-            }),
-        }
+        Store { shared: Arc::new(Shared { parts: Mutex::default(), published }) }
     }
 
     /// A way in for one more source. Where two sources hold an object of one key, that of the earlier sink counts.
@@ -92,10 +85,7 @@ impl Store {
             parts.loaded.push(false);
             parts.loaded.len() - 1
         };
-        Sink {
-            store: self.clone(),
-            source,
-        }
+        Sink { store: self.clone(), source }
     }
 
     /// What holds now.
@@ -111,10 +101,7 @@ impl Store {
     /// Resolves when every source has handed over all that it held at its start.
     pub async fn loaded(&self) -> Arc<Snapshot> {
         let mut receiver = self.shared.published.subscribe();
-        let snapshot = receiver
-            .wait_for(|s| s.loaded)
-            .await
-            .expect("the store holds the sender");
+        let snapshot = receiver.wait_for(|s| s.loaded).await.expect("the store holds the sender");
         Arc::clone(&snapshot)
     }
 
@@ -131,10 +118,8 @@ impl Store {
         let next = parts.merge(&self.snapshot());
         // Sent with the parts locked, so that snapshots are published in the order in which they were made.
         self.shared.published.send_if_modified(|current| {
-            let modified = next.revision != current.revision
-                || next.problems != current.problems
-                || next.loaded != current.loaded
-                || next.objects.len() != current.objects.len();
+            let modified =
+                next.revision != current.revision || next.problems != current.problems || next.loaded != current.loaded;
             *current = Arc::new(next);
             modified
         });
@@ -160,10 +145,7 @@ impl Sink {
     /// last good version; so does every object that may be hidden in a document that could not be recognised.
     pub fn replace(&self, origin: &str, parsed: Parsed) {
         self.store.update(|parts| {
-            let part = parts
-                .origins
-                .entry((self.source, origin.into()))
-                .or_default();
+            let part = parts.origins.entry((self.source, origin.into())).or_default();
             part.replace(parsed);
         });
     }
@@ -178,11 +160,7 @@ impl Sink {
     /// Reports what is wrong with an origin as a whole (it cannot be read), keeping its objects. No problem clears it.
     pub fn report(&self, origin: &str, problems: Vec<Diagnostic>) {
         self.store.update(|parts| {
-            parts
-                .origins
-                .entry((self.source, origin.into()))
-                .or_default()
-                .diagnostics = problems;
+            parts.origins.entry((self.source, origin.into())).or_default().diagnostics = problems;
         });
     }
 
@@ -194,10 +172,8 @@ impl Sink {
 
 impl Part {
     fn replace(&mut self, parsed: Parsed) {
-        let held: BTreeMap<ObjectKey, Arc<Object>> = std::mem::take(&mut self.objects)
-            .into_iter()
-            .map(|o| (o.key(), o))
-            .collect();
+        let held: BTreeMap<ObjectKey, Arc<Object>> =
+            std::mem::take(&mut self.objects).into_iter().map(|o| (o.key(), o)).collect();
         let present: BTreeSet<ObjectKey> = parsed.objects.iter().map(Object::key).collect();
         self.objects = parsed.objects.into_iter().map(Arc::new).collect();
         let mut kept: BTreeSet<ObjectKey> = BTreeSet::new();
@@ -205,18 +181,20 @@ impl Part {
             if present.contains(&key) || !kept.insert(key.clone()) {
                 continue;
             }
-            if let Some(object) = held.get(&key).cloned().or(fallback.map(Arc::new)) {
-                self.objects.push(object);
-            }
+            let good = held.get(&key).filter(|object| !is_fallback(object)).cloned();
+            self.objects.extend(good.or(fallback.map(Arc::new)));
         }
         if parsed.incomplete {
-            let hidden = held
-                .into_iter()
-                .filter(|(key, _)| !present.contains(key) && !kept.contains(key));
+            let hidden = held.into_iter().filter(|(key, _)| !present.contains(key) && !kept.contains(key));
             self.objects.extend(hidden.map(|(_, object)| object));
         }
         self.diagnostics = parsed.diagnostics;
     }
+}
+
+/// Whether an object only stands for one that could not be used.
+fn is_fallback(object: &Object) -> bool {
+    matches!(&object.spec, Spec::AuthorizationPolicy(policy) if policy.unusable.is_some())
 }
 
 impl Parts {
@@ -226,15 +204,11 @@ impl Parts {
         let mut objects: BTreeMap<ObjectKey, Arc<Object>> = BTreeMap::new();
         for part in self.origins.values() {
             for object in &part.objects {
-                objects
-                    .entry(object.key())
-                    .or_insert_with(|| Arc::clone(object));
+                objects.entry(object.key()).or_insert_with(|| Arc::clone(object));
             }
         }
         let changed = objects.len() != before.objects.len()
-            || objects
-                .iter()
-                .any(|(key, now)| before.objects.get(key).is_none_or(|then| !now.same(then)));
+            || objects.iter().any(|(key, now)| before.objects.get(key).is_none_or(|then| !now.same(then)));
         Snapshot {
             revision: before.revision + u64::from(changed),
             problems: self.problems(),
@@ -249,10 +223,7 @@ impl Parts {
         let mut problems: BTreeMap<Arc<str>, Vec<Diagnostic>> = BTreeMap::new();
         for ((_, origin), part) in &self.origins {
             if !part.diagnostics.is_empty() {
-                problems
-                    .entry(Arc::clone(origin))
-                    .or_default()
-                    .extend(part.diagnostics.iter().cloned());
+                problems.entry(Arc::clone(origin)).or_default().extend(part.diagnostics.iter().cloned());
             }
         }
         let objects = self.origins.values().flat_map(|p| &p.objects);
@@ -294,21 +265,11 @@ fn difference(before: &Snapshot, after: &Snapshot) -> BTreeSet<ObjectKey> {
         return BTreeSet::new();
     }
     let different = |(key, now): &(&ObjectKey, &Arc<Object>)| {
-        before
-            .objects
-            .get(*key)
-            .is_none_or(|then| !Arc::ptr_eq(then, now) && !then.same(now))
+        before.objects.get(*key).is_none_or(|then| !Arc::ptr_eq(then, now) && !then.same(now))
     };
-    let removed = before
-        .objects
-        .keys()
-        .filter(|key| !after.objects.contains_key(*key));
-    after
-        .objects
-        .iter()
-        .filter(different)
-        .map(|(key, _)| key)
-        .chain(removed)
-        .cloned()
-        .collect()
+    let removed = before.objects.keys().filter(|key| !after.objects.contains_key(*key));
+    after.objects.iter().filter(different).map(|(key, _)| key).chain(removed).cloned().collect()
 }
+
+#[cfg(test)]
+mod tests;
