@@ -1,5 +1,7 @@
 //! The one clock of a process.
 
+use std::time::Duration;
+
 use engine::Nanos;
 use tokio::time::Instant;
 
@@ -21,5 +23,11 @@ impl Clock {
     /// The time.
     pub fn now(&self) -> Nanos {
         BEGIN.after(Nanos::from(self.origin.elapsed()))
+    }
+
+    /// `at` as tokio knows it.
+    pub(crate) fn instant(&self, at: Nanos) -> Instant {
+        // Beyond a century nobody waits for the difference, and the addition cannot overflow.
+        self.origin + at.since(BEGIN).duration().min(Duration::from_secs(3_000_000_000))
     }
 }

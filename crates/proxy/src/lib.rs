@@ -3,12 +3,39 @@
 //! A request is a plain walk through one module a phase: `accept` → `identify` → `match` → `admit` → `choose` → `send` →
 //! `observe`. `docs/architecture.md` follows one through the code.
 
+mod accept;
+mod buffer;
 mod clock;
+mod conn;
+mod connect;
+mod deadline;
 pub mod discover;
+mod end;
+mod forward;
 #[allow(dead_code, unused_imports)] // until the data path calls all of it
 pub(crate) mod h1;
+mod http1;
+mod http2;
+mod identify;
+mod inbound;
+mod io;
+mod message;
+mod observe;
+mod outside;
+mod pool;
+mod relay;
+mod reply;
+mod request;
+mod route;
+mod send;
 pub mod settings;
 mod start;
+mod target;
+mod tcp;
+mod transfer;
+mod tunnel;
+mod upstream;
+mod worker;
 
 pub use clock::Clock;
 pub use discover::Discover;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::target::Target;
+
 /// What the supervisor (or whoever starts `heddle proxy`) decides; everything else comes from the control plane.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -34,6 +36,22 @@ pub struct Settings {
     /// What it refuses to exceed.
     #[serde(default)]
     pub limits: Limits,
+}
+
+impl Settings {
+    /// `target`, or the service port that a listener of ours at this address stands for.
+    pub(crate) fn service_at(&self, target: Target) -> Target {
+        let listens = |listener: &&ServiceListener| target.is_address() && target.address() == Some(listener.listen);
+        match self.services.iter().find(listens) {
+            Some(listener) => Target { host: listener.service.to_ascii_lowercase().into(), port: listener.port },
+            None => target,
+        }
+    }
+
+    /// Whether `address` is one that this proxy listens on itself, where it stands for no service.
+    pub(crate) fn listens_on(&self, address: SocketAddr) -> bool {
+        self.inbound == Some(address) || self.outbound == Some(address) || self.gateway.iter().any(|binding| binding.listen == address)
+    }
 }
 
 fn one() -> usize {

@@ -1,0 +1,61 @@
+//! The walk of one request through its phases: match → choose and send → relay → observe. The same for HTTP/1 and HTTP/2.
+
+use engine::Nanos;
+use engine::reason::Source;
+use engine::snapshot::AccessLog;
+
+use crate::relay::{self, After};
+use crate::reply::{self, Refusal};
+use crate::route::{self, Plan};
+use crate::send::{self, Call};
+use crate::target::Target;
+
+/// Serves one request whose head was read. `target` is what a request to the forward proxy names. Everything that was to
+/// be written is written, or handed to the HTTP/2 connection.
+pub(crate) async fn forward(call: &mut Call<'_>, target: Option<&Target>) -> After {
+    let level = call.worker.shared.live.mesh.load().access_log;
+    if level != AccessLog::Off {
+        call.record.describe(&call.head);
+    }
+    let matched = route::request(call.worker, call.door, target, &call.head).await;
+    if let Some(series) = matched.series {
+        call.record.series = series;
+    }
+    if level != AccessLog::Off {
+        call.record.rule = matched.rule;
+    }
+    let after = match matched.plan {
+        Err(refusal) => refuse(call, &refusal).await,
+        Ok(plan) => match attempt(call, &plan).await {
+            Ok(after) => after,
+            Err(refusal) => refuse(call, &refusal).await,
+        },
+    };
+    let now = call.worker.now();
+    call.worker.observer.finish(&call.record, call.door.identity(), level, now);
+    after
+}
+
+async fn attempt(call: &mut Call<'_>, plan: &Plan) -> Result<After, Refusal> {
+    let policy = plan.policy();
+    call.due = policy.and_then(|policy| policy.request_timeout).map(|length| call.record.started.after(length));
+    let answer = send::send(call, plan).await?;
+    Ok(relay::relay(call, plan, answer).await)
+}
+
+/// Answers a request that is not served.
+async fn refuse(call: &mut Call<'_>, refusal: &Refusal) -> After {
+    call.record.status = refusal.status();
+    call.record.reason = Some(refusal.reason);
+    call.record.failure = matches!(refusal.reason.source(), Source::Upstream | Source::Mesh);
+    let keep = reply::keeps(call, refusal);
+    if reply::answer(call.down, Some(&call.head), refusal, !keep).is_err() {
+        return After::Abort;
+    }
+    let idle = call.worker.defaults.idle_timeout.unwrap_or(Nanos::from_millis(60_000));
+    call.deadline.set(Some(call.worker.now().after(idle)));
+    match reply::flush(call.down, call.deadline).await {
+        Ok(()) => relay::after_refusal(refusal, keep),
+        Err(_) => After::Abort,
+    }
+}

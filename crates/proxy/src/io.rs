@@ -1,0 +1,90 @@
+//! A byte stream: plain TCP, or TLS from either side. An enum, so that reading and writing are direct calls.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::{client, server};
+
+/// One connection's bytes.
+#[derive(Debug)]
+pub(crate) enum Io {
+    /// Plain text.
+    Tcp(TcpStream),
+    /// TLS that a peer opened.
+    Server(Box<server::TlsStream<TcpStream>>),
+    /// TLS that we opened.
+    Client(Box<client::TlsStream<TcpStream>>),
+}
+
+impl Io {
+    /// The TCP connection underneath.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        match self {
+            Io::Tcp(tcp) => tcp,
+            Io::Server(tls) => tls.get_ref().0,
+            Io::Client(tls) => tls.get_ref().0,
+        }
+    }
+
+    /// The other end's address.
+    pub(crate) fn peer(&self) -> io::Result<SocketAddr> {
+        self.tcp().peer_addr()
+    }
+
+    /// Makes closing an abort, so that the peer cannot take a body that was cut off for a whole one.
+    pub(crate) fn abort_on_close(&self) {
+        // An error means that the connection is gone already, which is what was wanted.
+        let _ = socket2::SockRef::from(self.tcp()).set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    /// Whether an unused connection can be used: still open, with nothing to read. Costs no system call unless the runtime
+    /// has seen something happen on the socket.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        let mut byte = [0; 1];
+        let mut room = ReadBuf::new(&mut byte);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        Pin::new(self).poll_read(&mut cx, &mut room).is_pending()
+    }
+}
+
+macro_rules! each {
+    ($self:expr, $io:ident => $call:expr) => {
+        match $self {
+            Io::Tcp($io) => $call,
+            Io::Server($io) => $call,
+            Io::Client($io) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), io => Pin::new(io).poll_read(cx, room))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), io => Pin::new(io).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), io => Pin::new(io).poll_write_vectored(cx, bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), io => Pin::new(io).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), io => Pin::new(io).poll_shutdown(cx))
+    }
+}

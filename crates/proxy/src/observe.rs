@@ -1,0 +1,137 @@
+//! What is counted and logged of a request when it is over.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use engine::balance::Endpoint;
+use engine::route::Rule;
+use engine::snapshot::AccessLog;
+use engine::{Nanos, Reason, RequestHead, SeriesId};
+use telemetry::access_log::{Entry, Handle};
+use telemetry::metrics::{Class, Direction, Recorder, Registry, SeriesKey};
+
+/// A worker's pens.
+pub(crate) struct Observer {
+    recorder: Recorder,
+    log: Option<Handle>,
+    /// Where requests are counted that reached no service: one series for each way in.
+    unrouted: [SeriesId; 3],
+}
+
+impl Observer {
+    pub(crate) fn new(registry: &Registry, log: Option<Handle>) -> Observer {
+        let unrouted = |direction, service: &str| registry.series(&SeriesKey { direction, service: service.into(), route: "".into() });
+        Observer {
+            recorder: registry.recorder(),
+            log,
+            unrouted: [unrouted(Direction::Inbound, "unknown"), unrouted(Direction::Outbound, "outside"), unrouted(Direction::Gateway, "unknown")],
+        }
+    }
+
+    /// The series of what reaches no service.
+    pub(crate) fn unrouted(&self, direction: Direction) -> SeriesId {
+        match direction {
+            Direction::Inbound | Direction::Other => self.unrouted[0],
+            Direction::Outbound => self.unrouted[1],
+            Direction::Gateway => self.unrouted[2],
+        }
+    }
+
+    /// A record of something that begins now.
+    pub(crate) fn begin(&self, direction: Direction, now: Nanos) -> Record {
+        Record {
+            direction,
+            started: now,
+            series: self.unrouted(direction),
+            status: 0,
+            reason: None,
+            failure: false,
+            attempts: 0,
+            received: 0,
+            sent: 0,
+            endpoint: None,
+            rule: None,
+            texts: None,
+        }
+    }
+
+    /// Counts an opaque connection as open.
+    pub(crate) fn opened(&self, series: SeriesId) {
+        self.recorder.opened(series);
+    }
+
+    /// And as closed.
+    pub(crate) fn closed(&self, series: SeriesId) {
+        self.recorder.closed(series);
+    }
+
+    /// Counts what is over, and logs it if `level` says so.
+    pub(crate) fn finish(&self, record: &Record, identity: Option<&str>, level: AccessLog, now: Nanos) {
+        let latency = now.since(record.started);
+        self.recorder.request(record.series, Class::of(record.status), record.reason, latency, record.failure);
+        if record.received > 0 || record.sent > 0 {
+            self.recorder.bytes(record.series, record.received, record.sent);
+        }
+        if record.attempts > 1 {
+            self.recorder.retries(record.series, record.attempts - 1);
+        }
+        let wanted = match level {
+            AccessLog::Off => false,
+            AccessLog::Errors => record.failure || record.reason.is_some(),
+            AccessLog::All => true,
+        };
+        if let (true, Some(log)) = (wanted, &self.log) {
+            let texts = record.texts.as_deref();
+            log.log(&Entry {
+                time: SystemTime::now(),
+                direction: record.direction,
+                identity,
+                method: texts.map(|t| &*t.method),
+                path: texts.map(|t| &*t.path),
+                authority: texts.map(|t| &*t.authority),
+                status: record.status,
+                reason: record.reason,
+                route: record.rule.as_ref().map_or("", |rule| &rule.name),
+                endpoint: record.endpoint.as_ref().map(|endpoint| &*endpoint.workload),
+                bytes_received: record.received,
+                bytes_sent: record.sent,
+                duration: latency,
+                attempts: record.attempts,
+            });
+        }
+    }
+}
+
+/// What is known of one request or opaque connection so far.
+pub(crate) struct Record {
+    pub(crate) direction: Direction,
+    pub(crate) started: Nanos,
+    pub(crate) series: SeriesId,
+    pub(crate) status: u16,
+    pub(crate) reason: Option<Reason>,
+    pub(crate) failure: bool,
+    pub(crate) attempts: u32,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
+    pub(crate) rule: Option<Arc<Rule>>,
+    texts: Option<Box<Texts>>,
+}
+
+struct Texts {
+    method: Box<str>,
+    path: Box<str>,
+    authority: Box<str>,
+}
+
+impl Record {
+    /// Keeps what the access log says of a request's head. Called only when there is a log.
+    pub(crate) fn describe(&mut self, head: &impl RequestHead) {
+        self.texts = Some(Box::new(Texts { method: head.method().into(), path: head.path().into(), authority: head.authority().into() }));
+    }
+
+    /// Keeps the name of an opaque connection's destination.
+    pub(crate) fn describe_opaque(&mut self, target: &str) {
+        self.texts = Some(Box::new(Texts { method: "".into(), path: "".into(), authority: target.into() }));
+    }
+}

@@ -1,0 +1,198 @@
+//! Upstream connections that wait for their next request. One pool a worker, so nothing here is locked.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use engine::Nanos;
+use h2::client::SendRequest;
+use tokio::sync::Notify;
+
+use crate::conn::Conn;
+use crate::settings::Limits;
+
+/// Whom a connection leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Peer {
+    /// An endpoint, by the id of its [`engine::balance::Load`].
+    Endpoint(u64),
+    /// An address that no endpoint stands for: the application, or a host outside.
+    Address(SocketAddr),
+}
+
+/// An HTTP/1 connection without a request.
+struct Idle {
+    conn: Conn,
+    /// Not used after this time.
+    until: Nanos,
+    /// Not used after this time either, however often it is used: the peer's certificate ends.
+    expires: Option<Nanos>,
+}
+
+/// An HTTP/2 connection that several streams share.
+#[derive(Clone)]
+struct Shared {
+    requests: SendRequest<Bytes>,
+    streams: Rc<Cell<u32>>,
+    idle_since: Rc<Cell<Nanos>>,
+    expires: Option<Nanos>,
+}
+
+/// The HTTP/2 connections to one peer.
+#[derive(Default)]
+struct Bundle {
+    connections: Vec<Shared>,
+    /// Somebody is opening one; told when that is over.
+    opening: Option<Rc<Notify>>,
+}
+
+/// A place on an HTTP/2 connection, free again when dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    streams: Rc<Cell<u32>>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.streams.set(self.streams.get().saturating_sub(1));
+    }
+}
+
+/// What a pool has for a new stream.
+pub(crate) enum Place {
+    /// A connection with room.
+    Ready(SendRequest<Bytes>, Lease),
+    /// Wait until whoever opens one is done, then ask again.
+    Wait(Rc<Notify>),
+    /// Open one. Dropping the permit lets the others try.
+    Open(Opening),
+}
+
+/// The right to open a connection, so that a burst of streams does not open one each.
+pub(crate) struct Opening {
+    done: Rc<Notify>,
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.done.notify_waiters();
+    }
+}
+
+/// A worker's pool.
+pub(crate) struct Pool {
+    http1: HashMap<Peer, Vec<Idle>>,
+    http2: HashMap<Peer, Bundle>,
+    idle: Nanos,
+    per_peer: usize,
+    streams: u32,
+}
+
+impl Pool {
+    pub(crate) fn new(limits: &Limits) -> Pool {
+        Pool {
+            http1: HashMap::new(),
+            http2: HashMap::new(),
+            idle: Nanos::from(limits.pool_idle),
+            per_peer: limits.pool_per_endpoint,
+            streams: limits.streams,
+        }
+    }
+
+    /// Whether a request to `peer` would find a connection.
+    pub(crate) fn is_warm(&self, peer: Peer) -> bool {
+        self.http1.get(&peer).is_some_and(|idle| !idle.is_empty()) || self.http2.get(&peer).is_some_and(|bundle| !bundle.connections.is_empty())
+    }
+
+    /// The HTTP/1 connection to `peer` that was used last and is still good, and when its peer's certificate ends.
+    pub(crate) fn take(&mut self, peer: Peer, now: Nanos) -> Option<(Conn, Option<Nanos>)> {
+        let idle = self.http1.get_mut(&peer)?;
+        while let Some(mut last) = idle.pop() {
+            if last.usable(now) {
+                return Some((last.conn, last.expires));
+            }
+        }
+        None
+    }
+
+    /// Keeps an HTTP/1 connection for the next request.
+    pub(crate) fn put(&mut self, peer: Peer, conn: Conn, expires: Option<Nanos>, now: Nanos) {
+        let until = now.after(self.idle);
+        let idle = self.http1.entry(peer).or_default();
+        if idle.len() < self.per_peer {
+            idle.push(Idle { conn, until, expires });
+        }
+    }
+
+    /// A place for a stream on an HTTP/2 connection to `peer`.
+    pub(crate) fn place(&mut self, peer: Peer, now: Nanos) -> Place {
+        let bundle = self.http2.entry(peer).or_default();
+        bundle.connections.retain_mut(|shared| shared.usable(now));
+        for shared in &bundle.connections {
+            let allowed = u32::try_from(shared.requests.current_max_send_streams()).unwrap_or(u32::MAX).min(self.streams);
+            if shared.streams.get() < allowed {
+                shared.streams.set(shared.streams.get() + 1);
+                shared.idle_since.set(now);
+                return Place::Ready(shared.requests.clone(), Lease { streams: Rc::clone(&shared.streams) });
+            }
+        }
+        // The opener holds the other reference; when it is gone, so is its permit.
+        if let Some(opening) = bundle.opening.as_ref().filter(|opening| Rc::strong_count(opening) > 1) {
+            return Place::Wait(Rc::clone(opening));
+        }
+        let done = Rc::new(Notify::new());
+        bundle.opening = Some(Rc::clone(&done));
+        Place::Open(Opening { done })
+    }
+
+    /// Shares a new HTTP/2 connection, and takes the first place on it.
+    pub(crate) fn share(&mut self, peer: Peer, requests: SendRequest<Bytes>, expires: Option<Nanos>, now: Nanos) -> Lease {
+        let streams = Rc::new(Cell::new(1));
+        let shared = Shared { requests, streams: Rc::clone(&streams), idle_since: Rc::new(Cell::new(now)), expires };
+        let bundle = self.http2.entry(peer).or_default();
+        bundle.connections.push(shared);
+        bundle.opening = None;
+        Lease { streams }
+    }
+
+    /// Closes what has been unused for too long or is dead.
+    pub(crate) fn expire(&mut self, now: Nanos) {
+        self.http1.retain(|_, idle| {
+            idle.retain_mut(|idle| idle.usable(now));
+            !idle.is_empty()
+        });
+        let longest = self.idle;
+        self.http2.retain(|_, bundle| {
+            bundle.connections.retain_mut(|shared| {
+                let idle = shared.streams.get() == 0 && now.since(shared.idle_since.get()) > longest;
+                !idle && shared.usable(now)
+            });
+            let opening = bundle.opening.as_ref().is_some_and(|opening| Rc::strong_count(opening) > 1);
+            opening || !bundle.connections.is_empty()
+        });
+    }
+
+    /// Closes everything that is not in use.
+    pub(crate) fn clear(&mut self) {
+        self.http1.clear();
+        self.http2.clear();
+    }
+}
+
+impl Idle {
+    fn usable(&mut self, now: Nanos) -> bool {
+        now < self.until && self.expires.is_none_or(|expires| now < expires) && self.conn.io.is_quiet()
+    }
+}
+
+impl Shared {
+    /// A connection that got GOAWAY or died says so when it is asked.
+    fn usable(&mut self, now: Nanos) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let dead = matches!(self.requests.poll_ready(&mut cx), Poll::Ready(Err(_)));
+        !dead && self.expires.is_none_or(|expires| now < expires)
+    }
+}

@@ -1,0 +1,277 @@
+//! The way back: an answer's head and body to the client, while the rest of the request's body goes the other way.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use engine::{Nanos, Outcome, Reason};
+use http::Response;
+
+use crate::end::{End, Fault};
+use crate::h1::{self, Connection, Framing};
+use crate::message::Head;
+use crate::reply::Refusal;
+use crate::request;
+use crate::route::Plan;
+use crate::send::{Answer, Call, earlier, finish};
+use crate::transfer::{Broken, Transfer};
+use crate::tunnel;
+
+/// What becomes of the client's connection (HTTP/1; a stream of HTTP/2 is over in any case).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    /// The next request may come.
+    Continue,
+    /// It is closed, once the client had time to read what was written.
+    Close,
+    /// It is cut off, so that the client sees that the answer is not whole.
+    Abort,
+}
+
+/// How the body's way ended.
+enum Ended {
+    Whole,
+    Upstream(Fault),
+    Client,
+    TimedOut(Reason),
+}
+
+/// Forwards an answer.
+pub(crate) async fn relay(call: &mut Call<'_>, plan: &Plan, mut answer: Answer) -> After {
+    let idle = plan.policy().map_or(call.worker.defaults.idle_timeout, |policy| policy.idle_timeout);
+    let status = answer.parts.as_ref().map_or_else(|| call.response.status(), |parts| parts.status.as_u16());
+    call.record.status = status;
+    let begun = match begin(call, plan, &mut answer) {
+        Ok(begun) => begun,
+        Err(fault) => {
+            let upstream = !matches!(fault, Fault::Http2(_));
+            finish(plan, answer.in_flight.take(), answer.at, if upstream { Outcome::Reset } else { Outcome::Cancelled });
+            call.record.failure = upstream;
+            return After::Abort;
+        }
+    };
+    if begun.incoming == Framing::Tunnel {
+        return upgraded(call, plan, answer, idle).await;
+    }
+    let mut download = Transfer::new(&answer.upstream.end, begun.incoming, begun.outgoing, None);
+    if begun.bodiless {
+        download.skip();
+    }
+    let ended = pump(call, &mut answer, &mut download, idle).await;
+    call.record.received = answer.upload.forwarded();
+    call.record.sent = download.forwarded();
+    let grpc = download.grpc_status().or(begun.grpc_status);
+    let outcome = match &ended {
+        Ended::Whole => grpc.map_or_else(|| Outcome::from_status(status), Outcome::from_grpc),
+        Ended::Upstream(_) => Outcome::Reset,
+        Ended::Client => Outcome::Cancelled,
+        Ended::TimedOut(_) => Outcome::Timeout,
+    };
+    call.record.failure = outcome.is_failure();
+    finish(plan, answer.in_flight.take(), answer.at, outcome);
+    match ended {
+        Ended::Whole => done(call, answer, &download, &begun),
+        Ended::Upstream(fault) => {
+            call.record.reason = Some(match fault {
+                Fault::Protocol(problem) => problem.reason,
+                Fault::Gone | Fault::Http2(_) => Reason::UpstreamReset,
+            });
+            abort(call.down)
+        }
+        Ended::Client => {
+            call.record.reason = Some(Reason::ClientGone);
+            abort(call.down)
+        }
+        Ended::TimedOut(reason) => {
+            call.record.reason = Some(reason);
+            abort(call.down)
+        }
+    }
+}
+
+/// The answer is over: keeps the connection to the other side where it can be used again.
+fn done(call: &mut Call<'_>, answer: Answer, download: &Transfer, begun: &Begun) -> After {
+    let upload_done = answer.upload.is_done() && !answer.upload_broken;
+    if let End::H1(mut conn) = answer.upstream.end {
+        let reusable = begun.upstream_keeps && download.is_done() && conn.input.is_empty();
+        if upload_done && reusable && !call.worker.draining() {
+            conn.rest(call.worker);
+            call.worker.pool.borrow_mut().put(answer.upstream.peer, conn, answer.upstream.expires, answer.at);
+        }
+    }
+    if upload_done && begun.client_keeps { After::Continue } else { After::Close }
+}
+
+/// Shows the client that the answer is not whole.
+fn abort(down: &mut End) -> After {
+    match down {
+        End::H1(conn) => conn.io.abort_on_close(),
+        End::H2(stream) => {
+            if let Some(send) = &mut stream.send {
+                send.send_reset(h2::Reason::INTERNAL_ERROR);
+            }
+        }
+    }
+    After::Abort
+}
+
+/// What the head decided.
+struct Begun {
+    incoming: Framing,
+    outgoing: Option<Framing>,
+    bodiless: bool,
+    client_keeps: bool,
+    upstream_keeps: bool,
+    grpc_status: Option<u8>,
+}
+
+/// Hands the head to the client.
+fn begin(call: &mut Call<'_>, plan: &Plan, answer: &mut Answer) -> Result<Begun, Fault> {
+    let edits = match plan {
+        Plan::Rule(choice) if !choice.rule.response_headers.is_empty() => Some(&choice.rule.response_headers),
+        _ => None,
+    };
+    // Only a verified sidecar may speak for the mesh.
+    let strip = !answer.mesh;
+    let ended = match &answer.upstream.end {
+        End::H1(_) => false,
+        End::H2(stream) => stream.ended(),
+    };
+    let method = engine::RequestHead::method(&call.head);
+    let incoming = match &answer.parts {
+        None => call.response.framing(),
+        Some(parts) => h1::bridge::response_framing(parts, method, ended)?,
+    };
+    let upstream_keeps = answer.parts.is_none() && call.response.keep_alive() && incoming != Framing::UntilClose;
+    let grpc_status = match &answer.parts {
+        Some(parts) => parts.headers.get("grpc-status").and_then(|value| value.to_str().ok()?.trim().parse().ok()),
+        None => None,
+    };
+    match (&mut *call.down, call.head) {
+        (End::H1(conn), Head::H1(request)) => {
+            if conn.output.capacity() == 0 {
+                conn.output = call.worker.lend_output();
+            }
+            let outgoing = incoming.towards(request.version());
+            let keep = request.keep_alive() && !call.worker.draining() && outgoing != Framing::UntilClose;
+            let connection = match (keep, request.version()) {
+                (false, _) => Connection::Close,
+                (true, h1::Version::Http10) => Connection::KeepAlive,
+                (true, h1::Version::Http11) => Connection::Default,
+            };
+            match answer.parts.take() {
+                None => {
+                    let edit = h1::ResponseEdit {
+                        framing: outgoing,
+                        connection,
+                        edits: edits.as_slice(),
+                        add: &[],
+                        strip,
+                        upgrade: incoming == Framing::Tunnel,
+                        proxy_credentials: matches!(plan, Plan::Outside(_)) && call.worker.shared.settings.upstream_proxy.is_some(),
+                    };
+                    call.response.forward(&edit, &mut conn.output);
+                }
+                Some(mut parts) => {
+                    change(&mut parts, edits, strip);
+                    h1::bridge::write_response(&parts, outgoing, connection, &mut conn.output);
+                }
+            }
+            let outgoing = Some(outgoing);
+            Ok(Begun { incoming, outgoing, bodiless: false, client_keeps: keep, upstream_keeps, grpc_status })
+        }
+        (End::H2(stream), _) => {
+            let parts = match answer.parts.take() {
+                None => {
+                    let mut parts = call.response.to_parts(strip)?;
+                    change(&mut parts, edits, false);
+                    parts
+                }
+                Some(mut parts) => {
+                    change(&mut parts, edits, strip);
+                    parts
+                }
+            };
+            let bodiless = ended || matches!(incoming, Framing::None | Framing::Length(0));
+            let mut respond = stream.respond.take().ok_or(Fault::Gone)?;
+            stream.send = Some(respond.send_response(Response::from_parts(parts, ()), bodiless)?);
+            Ok(Begun { incoming, outgoing: None, bodiless, client_keeps: true, upstream_keeps, grpc_status })
+        }
+        (End::H1(_), Head::H2(_)) => Err(Fault::Gone),
+    }
+}
+
+fn change(parts: &mut http::response::Parts, edits: Option<&engine::edit::HeaderEdits>, strip: bool) {
+    if strip {
+        request::strip(&mut parts.headers);
+    }
+    if let Some(edits) = edits {
+        h1::bridge::apply(edits, &mut parts.headers);
+    }
+}
+
+/// Both bodies at once, until the answer's is over.
+async fn pump(call: &mut Call<'_>, answer: &mut Answer, download: &mut Transfer, idle: Option<Nanos>) -> Ended {
+    let last = request::is_last(&call.head);
+    let ahead = call.worker.limits().head_bytes;
+    let mut moved = None;
+    // Unlimited until something has to be waited for, so that a short answer looks at no clock.
+    let mut waits = false;
+    poll_fn(|cx| {
+        if !answer.upload.is_done() && !answer.upload_broken {
+            match answer.upload.poll(cx, call.worker, call.down, &mut answer.upstream.end) {
+                Poll::Ready(Err(Broken::Source(_))) => return Poll::Ready(Ended::Client),
+                Poll::Ready(Err(Broken::Sink(_))) => answer.upload_broken = true,
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        }
+        match download.poll(cx, call.worker, &mut answer.upstream.end, call.down) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Ended::Whole),
+            Poll::Ready(Err(Broken::Source(fault))) => return Poll::Ready(Ended::Upstream(fault)),
+            Poll::Ready(Err(Broken::Sink(_))) => return Poll::Ready(Ended::Client),
+            Poll::Pending => {}
+        }
+        if answer.upload.is_done() && call.down.poll_gone(cx, call.worker, ahead, last).is_ready() {
+            return Poll::Ready(Ended::Client);
+        }
+        // A timer that rings without anything having moved since it was set means silence. Silence can so last up to twice
+        // the limit before it is noticed, which saves looking at the clock for every piece.
+        loop {
+            if !waits {
+                waits = true;
+                let silent = idle.map(|idle| call.worker.now().after(idle));
+                call.deadline.set(earlier(call.due, silent));
+            }
+            if call.deadline.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if call.due.is_some_and(|due| call.deadline.due() == Some(due)) {
+                return Poll::Ready(Ended::TimedOut(Reason::RequestTimeout));
+            }
+            let now = (answer.upload.forwarded(), download.forwarded());
+            if moved.replace(now) == Some(now) {
+                return Poll::Ready(Ended::TimedOut(Reason::IdleTimeout));
+            }
+            waits = false;
+        }
+    })
+    .await
+}
+
+/// 101: from here on both sides speak something else.
+async fn upgraded(call: &mut Call<'_>, plan: &Plan, mut answer: Answer, idle: Option<Nanos>) -> After {
+    let (End::H1(down), End::H1(up)) = (&mut *call.down, &mut answer.upstream.end) else { return After::Abort };
+    let copied = Box::pin(tunnel::join(down, up, idle)).await;
+    call.record.received = copied.received;
+    call.record.sent = copied.sent;
+    finish(plan, answer.in_flight.take(), answer.at, Outcome::Success);
+    After::Abort
+}
+
+/// What an answer to a refused request does to an HTTP/1 connection.
+pub(crate) fn after_refusal(refusal: &Refusal, keep: bool) -> After {
+    match refusal.reason {
+        Reason::ClientGone => After::Abort,
+        _ if keep => After::Continue,
+        _ => After::Close,
+    }
+}

@@ -1,0 +1,281 @@
+//! The match phase: from a way in and a request's head to where it goes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::Guard;
+use engine::balance::Backend;
+use engine::policy::TrafficPolicy;
+use engine::route::{RouteTable, Rule, WeightedBackend};
+use engine::snapshot::{Resolution, Slot, TcpRule};
+use engine::{Protocol, Reason, RequestHead, SeriesId};
+use net::spiffe;
+use telemetry::metrics::Direction;
+
+use crate::message::Head;
+use crate::reply::Refusal;
+use crate::target::Target;
+use crate::worker::Worker;
+
+/// How a connection came in.
+pub(crate) struct Door {
+    /// The way.
+    pub(crate) way: Way,
+    /// The other end's address.
+    pub(crate) peer: SocketAddr,
+    /// How many tunnels it is inside of.
+    pub(crate) depth: u8,
+}
+
+/// The ways in.
+pub(crate) enum Way {
+    /// The forward proxy: every request names its destination.
+    Forward,
+    /// An address that stands for one destination, or the inside of a tunnel to it.
+    Fixed(Target),
+    /// From another sidecar, for the application.
+    Inbound(Caller),
+    /// A gateway's listener, by the port that the Gateway declares.
+    Gateway(u16),
+}
+
+/// Who calls from another sidecar, and for what.
+pub(crate) struct Caller {
+    /// Its proved identity.
+    pub(crate) id: spiffe::Id,
+    /// The application's port.
+    pub(crate) port: u16,
+}
+
+impl Door {
+    /// Which way its requests go.
+    pub(crate) fn direction(&self) -> Direction {
+        match self.way {
+            Way::Forward | Way::Fixed(_) => Direction::Outbound,
+            Way::Inbound(_) => Direction::Inbound,
+            Way::Gateway(_) => Direction::Gateway,
+        }
+    }
+
+    /// The proved identity of the caller.
+    pub(crate) fn identity(&self) -> Option<&str> {
+        match &self.way {
+            Way::Inbound(caller) => Some(caller.id.as_str()),
+            _ => None,
+        }
+    }
+}
+
+/// Where a request goes.
+pub(crate) enum Plan {
+    /// To a backend of a rule.
+    Rule(Choice),
+    /// To the application beside us.
+    Application {
+        /// Where it listens.
+        address: SocketAddr,
+        /// What its port was declared to speak.
+        protocol: Protocol,
+    },
+    /// To a host that the mesh does not know.
+    Outside(Target),
+}
+
+/// A rule and which of its backends.
+pub(crate) struct Choice {
+    /// The rule.
+    pub(crate) rule: Arc<Rule>,
+    /// Place of the backend in the rule's list.
+    pub(crate) place: usize,
+    /// Bytes of the path that the rule's prefix took.
+    pub(crate) prefix: usize,
+}
+
+impl Choice {
+    /// The share that was picked.
+    pub(crate) fn share(&self) -> &WeightedBackend {
+        &self.rule.backends.list[self.place]
+    }
+
+    /// Where it goes.
+    pub(crate) fn backend(&self) -> &Arc<Backend> {
+        self.share().target.as_ref().expect("a choice is made only of backends that are valid")
+    }
+}
+
+impl Plan {
+    /// What the other side was declared to speak.
+    pub(crate) fn protocol(&self) -> Protocol {
+        match self {
+            Plan::Rule(choice) => choice.backend().protocol,
+            Plan::Application { protocol, .. } => *protocol,
+            Plan::Outside(_) => Protocol::Auto,
+        }
+    }
+
+    /// The rule's policy.
+    pub(crate) fn policy(&self) -> Option<&Arc<TrafficPolicy>> {
+        match self {
+            Plan::Rule(choice) => Some(&choice.rule.policy),
+            Plan::Application { .. } | Plan::Outside(_) => None,
+        }
+    }
+}
+
+/// What a request's match ended in.
+pub(crate) struct Matched {
+    /// Where it goes, or why not.
+    pub(crate) plan: Result<Plan, Refusal>,
+    /// Where it is counted; `None`: as unrouted.
+    pub(crate) series: Option<SeriesId>,
+    /// The rule, for the log.
+    pub(crate) rule: Option<Arc<Rule>>,
+}
+
+impl From<Refusal> for Matched {
+    fn from(refusal: Refusal) -> Matched {
+        Matched { plan: Err(refusal), series: None, rule: None }
+    }
+}
+
+impl From<Reason> for Matched {
+    fn from(reason: Reason) -> Matched {
+        Refusal::from(reason).into()
+    }
+}
+
+/// Matches one HTTP request. `target` is what a request to the forward proxy names.
+pub(crate) async fn request(worker: &Worker, door: &Door, target: Option<&Target>, head: &Head<'_>) -> Matched {
+    match (&door.way, target) {
+        (Way::Fixed(target), _) | (Way::Forward, Some(target)) => match resolve(worker, target).await {
+            Ok(resolved) => to_destination(worker, target, &resolved, head),
+            Err(refusal) => refusal.into(),
+        },
+        (Way::Forward, None) => Reason::NoDestination.into(),
+        (Way::Inbound(caller), _) => to_application(worker, door, caller, head),
+        (Way::Gateway(port), _) => through_gateway(worker, *port, head),
+    }
+}
+
+/// What is known of a target, waiting for the answer if it was never asked for.
+pub(crate) async fn resolve(worker: &Worker, target: &Target) -> Result<Guard<Arc<Resolution>>, Refusal> {
+    // Only an address needs its port in the name; a host name is the cache's key as it is.
+    let name;
+    let name: &str = if target.is_address() {
+        name = target.name();
+        &name
+    } else {
+        &target.host
+    };
+    let slot = worker.slot(name).ok_or(Reason::Overloaded)?;
+    let resolution = slot.get(worker.now());
+    if !matches!(**resolution, Resolution::Pending) {
+        return Ok(resolution);
+    }
+    wait(worker, name, slot).await
+}
+
+async fn wait(worker: &Worker, name: &str, slot: Arc<Slot>) -> Result<Guard<Arc<Resolution>>, Refusal> {
+    let resolved = worker.shared.discover.resolved(name, Arc::clone(&slot));
+    let limit = worker.limits().discovery_timeout;
+    if tokio::time::timeout(limit, resolved).await.is_err() {
+        return Err(Refusal::new(Reason::DiscoveryUnavailable, format!("nobody said what {name} is within {limit:?}")));
+    }
+    let resolution = slot.get(worker.now());
+    match **resolution {
+        Resolution::Pending => Err(Refusal::new(Reason::DiscoveryUnavailable, format!("what {name} is is not known yet"))),
+        _ => Ok(resolution),
+    }
+}
+
+fn to_destination(worker: &Worker, target: &Target, resolved: &Resolution, head: &Head<'_>) -> Matched {
+    let destination = match resolved {
+        Resolution::Found(destination) => destination,
+        Resolution::NotFound | Resolution::Pending => {
+            return match outside(worker, target) {
+                Ok(()) => Matched { plan: Ok(Plan::Outside(target.clone())), series: None, rule: None },
+                Err(refusal) => refusal.into(),
+            };
+        }
+    };
+    let Some(port) = destination.port(target.port) else {
+        return Refusal::new(Reason::NoSuchPort, format!("{} has no port {}", destination.name, target.port)).into();
+    };
+    match &port.http {
+        None => pick(worker, &port.implicit, 0, head, target.port),
+        Some(table) => by_table(worker, table, head, target.port, port.implicit.series),
+    }
+}
+
+/// Whether a destination that the mesh does not know may be called.
+pub(crate) fn outside(worker: &Worker, target: &Target) -> Result<(), Refusal> {
+    if worker.shared.live.mesh.load().registered_only {
+        return Err(Refusal::new(Reason::NotRegistered, format!("{target} is not registered, and the mesh allows only what is")));
+    }
+    if target.address().is_some_and(|address| worker.shared.settings.listens_on(address)) {
+        return Err(Refusal::new(Reason::NoDestination, format!("{target} is this proxy itself")));
+    }
+    Ok(())
+}
+
+fn by_table(worker: &Worker, table: &RouteTable, head: &Head<'_>, port: u16, unmatched: SeriesId) -> Matched {
+    match table.find(head) {
+        Some(found) => pick(worker, found.rule, found.prefix, head, port),
+        None => Matched { plan: Err(Reason::NoRoute.into()), series: Some(unmatched), rule: None },
+    }
+}
+
+/// `port`: where the request came to.
+fn pick(worker: &Worker, rule: &Arc<Rule>, prefix: usize, head: &Head<'_>, port: u16) -> Matched {
+    let matched = |plan| Matched { plan, series: Some(rule.series), rule: Some(Arc::clone(rule)) };
+    if let Some(redirect) = &rule.redirect {
+        return matched(Err(Refusal::redirect(redirect.status, redirect.location(head, "http", port, prefix))));
+    }
+    let Some(share) = rule.backends.pick(&mut worker.rng()) else {
+        return matched(Err(Refusal::new(Reason::InvalidBackend, format!("{} has no backend with a weight", rule.name))));
+    };
+    match &share.target {
+        Err(why) => matched(Err(Refusal::new(Reason::InvalidBackend, why.to_string()))),
+        Ok(_) => {
+            let place = rule.backends.list.iter().position(|other| std::ptr::eq(other, share)).unwrap_or_default();
+            matched(Ok(Plan::Rule(Choice { rule: Arc::clone(rule), place, prefix })))
+        }
+    }
+}
+
+fn to_application(worker: &Worker, door: &Door, caller: &Caller, head: &Head<'_>) -> Matched {
+    let inbound = worker.shared.live.inbound.load();
+    let Some(inbound) = &*inbound else { return Reason::NotReady.into() };
+    let declared = inbound.ports.binary_search_by_key(&caller.port, |port| port.port).ok().map(|i| &inbound.ports[i]);
+    let series = Some(declared.map_or(inbound.series, |port| port.series));
+    let who = engine::authorize::Caller { identity: Some(caller.id.as_str()), address: door.peer.ip(), port: caller.port };
+    let audit = |policy: &str| tracing::info!(policy, caller = %caller.id, port = caller.port, path = head.path(), "audit");
+    if let engine::authorize::Decision::Deny(policy) = inbound.authorizer.request(&who, head, audit) {
+        tracing::debug!(policy, caller = %caller.id, port = caller.port, "denied");
+        return Matched { plan: Err(Reason::Denied.into()), series, rule: None };
+    }
+    let address = SocketAddr::new(worker.shared.settings.application, caller.port);
+    let protocol = declared.map_or(Protocol::Auto, |port| port.protocol);
+    Matched { plan: Ok(Plan::Application { address, protocol }), series, rule: None }
+}
+
+fn through_gateway(worker: &Worker, port: u16, head: &Head<'_>) -> Matched {
+    let gateway = worker.shared.live.gateway.load();
+    let Some(gateway) = &*gateway else { return Reason::NotReady.into() };
+    // Listeners of one port differ by host name; their routes carry it, so the first with a match is the right one.
+    let mut unmatched = None;
+    for listener in gateway.listeners.iter().filter(|listener| listener.port == port) {
+        let Some(table) = &listener.http else { continue };
+        if table.find(head).is_some() {
+            return by_table(worker, table, head, port, listener.series);
+        }
+        unmatched = Some(listener.series);
+    }
+    Matched { plan: Err(Reason::NoRoute.into()), series: unmatched, rule: None }
+}
+
+/// The rule of an opaque connection through a gateway's listener.
+pub(crate) fn gateway_tcp(worker: &Worker, port: u16) -> Option<Arc<TcpRule>> {
+    let gateway = worker.shared.live.gateway.load();
+    gateway.as_ref()?.listeners.iter().filter(|listener| listener.port == port).find_map(|listener| listener.tcp.clone())
+}

@@ -1,0 +1,396 @@
+//! The choose and send phases: an instance, a connection, the request on it, and again if that fails and may be repeated.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use engine::balance::{Dial, Endpoint, InFlight};
+use engine::policy::TrafficPolicy;
+use engine::retry::{self, Failed};
+use engine::{Nanos, Outcome, Protocol, Reason, RequestHead};
+use smallvec::SmallVec;
+
+use crate::deadline::Deadline;
+use crate::end::{End, Fault};
+use crate::h1::{self, Framing};
+use crate::message::Head;
+use crate::observe::Record;
+use crate::pool::Peer;
+use crate::reply::{REASON, Refusal};
+use crate::request;
+use crate::route::{Choice, Door, Plan};
+use crate::transfer::{Broken, Transfer};
+use crate::upstream::{self, Route, Upstream, Wire};
+use crate::worker::Worker;
+
+/// One request on its way: what every phase needs of it.
+pub(crate) struct Call<'a> {
+    pub(crate) worker: &'a Rc<Worker>,
+    pub(crate) door: &'a Door,
+    /// The client.
+    pub(crate) down: &'a mut End,
+    pub(crate) head: Head<'a>,
+    /// How the request's body ends, where the client speaks HTTP/1.
+    pub(crate) framing: Framing,
+    /// What the answer's framing depends on.
+    pub(crate) asked: h1::Asked,
+    /// Memory for the response's head, where the other side speaks HTTP/1.
+    pub(crate) response: &'a mut h1::Response,
+    pub(crate) deadline: &'a mut Deadline,
+    pub(crate) record: Record,
+    /// When the whole request must be over.
+    pub(crate) due: Option<Nanos>,
+}
+
+/// A response has begun.
+pub(crate) struct Answer {
+    pub(crate) upstream: Upstream,
+    /// Its head, if that came over HTTP/2; otherwise it is in [`Call::response`].
+    pub(crate) parts: Option<http::response::Parts>,
+    /// The request's body, which may still be on its way.
+    pub(crate) upload: Transfer,
+    /// The receiver of the request's body has failed.
+    pub(crate) upload_broken: bool,
+    /// Counted as in flight until the response has ended.
+    pub(crate) in_flight: Option<InFlight>,
+    /// When the head came.
+    pub(crate) at: Nanos,
+    /// The other side is a verified sidecar.
+    pub(crate) mesh: bool,
+}
+
+/// What went wrong with one attempt.
+struct Failure {
+    refusal: Refusal,
+    outcome: Outcome,
+    /// Any byte can have reached the application.
+    sent: bool,
+    /// The client is at fault or gone: no attempt will help.
+    client: bool,
+}
+
+impl Failure {
+    fn before_sending(refusal: Refusal) -> Failure {
+        Failure { refusal, outcome: Outcome::ConnectFailure, sent: false, client: false }
+    }
+}
+
+/// Where one attempt goes.
+struct Try {
+    peer: Peer,
+    endpoint: Option<Arc<Endpoint>>,
+    address: Option<SocketAddr>,
+}
+
+impl Try {
+    fn route(&self) -> Route<'_> {
+        match (&self.endpoint, self.address) {
+            (Some(endpoint), _) => Route::Endpoint(&endpoint.dial),
+            (None, Some(address)) => Route::Address(address),
+            (None, None) => unreachable!("an attempt has an endpoint or an address"),
+        }
+    }
+
+    fn is_mesh(&self) -> bool {
+        self.endpoint.as_ref().is_some_and(|endpoint| matches!(endpoint.dial, Dial::Mesh { .. }))
+    }
+}
+
+/// Which HTTP goes to the other side: what its port was declared to speak, else what the client speaks. gRPC stays HTTP/2 even
+/// where HTTP/1 was declared, since nothing else carries it.
+fn wire(call: &Call<'_>, declared: Protocol) -> Wire {
+    let client = match call.down {
+        End::H1(_) => Wire::Http1,
+        End::H2(_) => Wire::Http2,
+    };
+    match declared {
+        Protocol::Http1 if client == Wire::Http2 && call.head.is_grpc() => Wire::Http2,
+        Protocol::Http1 => Wire::Http1,
+        Protocol::Http2 => Wire::Http2,
+        Protocol::Auto | Protocol::Tcp | Protocol::Tls => client,
+    }
+}
+
+/// An upgrade is forwarded from HTTP/1 to HTTP/1 alone.
+fn asked(call: &Call<'_>, wire: Wire) -> h1::Asked {
+    let upgrade = matches!(call.head, Head::H1(request) if wire == Wire::Http1 && request.upgrade().is_some());
+    h1::Asked::new(call.head.method(), upgrade)
+}
+
+/// Sends the request until an answer begins.
+pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Refusal> {
+    let wire = wire(call, plan.protocol());
+    call.asked = asked(call, wire);
+    let idempotent = retry::idempotent(call.head.method());
+    let policy = plan.policy().cloned();
+    let policy = policy.unwrap_or_else(|| Arc::clone(&call.worker.defaults));
+    let policy = &*policy;
+    let mut upload = request::upload(call, wire)?;
+    let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
+    let mut fresh = false;
+    if let Plan::Rule(choice) = plan {
+        choice.rule.budget.deposit(call.record.started);
+    }
+    loop {
+        let now = call.worker.now();
+        let attempt = choose(call, plan, &tried, now).await?;
+        call.record.attempts += 1;
+        call.record.endpoint.clone_from(&attempt.endpoint);
+        let in_flight = attempt.endpoint.as_ref().map(|endpoint| InFlight::start(Arc::clone(endpoint), now));
+        let failure = match connect(call, &attempt, wire, policy, fresh, now).await {
+            Err(failure) => failure,
+            Ok(mut upstream) => {
+                let reused = upstream.reused && wire == Wire::Http1;
+                call.deadline.set(earlier(call.due, policy.attempt_timeout.map(|length| now.after(length))));
+                let sent = transmit(call, plan, &mut upstream, &mut upload).await;
+                let at = call.worker.now();
+                match sent {
+                    Ok((parts, upload_broken)) => {
+                        let mesh = attempt.is_mesh();
+                        let (outcome, reached) = judge(call, parts.as_ref(), mesh);
+                        let again = outcome.is_failure().then(|| may_repeat(call, plan, policy, outcome, reached, idempotent, &upload, at)).flatten();
+                        let Some(wait) = again else {
+                            upload.settle(call.down);
+                            return Ok(Answer { upstream, parts, upload, upload_broken, in_flight, at, mesh });
+                        };
+                        finish(plan, in_flight, at, outcome);
+                        request::discard(call, upstream, &upload);
+                        pause(call, wait).await?;
+                        upload.restart();
+                        tried.extend(attempt.endpoint.as_ref().map(|endpoint| endpoint.load.id));
+                        continue;
+                    }
+                    // A connection that was closed while it waited: nothing is known of the instance, and the request was most
+                    // likely never read. Once, outside of the budget.
+                    Err(failure) if reused && !fresh && !failure.client && failure.outcome == Outcome::Reset && upload.can_restart() && (idempotent || !failure.sent) => {
+                        finish(plan, in_flight, at, Outcome::Cancelled);
+                        call.record.attempts -= 1;
+                        upload.restart();
+                        fresh = true;
+                        continue;
+                    }
+                    Err(failure) => failure,
+                }
+            }
+        };
+        let now = call.worker.now();
+        finish(plan, in_flight, now, failure.outcome);
+        if failure.client || call.due.is_some_and(|due| now >= due) {
+            return Err(failure.refusal);
+        }
+        match may_repeat(call, plan, policy, failure.outcome, failure.sent, idempotent, &upload, now) {
+            None => return Err(failure.refusal),
+            Some(wait) => pause(call, wait).await?,
+        }
+        upload.restart();
+        tried.extend(attempt.endpoint.as_ref().map(|endpoint| endpoint.load.id));
+    }
+}
+
+/// Records the end of an attempt.
+pub(crate) fn finish(plan: &Plan, in_flight: Option<InFlight>, at: Nanos, outcome: Outcome) {
+    if let (Some(in_flight), Plan::Rule(choice)) = (in_flight, plan) {
+        in_flight.finish(at, outcome, &choice.backend().endpoints.load());
+    }
+}
+
+pub(crate) fn earlier(a: Option<Nanos>, b: Option<Nanos>) -> Option<Nanos> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+async fn choose(call: &Call<'_>, plan: &Plan, tried: &[u64], now: Nanos) -> Result<Try, Refusal> {
+    match plan {
+        Plan::Rule(choice) => {
+            let endpoint = choose_endpoint(call.worker, choice, tried, now)?;
+            Ok(Try { peer: Peer::Endpoint(endpoint.load.id), endpoint: Some(endpoint), address: None })
+        }
+        Plan::Application { address, .. } => Ok(Try { peer: Peer::Address(*address), endpoint: None, address: Some(*address) }),
+        Plan::Outside(target) => {
+            let address = crate::outside::address(call.worker, target).await?;
+            Ok(Try { peer: Peer::Address(address), endpoint: None, address: Some(address) })
+        }
+    }
+}
+
+fn choose_endpoint(worker: &Worker, choice: &Choice, tried: &[u64], now: Nanos) -> Result<Arc<Endpoint>, Refusal> {
+    let backend = choice.backend();
+    let endpoints = backend.endpoints.load();
+    let pool = worker.pool.borrow();
+    let warm = |endpoint: &Endpoint| pool.is_warm(Peer::Endpoint(endpoint.load.id));
+    let chosen = endpoints.choose(now, &mut worker.rng(), tried, warm);
+    chosen.ok_or_else(|| Refusal::new(Reason::NoEndpoint, format!("{}:{} has no instance that may be used", backend.service, backend.port)))
+}
+
+async fn connect(call: &mut Call<'_>, attempt: &Try, wire: Wire, policy: &TrafficPolicy, fresh: bool, now: Nanos) -> Result<Upstream, Failure> {
+    if wire == Wire::Http1
+        && !fresh
+        && let Some(upstream) = upstream::pooled(call.worker, attempt.peer, now)
+    {
+        return Ok(upstream);
+    }
+    let limit = call.due.map_or(policy.connect_timeout, |due| policy.connect_timeout.min(due.since(now)));
+    // Boxed: connecting is rare, and its state, a TLS handshake, would make every connection's task larger.
+    let opened = Box::pin(upstream::open(call.worker, attempt.peer, attempt.route(), wire, limit)).await;
+    opened.map_err(|refusal| {
+        if call.due.is_some_and(|due| call.worker.now() >= due) {
+            return Failure { refusal: Reason::RequestTimeout.into(), outcome: Outcome::Timeout, sent: false, client: false };
+        }
+        Failure::before_sending(refusal)
+    })
+}
+
+/// How an answer counts, and whether the request can have reached the application. A sidecar that answers itself says why.
+fn judge(call: &Call<'_>, parts: Option<&http::response::Parts>, mesh: bool) -> (Outcome, bool) {
+    let status = parts.map_or_else(|| call.response.status(), |parts| parts.status.as_u16());
+    let field = |name: &str| match parts {
+        Some(parts) => parts.headers.get(name).map(http::HeaderValue::as_bytes),
+        None => call.response.fields().get(name),
+    };
+    let reason = if mesh && (status >= 500 || call.head.is_grpc()) { field(REASON) } else { None };
+    match reason {
+        Some(b"connect_failed" | b"not_ready" | b"draining" | b"overloaded") => (Outcome::ConnectFailure, false),
+        Some(b"upstream_reset") => (Outcome::Reset, true),
+        _ => {
+            let grpc = field("grpc-status").and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok());
+            (grpc.map_or_else(|| Outcome::from_status(status), Outcome::from_grpc), true)
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "each is a fact of the failed attempt")]
+fn may_repeat(
+    call: &Call<'_>,
+    plan: &Plan,
+    policy: &TrafficPolicy,
+    outcome: Outcome,
+    sent: bool,
+    idempotent: bool,
+    upload: &Transfer,
+    now: Nanos,
+) -> Option<Nanos> {
+    let Plan::Rule(choice) = plan else { return None };
+    if !upload.can_restart() {
+        return None;
+    }
+    let failed = Failed { outcome, attempts: call.record.attempts, idempotent, sent, replayable: true };
+    retry::decide(&policy.retry, &choice.rule.budget, failed, now, &mut call.worker.rng())
+}
+
+/// Waits before the next attempt, but not for a client that is gone.
+async fn pause(call: &mut Call<'_>, wait: Nanos) -> Result<(), Refusal> {
+    if wait == Nanos(0) {
+        return Ok(());
+    }
+    let until = call.worker.now().after(wait);
+    if call.due.is_some_and(|due| until >= due) {
+        return Err(Reason::RequestTimeout.into());
+    }
+    call.deadline.set(Some(until));
+    poll_fn(|cx| call.deadline.poll(cx)).await;
+    Ok(())
+}
+
+/// Writes the request and waits for the head of its answer, both at once. Says whether the receiver stopped taking the body.
+async fn transmit(
+    call: &mut Call<'_>,
+    plan: &Plan,
+    upstream: &mut Upstream,
+    upload: &mut Transfer,
+) -> Result<(Option<http::response::Parts>, bool), Failure> {
+    request::begin(call, plan, upstream, upload).map_err(|fault| failed(fault, false))?;
+    let ahead = call.worker.limits().head_bytes;
+    let last = request::is_last(&call.head);
+    let mut broken = false;
+    call.response.reset();
+    poll_fn(|cx| {
+        if !upload.is_done() && !broken {
+            match upload.poll(cx, call.worker, call.down, &mut upstream.end) {
+                Poll::Ready(Err(Broken::Source(fault))) => return Poll::Ready(Err(client_failed(fault))),
+                // The answer may be on its way all the same.
+                Poll::Ready(Err(Broken::Sink(_))) => broken = true,
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        }
+        match poll_head(cx, call, upstream) {
+            Poll::Ready(Ok(parts)) => return Poll::Ready(Ok((parts, broken))),
+            Poll::Ready(Err(fault)) => return Poll::Ready(Err(failed(fault, true))),
+            Poll::Pending => {}
+        }
+        if upload.is_done() && call.down.poll_gone(cx, call.worker, ahead, last).is_ready() {
+            return Poll::Ready(Err(client_failed(Fault::Gone)));
+        }
+        if call.deadline.poll(cx).is_ready() {
+            let whole = call.due.is_some_and(|due| call.deadline.due() == Some(due));
+            let reason = if whole { Reason::RequestTimeout } else { Reason::AttemptTimeout };
+            return Poll::Ready(Err(Failure { refusal: reason.into(), outcome: Outcome::Timeout, sent: true, client: false }));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// The head of the answer; interim answers are passed on.
+fn poll_head(cx: &mut Context<'_>, call: &mut Call<'_>, upstream: &mut Upstream) -> Poll<Result<Option<http::response::Parts>, Fault>> {
+    match &mut upstream.end {
+        End::H1(conn) => loop {
+            if !conn.input.is_empty()
+                && let Some(n) = call.response.parse(conn.input.bytes(), call.asked, call.worker.limits())?
+            {
+                conn.input.take(n);
+                if !call.response.is_interim() {
+                    return Poll::Ready(Ok(None));
+                }
+                request::interim(cx, call.down, &call.head, request::Interim::H1(call.response))?;
+                call.response.reset();
+                continue;
+            }
+            // One byte more than a head may have, so that the codec sees that it is too large.
+            let limit = call.worker.limits().head_bytes + crate::buffer::SIZE;
+            if ready!(conn.poll_fill(cx, call.worker, limit))? == 0 {
+                return Poll::Ready(Err(Fault::Gone));
+            }
+        },
+        End::H2(stream) => {
+            let Some(answer) = &mut upstream.answer else { return Poll::Ready(Err(Fault::Gone)) };
+            while let Poll::Ready(Some(interim)) = answer.poll_informational(cx) {
+                request::interim(cx, call.down, &call.head, request::Interim::H2(interim?))?;
+            }
+            let response = ready!(std::pin::Pin::new(answer).poll(cx))?;
+            let (parts, body) = response.into_parts();
+            stream.recv = Some(body);
+            upstream.answer = None;
+            Poll::Ready(Ok(Some(parts)))
+        }
+    }
+}
+
+/// The other side failed before its answer began.
+fn failed(fault: Fault, written: bool) -> Failure {
+    match fault {
+        Fault::Gone => {
+            Failure { refusal: Refusal::new(Reason::UpstreamReset, "the connection ended before an answer"), outcome: Outcome::Reset, sent: written, client: false }
+        }
+        Fault::Protocol(problem) => Failure { refusal: problem.into(), outcome: Outcome::Reset, sent: true, client: false },
+        Fault::Http2(error) => {
+            // GOAWAY for this stream and REFUSED_STREAM say that the request was not processed (RFC 9113, 8.7).
+            let unprocessed = error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM));
+            let refusal = Refusal::new(Reason::UpstreamReset, format!("the stream ended before an answer: {error}"));
+            let outcome = if unprocessed { Outcome::ConnectFailure } else { Outcome::Reset };
+            Failure { refusal, outcome, sent: written && !unprocessed, client: false }
+        }
+    }
+}
+
+/// The client failed, broke its protocol or went away.
+fn client_failed(fault: Fault) -> Failure {
+    let refusal = match fault {
+        Fault::Protocol(problem) => problem.into(),
+        Fault::Gone | Fault::Http2(_) => Reason::ClientGone.into(),
+    };
+    Failure { refusal, outcome: Outcome::Cancelled, sent: true, client: true }
+}

@@ -1,0 +1,160 @@
+//! Opaque connections: choose, connect, carry.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use engine::balance::{Backend, Dial, InFlight};
+use engine::route::Backends;
+use engine::snapshot::TcpRule;
+use engine::{Nanos, Outcome, Reason};
+use net::tls::Alpn;
+use smallvec::SmallVec;
+
+use crate::buffer::Buffer;
+use crate::conn::Conn;
+use crate::observe::Record;
+use crate::pool::Peer;
+use crate::reply::Refusal;
+use crate::route::{Door, Way};
+use crate::tunnel;
+use crate::upstream::{self, Route};
+use crate::worker::Worker;
+
+/// The other side of an opaque connection.
+pub(crate) struct Opened {
+    pub(crate) conn: Conn,
+    in_flight: InFlight,
+    backend: Arc<Backend>,
+    attempts: u32,
+}
+
+impl Opened {
+    /// The client spoke HTTP after all: a plain connection serves its first request, one through a sidecar was agreed to be
+    /// opaque and is closed.
+    pub(crate) fn keep(self, worker: &Worker) {
+        let endpoint = self.in_flight.endpoint();
+        if matches!(endpoint.dial, Dial::Plain(_)) && self.conn.input.is_empty() {
+            worker.pool.borrow_mut().put(Peer::Endpoint(endpoint.load.id), self.conn, None, worker.now());
+        }
+    }
+}
+
+/// Connects by `rule`; other instances are tried when one cannot be reached.
+pub(crate) async fn open(worker: &Worker, rule: &TcpRule) -> Result<Opened, Refusal> {
+    let backend = pick(&rule.backends, worker)?;
+    let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
+    loop {
+        let now = worker.now();
+        let chosen = backend.endpoints.load().choose(now, &mut worker.rng(), &tried, |_| false);
+        let Some(endpoint) = chosen else {
+            return Err(Refusal::new(Reason::NoEndpoint, format!("{}:{} has no instance that may be used", backend.service, backend.port)));
+        };
+        let in_flight = InFlight::start(Arc::clone(&endpoint), now);
+        let limit = rule.policy.connect_timeout.duration();
+        let connected = tokio::time::timeout(limit, upstream::connect(worker, &Route::Endpoint(&endpoint.dial), Alpn::Tcp)).await;
+        let refusal = match connected {
+            Ok(Ok((io, _))) => {
+                let attempts = tried.len() as u32 + 1;
+                return Ok(Opened { conn: Conn::new(io, Buffer::default()), in_flight, backend, attempts });
+            }
+            Ok(Err(refusal)) => refusal,
+            Err(_) => Refusal::new(Reason::ConnectFailed, format!("no connection to {} within {limit:?}", endpoint.workload)),
+        };
+        in_flight.finish(worker.now(), Outcome::ConnectFailure, &backend.endpoints.load());
+        tried.push(endpoint.load.id);
+        let again = rule.policy.retry.on.connect_failure && tried.len() as u32 <= rule.policy.retry.attempts;
+        if !again {
+            return Err(refusal);
+        }
+    }
+}
+
+fn pick(backends: &Backends, worker: &Worker) -> Result<Arc<Backend>, Refusal> {
+    match backends.pick(&mut worker.rng()).map(|share| &share.target) {
+        Some(Ok(backend)) => Ok(Arc::clone(backend)),
+        Some(Err(why)) => Err(Refusal::new(Reason::InvalidBackend, why.to_string())),
+        None => Err(Refusal::new(Reason::InvalidBackend, "no backend has a weight")),
+    }
+}
+
+/// Carries a connection by `rule` until both sides have ended.
+pub(crate) async fn carry(worker: &Rc<Worker>, door: &Door, mut conn: Conn, rule: &Arc<TcpRule>, opened: Option<Opened>) {
+    let mut record = begin(worker, door);
+    record.series = rule.series;
+    let opened = match opened {
+        Some(opened) => Ok(opened),
+        None => Box::pin(open(worker, rule)).await,
+    };
+    let mut opened = match opened {
+        Ok(opened) => opened,
+        Err(refusal) => return end_refused(worker, door, record, &conn, &refusal),
+    };
+    record.attempts = opened.attempts;
+    record.endpoint = Some(Arc::clone(opened.in_flight.endpoint()));
+    opened.in_flight.answered(worker.now());
+    carry_between(worker, door, record, &mut conn, &mut opened.conn, rule.policy.idle_timeout).await;
+    opened.in_flight.finish(worker.now(), Outcome::Success, &opened.backend.endpoints.load());
+}
+
+/// Carries a connection to a host that the mesh does not know.
+pub(crate) async fn carry_outside(worker: &Rc<Worker>, door: &Door, mut conn: Conn) {
+    let Way::Fixed(target) = &door.way else { return };
+    let record = begin(worker, door);
+    match Box::pin(crate::outside::open(worker, target)).await {
+        Ok(mut up) => carry_between(worker, door, record, &mut conn, &mut up, worker.defaults.idle_timeout).await,
+        Err(refusal) => end_refused(worker, door, record, &conn, &refusal),
+    }
+}
+
+/// Carries bytes between two connections, and counts.
+pub(crate) async fn carry_between(worker: &Worker, door: &Door, mut record: Record, down: &mut Conn, up: &mut Conn, idle: Option<Nanos>) {
+    worker.observer.opened(record.series);
+    let open = Open { worker, record: &record };
+    let carried = tunnel::join(down, up, idle).await;
+    drop(open);
+    record.received = carried.received;
+    record.sent = carried.sent;
+    if let Some((reason, client)) = carried.fault {
+        record.reason = Some(reason);
+        record.failure = !client;
+    }
+    finish(worker, door, &record);
+}
+
+/// Counts the end of an open connection, also when its task is dropped.
+struct Open<'a> {
+    worker: &'a Worker,
+    record: &'a Record,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.worker.observer.closed(self.record.series);
+    }
+}
+
+/// Refuses an opaque connection: there is no way to say why but to cut it off.
+pub(crate) fn refuse(worker: &Worker, door: &Door, conn: Conn, refusal: &Refusal) {
+    let record = begin(worker, door);
+    end_refused(worker, door, record, &conn, refusal);
+}
+
+fn end_refused(worker: &Worker, door: &Door, mut record: Record, conn: &Conn, refusal: &Refusal) {
+    tracing::debug!(reason = refusal.reason.code(), why = %refusal.text, "connection refused");
+    record.reason = Some(refusal.reason);
+    record.failure = true;
+    conn.io.abort_on_close();
+    finish(worker, door, &record);
+}
+
+fn begin(worker: &Worker, door: &Door) -> Record {
+    let mut record = worker.observer.begin(door.direction(), worker.now());
+    if let Way::Fixed(target) = &door.way {
+        record.describe_opaque(&target.to_string());
+    }
+    record
+}
+
+fn finish(worker: &Worker, door: &Door, record: &Record) {
+    worker.observer.finish(record, door.identity(), worker.shared.live.mesh.load().access_log, worker.now());
+}

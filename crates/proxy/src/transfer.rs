@@ -1,0 +1,334 @@
+//! Moving one body from one end to the other, piece by piece, no faster than the receiver takes it.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+
+use crate::buffer;
+use crate::conn::Conn;
+use crate::end::{Encoding, End, Fault, Piece, Stream, Trailers};
+use crate::h1::{Decoder, Encoder, Framing, Part};
+use crate::worker::Worker;
+
+/// The most that an HTTP/1 connection reads ahead of a body's receiver.
+const AHEAD: usize = 64 * 1024;
+
+/// Largest trailers, bytes.
+const TRAILERS: usize = 16 * 1024;
+
+/// Which end failed.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// The sender.
+    Source(Fault),
+    /// The receiver.
+    Sink(Fault),
+}
+
+/// Where a transfer stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Content.
+    Body,
+    /// The content has ended, its end is to be sent.
+    End,
+    /// Everything is handed over, some of it may have to be written.
+    Flush,
+    Done,
+}
+
+/// The body of one message on its way.
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    stage: Stage,
+    /// Of an HTTP/1 sender.
+    incoming: Framing,
+    decoder: Option<Decoder>,
+    /// Towards an HTTP/1 receiver.
+    outgoing: Framing,
+    encoding: Encoding,
+    /// Forward chunks with their framing.
+    pass: bool,
+    /// Of an HTTP/1 sender's input: bytes before this are forwarded already but kept.
+    cursor: usize,
+    /// Content at the cursor that the receiver has not taken yet.
+    run: usize,
+    /// Of an HTTP/2 sender: bytes that the receiver has not taken yet.
+    held: Bytes,
+    /// Of an HTTP/2 sender: pieces that were forwarded but are kept.
+    kept: Vec<Bytes>,
+    /// How many of `kept` were forwarded in this attempt.
+    replayed: usize,
+    /// Bytes that may be kept so that the body can be sent again; `None`: some are gone, or it need not.
+    keep: Option<usize>,
+    kept_bytes: usize,
+    trailers: Option<HeaderMap>,
+    grpc_status: Option<u8>,
+    forwarded: u64,
+}
+
+impl Transfer {
+    /// A body from `from`, framed as `incoming` where that is HTTP/1, to an end that is HTTP/1 with `outgoing` or HTTP/2
+    /// (`None`). At most `keep` bytes are kept so that it can begin again.
+    pub(crate) fn new(from: &End, incoming: Framing, outgoing: Option<Framing>, keep: Option<usize>) -> Transfer {
+        let encoding = match (from, outgoing) {
+            (_, None) => Encoding::Frames,
+            (End::H1(_), Some(Framing::Chunked)) if incoming != Framing::Chunked => Encoding::Framed(Encoder::new(Framing::Chunked)),
+            (End::H1(_), Some(_)) => Encoding::Raw,
+            (End::H2(_), Some(framing)) => Encoding::Framed(Encoder::new(framing)),
+        };
+        let decoder = match from {
+            End::H1(_) => Some(Decoder::new(incoming, TRAILERS)),
+            End::H2(_) => None,
+        };
+        let pass = incoming == Framing::Chunked && outgoing == Some(Framing::Chunked);
+        Transfer {
+            stage: Stage::Body,
+            incoming,
+            decoder,
+            outgoing: outgoing.unwrap_or_default(),
+            encoding,
+            pass,
+            cursor: 0,
+            run: 0,
+            held: Bytes::new(),
+            kept: Vec::new(),
+            replayed: 0,
+            keep,
+            kept_bytes: 0,
+            trailers: None,
+            grpc_status: None,
+            forwarded: 0,
+        }
+    }
+
+    /// The framing towards an HTTP/1 receiver.
+    pub(crate) fn outgoing(&self) -> Framing {
+        self.outgoing
+    }
+
+    /// There is no body: the head alone ended the message.
+    pub(crate) fn skip(&mut self) {
+        self.stage = Stage::Done;
+    }
+
+    /// Whether nothing was taken from the sender yet.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.kept.is_empty() && self.forwarded == 0
+    }
+
+    /// Whether the whole body is handed over and written.
+    pub(crate) fn is_done(&self) -> bool {
+        self.stage == Stage::Done
+    }
+
+    /// Whether the sender's body was read to its end, so that its connection can go on.
+    pub(crate) fn source_ended(&self) -> bool {
+        self.stage != Stage::Body
+    }
+
+    /// Bytes of content handed over so far, chunk framing that was passed on included.
+    pub(crate) fn forwarded(&self) -> u64 {
+        self.forwarded
+    }
+
+    /// The status in the trailers of a gRPC response.
+    pub(crate) fn grpc_status(&self) -> Option<u8> {
+        self.grpc_status
+    }
+
+    /// Whether the body can begin again.
+    pub(crate) fn can_restart(&self) -> bool {
+        self.keep.is_some()
+    }
+
+    /// Begins again, towards another receiver of the same kind.
+    pub(crate) fn restart(&mut self) {
+        debug_assert!(self.can_restart());
+        if self.decoder.is_some() {
+            self.decoder = Some(Decoder::new(self.incoming, TRAILERS));
+        }
+        if let Encoding::Framed(encoder) = &mut self.encoding {
+            *encoder = Encoder::new(self.outgoing);
+        }
+        self.stage = Stage::Body;
+        self.cursor = 0;
+        self.run = 0;
+        self.held = Bytes::new();
+        self.replayed = 0;
+        self.forwarded = 0;
+    }
+
+    /// The body need not begin again: forgets what was kept.
+    pub(crate) fn settle(&mut self, from: &mut End) {
+        if self.keep.take().is_none() {
+            return;
+        }
+        if let End::H1(conn) = from {
+            conn.input.take(self.cursor);
+            self.cursor = 0;
+        }
+        if self.replayed >= self.kept.len() {
+            self.kept = Vec::new();
+        }
+    }
+
+    /// Moves what can be moved. Ready when the body is handed over and written.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker, from: &mut End, to: &mut End) -> Poll<Result<(), Broken>> {
+        if self.stage == Stage::Body {
+            ready!(match from {
+                End::H1(conn) => self.poll_http1(cx, worker, conn, to),
+                End::H2(stream) => self.poll_http2(cx, stream, to),
+            })?;
+        }
+        if self.stage == Stage::End {
+            let trailers = match (&self.decoder, self.trailers.take()) {
+                (_, Some(map)) => Some(Trailers::Map(map)),
+                (Some(decoder), None) => decoder.trailers().filter(|fields| !fields.is_empty()).map(Trailers::Fields),
+                (None, None) => None,
+            };
+            to.finish(self.outgoing, &mut self.encoding, trailers).map_err(Broken::Sink)?;
+            self.stage = Stage::Flush;
+        }
+        if self.stage == Stage::Flush {
+            ready!(to.poll_flush(cx)).map_err(Broken::Sink)?;
+            self.stage = Stage::Done;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_http1(&mut self, cx: &mut Context<'_>, worker: &Worker, conn: &mut Conn, to: &mut End) -> Poll<Result<(), Broken>> {
+        let decoder = self.decoder.as_mut().expect("an HTTP/1 sender has a decoder");
+        loop {
+            if self.run > 0 {
+                let piece = Piece::Slice(&conn.input.bytes()[self.cursor..self.cursor + self.run]);
+                let last = decoder.ended() && decoder.trailers().is_none_or(|fields| fields.is_empty());
+                let accepted = ready!(to.poll_accept(cx, &piece, &mut self.encoding, last)).map_err(Broken::Sink)?;
+                self.run -= accepted.bytes;
+                self.forwarded += accepted.bytes as u64;
+                pass_by(conn, &mut self.cursor, &mut self.keep, accepted.bytes);
+                if accepted.ended {
+                    self.stage = Stage::Flush;
+                    return Poll::Ready(Ok(()));
+                }
+                continue;
+            }
+            let input = &conn.input.bytes()[self.cursor..];
+            let part = if self.pass { decoder.pass(input) } else { decoder.decode(input) };
+            match part.map_err(|problem| Broken::Source(problem.into()))? {
+                Part::Data(range) => {
+                    pass_by(conn, &mut self.cursor, &mut self.keep, range.start);
+                    self.run = range.len();
+                }
+                Part::End(n) => {
+                    pass_by(conn, &mut self.cursor, &mut self.keep, n);
+                    break;
+                }
+                Part::More(n) => {
+                    pass_by(conn, &mut self.cursor, &mut self.keep, n);
+                    let limit = AHEAD + self.keep.map_or(0, |keep| keep + buffer::SIZE);
+                    match conn.poll_fill(cx, worker, limit) {
+                        Poll::Ready(Ok(0)) => {
+                            decoder.eof().map_err(|_| Broken::Source(Fault::Gone))?;
+                            break;
+                        }
+                        Poll::Ready(Ok(_)) => {}
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::Source(error.into()))),
+                        Poll::Pending => {
+                            ready!(to.poll_flush(cx)).map_err(Broken::Sink)?;
+                            return Poll::Pending;
+                        }
+                    }
+                }
+            }
+        }
+        if let Some(status) = decoder.trailers().and_then(|fields| fields.get("grpc-status")) {
+            self.grpc_status = parse_grpc_status(status);
+        }
+        self.stage = Stage::End;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_http2(&mut self, cx: &mut Context<'_>, stream: &mut Stream, to: &mut End) -> Poll<Result<(), Broken>> {
+        loop {
+            if !self.held.is_empty() {
+                let last = self.replayed >= self.kept.len() && stream.ended();
+                let piece = Piece::Shared(&self.held);
+                let accepted = ready!(to.poll_accept(cx, &piece, &mut self.encoding, last)).map_err(Broken::Sink)?;
+                self.held.advance(accepted.bytes);
+                self.forwarded += accepted.bytes as u64;
+                if accepted.ended {
+                    self.stage = Stage::Flush;
+                    return Poll::Ready(Ok(()));
+                }
+                continue;
+            }
+            if let Some(bytes) = self.kept.get(self.replayed) {
+                self.held = bytes.clone();
+                self.replayed += 1;
+                continue;
+            }
+            if self.keep.is_none() && !self.kept.is_empty() {
+                self.kept = Vec::new();
+                self.replayed = 0;
+            }
+            match stream.poll_data(cx) {
+                Poll::Ready(Ok(Some(bytes))) => self.hold(stream, bytes),
+                Poll::Ready(Ok(None)) => break,
+                Poll::Ready(Err(fault)) => return Poll::Ready(Err(Broken::Source(fault))),
+                Poll::Pending => {
+                    ready!(to.poll_flush(cx)).map_err(Broken::Sink)?;
+                    return Poll::Pending;
+                }
+            }
+        }
+        // Asked for again after a restart, the stream has none left; `trailers` of a request are rare enough to be lost
+        // then, but not silently: a body with trailers does not restart.
+        match ready!(stream.poll_trailers(cx)) {
+            Ok(Some(map)) => {
+                self.grpc_status = map.get("grpc-status").and_then(|value| parse_grpc_status(value.as_bytes()));
+                self.trailers = Some(map);
+                self.keep = None;
+            }
+            Ok(None) => {}
+            Err(fault) => return Poll::Ready(Err(Broken::Source(fault))),
+        }
+        self.stage = Stage::End;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes a piece from an HTTP/2 sender, and keeps it as long as that is allowed.
+    fn hold(&mut self, stream: &mut Stream, bytes: Bytes) {
+        // The window is opened when the piece is taken up, one piece at a time: the peer can be ahead of the receiver by
+        // one window and one frame.
+        stream.release(bytes.len());
+        if let Some(keep) = self.keep {
+            if self.kept_bytes + bytes.len() <= keep {
+                self.kept_bytes += bytes.len();
+                self.kept.push(bytes.clone());
+                self.replayed += 1;
+            } else {
+                self.keep = None;
+                self.kept = Vec::new();
+                self.replayed = 0;
+            }
+        }
+        self.held = bytes;
+    }
+}
+
+/// Moves past `n` bytes of the input: keeps them behind the cursor while that is allowed, else drops them.
+fn pass_by(conn: &mut Conn, cursor: &mut usize, keep: &mut Option<usize>, n: usize) {
+    if keep.is_some_and(|keep| *cursor + n <= keep) {
+        *cursor += n;
+        return;
+    }
+    *keep = None;
+    conn.input.take(*cursor + n);
+    *cursor = 0;
+}
+
+fn parse_grpc_status(value: &[u8]) -> Option<u8> {
+    std::str::from_utf8(value).ok()?.trim().parse().ok()
+}

@@ -1,0 +1,65 @@
+//! Opaque bytes both ways.
+
+use std::future::poll_fn;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use engine::{Nanos, Reason};
+use net::copy::{self, Counters};
+
+use crate::conn::Conn;
+use crate::io::Io;
+
+/// What went through a tunnel.
+pub(crate) struct Carried {
+    /// Bytes from the client.
+    pub(crate) received: u64,
+    /// Bytes to the client.
+    pub(crate) sent: u64,
+    /// Why it ended, if not by the will of both sides; and whether the client's side was it.
+    pub(crate) fault: Option<(Reason, bool)>,
+}
+
+/// Carries bytes between a client and the other side until both have ended. What either read before goes first.
+pub(crate) async fn join(down: &mut Conn, up: &mut Conn, idle: Option<Nanos>) -> Carried {
+    let counters = Counters::default();
+    let before = (down.input.len() as u64, up.input.len() as u64);
+    let result = match begin(down, up).await {
+        Err(fault) => Some(fault),
+        Ok(()) => {
+            let idle = idle.map_or(Duration::ZERO, Nanos::duration);
+            let copied = match (&mut down.io, &mut up.io) {
+                (Io::Tcp(down), Io::Tcp(up)) => copy::tcp(down, up, idle, &counters).await,
+                (down, up) => copy::bidirectional(down, up, idle, &counters).await,
+            };
+            copied.err().map(|error| match error {
+                copy::Error::Idle(_) => (Reason::IdleTimeout, false),
+                copy::Error::Failed { side: copy::Side::A, .. } => (Reason::ClientGone, true),
+                copy::Error::Failed { side: copy::Side::B, .. } => (Reason::UpstreamReset, false),
+            })
+        }
+    };
+    if result.is_some() {
+        // The end of one side by an error must not look like an orderly end to the other.
+        down.io.abort_on_close();
+        up.io.abort_on_close();
+    }
+    Carried {
+        received: before.0 + counters.a_to_b.load(Ordering::Relaxed),
+        sent: before.1 + counters.b_to_a.load(Ordering::Relaxed),
+        fault: result,
+    }
+}
+
+/// Writes what was read before.
+async fn begin(down: &mut Conn, up: &mut Conn) -> Result<(), (Reason, bool)> {
+    up.output.extend_from_slice(down.input.bytes());
+    down.input = Default::default();
+    down.output.extend_from_slice(up.input.bytes());
+    up.input = Default::default();
+    poll_fn(|cx| up.poll_flush(cx)).await.map_err(|_| (Reason::UpstreamReset, false))?;
+    poll_fn(|cx| down.poll_flush(cx)).await.map_err(|_| (Reason::ClientGone, true))?;
+    up.output = Vec::new();
+    down.output = Vec::new();
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! Connections to whoever answers: endpoints through their sidecar or plain, the application, hosts outside.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use engine::balance::Dial;
+use engine::{Nanos, Reason};
+use h2::client::{self, ResponseFuture, SendRequest};
+use net::tls::{self, Alpn};
+use tokio::net::TcpStream;
+
+use bytes::Bytes;
+
+use crate::buffer::Buffer;
+use crate::conn::Conn;
+use crate::end::{End, Stream};
+use crate::io::Io;
+use crate::pool::{Lease, Peer, Place};
+use crate::reply::Refusal;
+use crate::worker::Worker;
+
+/// How far an HTTP/2 peer may be ahead of us on one stream: what a slow reader can make us hold.
+pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
+
+/// And on all streams of a connection together.
+pub(crate) const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Which HTTP is spoken to the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// HTTP/1.1
+    Http1,
+    /// HTTP/2
+    Http2,
+}
+
+/// Where to connect, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Route<'a> {
+    /// To an endpoint.
+    Endpoint(&'a Dial),
+    /// In plain text.
+    Address(SocketAddr),
+}
+
+/// A connection, or a place on one, for one request.
+pub(crate) struct Upstream {
+    /// HTTP/1: the connection. HTTP/2: the stream, once the request is sent.
+    pub(crate) end: End,
+    /// HTTP/2 before the request is sent.
+    pub(crate) requests: Option<SendRequest<Bytes>>,
+    /// HTTP/2 after it.
+    pub(crate) answer: Option<ResponseFuture>,
+    /// The place on an HTTP/2 connection.
+    pub(crate) lease: Option<Lease>,
+    /// Whom it leads to.
+    pub(crate) peer: Peer,
+    /// It carried other requests before.
+    pub(crate) reused: bool,
+    /// When the peer's certificate ends.
+    pub(crate) expires: Option<Nanos>,
+}
+
+/// A pooled HTTP/1 connection, if there is one.
+pub(crate) fn pooled(worker: &Worker, peer: Peer, now: Nanos) -> Option<Upstream> {
+    let (conn, expires) = worker.pool.borrow_mut().take(peer, now)?;
+    Some(Upstream { end: End::H1(conn), requests: None, answer: None, lease: None, peer, reused: true, expires })
+}
+
+/// A new HTTP/1 connection, or a place on a shared or new HTTP/2 connection, within `limit`.
+pub(crate) async fn open(worker: &Rc<Worker>, peer: Peer, route: Route<'_>, wire: Wire, limit: Nanos) -> Result<Upstream, Refusal> {
+    match tokio::time::timeout(limit.duration(), open_unbounded(worker, peer, &route, wire)).await {
+        Ok(result) => result,
+        Err(_) => Err(Refusal::new(Reason::ConnectFailed, format!("no connection to {} within {:?}", route.address(), limit.duration()))),
+    }
+}
+
+async fn open_unbounded(worker: &Rc<Worker>, peer: Peer, route: &Route<'_>, wire: Wire) -> Result<Upstream, Refusal> {
+    match wire {
+        Wire::Http1 => {
+            let (io, expires) = connect(worker, route, Alpn::Http1).await?;
+            let end = End::H1(Conn::new(io, Buffer::default()));
+            Ok(Upstream { end, requests: None, answer: None, lease: None, peer, reused: false, expires })
+        }
+        Wire::Http2 => {
+            let (requests, lease, reused) = place(worker, peer, route).await?;
+            let end = End::H2(Stream::default());
+            Ok(Upstream { end, requests: Some(requests), answer: None, lease: Some(lease), peer, reused, expires: None })
+        }
+    }
+}
+
+async fn place(worker: &Rc<Worker>, peer: Peer, route: &Route<'_>) -> Result<(SendRequest<Bytes>, Lease, bool), Refusal> {
+    loop {
+        let place = worker.pool.borrow_mut().place(peer, worker.now());
+        match place {
+            Place::Ready(requests, lease) => return Ok((requests, lease, true)),
+            Place::Wait(opened) => opened.notified().await,
+            Place::Open(permit) => {
+                let (io, expires) = connect(worker, route, Alpn::Http2).await?;
+                let (requests, connection) = client::Builder::new()
+                    .initial_window_size(STREAM_WINDOW)
+                    .initial_connection_window_size(CONNECTION_WINDOW)
+                    .max_header_list_size(u32::try_from(worker.limits().head_bytes).unwrap_or(u32::MAX))
+                    .enable_push(false)
+                    .handshake(io)
+                    .await
+                    .map_err(|error| Refusal::new(Reason::ConnectFailed, format!("{}: HTTP/2 preface: {error}", route.address())))?;
+                // The connection ends when its last handle is dropped or its peer ends it; streams learn of errors themselves.
+                tokio::task::spawn_local(async move {
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%error, "HTTP/2 connection ended");
+                    }
+                });
+                let mut requests = requests;
+                poll_fn(|cx| requests.poll_ready(cx))
+                    .await
+                    .map_err(|error| Refusal::new(Reason::ConnectFailed, format!("{}: {error}", route.address())))?;
+                let lease = worker.pool.borrow_mut().share(peer, requests.clone(), expires, worker.now());
+                drop(permit);
+                return Ok((requests, lease, false));
+            }
+        }
+    }
+}
+
+/// Connects, with mutual TLS where the route says so. Says when the peer's certificate ends.
+pub(crate) async fn connect(worker: &Worker, route: &Route<'_>, alpn: Alpn) -> Result<(Io, Option<Nanos>), Refusal> {
+    let (address, mesh) = match route {
+        Route::Endpoint(Dial::Plain(address)) | Route::Address(address) => (*address, None),
+        Route::Endpoint(Dial::Mesh { address, sni, identity }) => (*address, Some((sni, identity))),
+    };
+    let failed = |error: io::Error| Refusal::new(Reason::ConnectFailed, format!("connecting to {address}: {error}"));
+    let stream = TcpStream::connect(address).await.map_err(failed)?;
+    net::listen::set_nodelay(&stream).map_err(failed)?;
+    let Some((sni, identity)) = mesh else { return Ok((Io::Tcp(stream), None)) };
+    let handshake = tls::connect(stream, &worker.shared.identity, identity, sni, alpn);
+    match tokio::time::timeout(worker.limits().handshake_timeout, handshake).await {
+        Ok(Ok(stream)) => {
+            let expires = None;
+            Ok((Io::Client(Box::new(stream)), expires))
+        }
+        Ok(Err(error)) => Err(Refusal::new(handshake_reason(&error), format!("TLS with {address} ({sni}): {error}"))),
+        Err(_) => Err(Refusal::new(Reason::ConnectFailed, format!("TLS with {address} ({sni}) took too long"))),
+    }
+}
+
+fn handshake_reason(error: &tls::Error) -> Reason {
+    match error {
+        tls::Error::Expired | tls::Error::UnknownRoot | tls::Error::WrongIdentity { .. } | tls::Error::Certificate(_) | tls::Error::NoCertificate => {
+            Reason::IdentityMismatch
+        }
+        tls::Error::NotReady(_) => Reason::NotReady,
+        tls::Error::Refused(_) | tls::Error::Protocol(_) | tls::Error::Io(_) => Reason::ConnectFailed,
+    }
+}
+
+impl Route<'_> {
+    /// The address that is dialled.
+    fn address(&self) -> SocketAddr {
+        match self {
+            Route::Endpoint(Dial::Plain(address) | Dial::Mesh { address, .. }) | Route::Address(address) => *address,
+        }
+    }
+}

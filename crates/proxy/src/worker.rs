@@ -1,0 +1,247 @@
+//! What one data-path thread owns: pools, buffers, its cache of names, its random numbers. Nothing here is shared.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use engine::policy::TrafficPolicy;
+use engine::snapshot::{Live, Slot};
+use engine::{Nanos, Rng};
+use net::identity::Identity;
+use slab::Slab;
+
+use crate::{Clock, Discover};
+use crate::buffer::{Buffer, Buffers};
+use crate::h1;
+use crate::observe::Observer;
+use crate::pool::Pool;
+use crate::settings::{Limits, Settings};
+use crate::target::Target;
+
+/// How often a worker tidies up: idle connections, unused buffers, names.
+const TIDY: Duration = Duration::from_secs(1);
+
+/// While draining, an idle client connection is closed after this time: by then its peer knows that this instance is draining
+/// and has begun no further request on it.
+const DRAIN_QUIET: Nanos = Nanos::from_millis(1_000);
+
+/// Most names that one worker remembers; beyond it the cache is emptied and filled again from [`Discover`].
+const NAMES: usize = 4_096;
+
+/// Most destinations that are remembered as speaking first; the oldest is forgotten.
+const SPEAK_FIRST: usize = 64;
+
+/// Most unused pairs of heads that one worker keeps.
+const HEADS: usize = 256;
+
+/// The heads of one exchange, where they are HTTP/1. Kept by a connection only while it has a request.
+#[derive(Default)]
+pub(crate) struct Heads {
+    pub(crate) request: h1::Request,
+    pub(crate) response: h1::Response,
+}
+
+/// What all workers share; read-only but for what is inside the engine's own cells.
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) discover: Arc<dyn Discover>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) identity: Identity,
+    pub(crate) clock: Clock,
+    pub(crate) drain: net::drain::Watch,
+}
+
+/// One worker.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pool: RefCell<Pool>,
+    pub(crate) observer: Observer,
+    /// The policy where no rule has one: no retries, since whoever called has its own.
+    pub(crate) defaults: Arc<TrafficPolicy>,
+    heads: RefCell<Vec<Box<Heads>>>,
+    rng: RefCell<Rng>,
+    buffers: RefCell<Buffers>,
+    names: RefCell<HashMap<Box<str>, Arc<Slot>>>,
+    speak_first: RefCell<Vec<Target>>,
+    connections: RefCell<Slab<Waker>>,
+    draining_since: Cell<Option<Nanos>>,
+}
+
+impl Worker {
+    pub(crate) fn new(shared: Arc<Shared>, observer: Observer, seed: u64) -> Rc<Worker> {
+        Rc::new(Worker {
+            pool: RefCell::new(Pool::new(&shared.settings.limits)),
+            observer,
+            defaults: Arc::new(TrafficPolicy::default()),
+            heads: RefCell::default(),
+            rng: RefCell::new(Rng::seeded(seed)),
+            buffers: RefCell::default(),
+            names: RefCell::default(),
+            speak_first: RefCell::default(),
+            connections: RefCell::default(),
+            draining_since: Cell::new(None),
+            shared,
+        })
+    }
+
+    /// The limits to keep.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.shared.settings.limits
+    }
+
+    /// The time.
+    pub(crate) fn now(&self) -> Nanos {
+        self.shared.clock.now()
+    }
+
+    /// The worker's random numbers.
+    pub(crate) fn rng(&self) -> RefMut<'_, Rng> {
+        self.rng.borrow_mut()
+    }
+
+    /// An empty buffer.
+    pub(crate) fn lend(&self) -> Buffer {
+        self.buffers.borrow_mut().lend()
+    }
+
+    /// Takes a buffer back.
+    pub(crate) fn give_back(&self, buffer: &mut Buffer) {
+        self.buffers.borrow_mut().give_back(buffer);
+    }
+
+    /// Takes an output buffer back.
+    pub(crate) fn give_back_output(&self, output: Vec<u8>) {
+        self.buffers.borrow_mut().give_back_output(output);
+    }
+
+    /// An empty output buffer.
+    pub(crate) fn lend_output(&self) -> Vec<u8> {
+        self.buffers.borrow_mut().lend_output()
+    }
+
+    /// Memory for the heads of one exchange.
+    pub(crate) fn lend_heads(&self) -> Box<Heads> {
+        self.heads.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes it back.
+    pub(crate) fn give_back_heads(&self, mut heads: Box<Heads>) {
+        let mut unused = self.heads.borrow_mut();
+        if unused.len() < HEADS {
+            heads.request.reset();
+            heads.response.reset();
+            unused.push(heads);
+        }
+    }
+
+    /// The slot of `name`, from this worker's cache. `None`: too many names are held.
+    pub(crate) fn slot(&self, name: &str) -> Option<Arc<Slot>> {
+        let mut names = self.names.borrow_mut();
+        if let Some(slot) = names.get(name) {
+            return Some(Arc::clone(slot));
+        }
+        let slot = self.shared.discover.slot(name)?;
+        if names.len() >= NAMES {
+            names.clear();
+        }
+        names.insert(name.into(), Arc::clone(&slot));
+        Some(slot)
+    }
+
+    /// Whether a server at `target` was heard before its client.
+    pub(crate) fn server_speaks_first(&self, target: &Target) -> bool {
+        self.speak_first.borrow().contains(target)
+    }
+
+    /// Remembers that it was.
+    pub(crate) fn remember_server_speaks_first(&self, target: &Target) {
+        let mut speak_first = self.speak_first.borrow_mut();
+        if speak_first.len() >= SPEAK_FIRST {
+            speak_first.remove(0);
+        }
+        if !speak_first.contains(target) {
+            speak_first.push(target.clone());
+        }
+    }
+
+    /// Counts the calling task as a client connection until the result is dropped; `None` at the limit.
+    pub(crate) fn enter(self: &Rc<Self>, waker: &Waker) -> Option<Presence> {
+        let mut connections = self.connections.borrow_mut();
+        if connections.len() >= self.limits().connections {
+            return None;
+        }
+        let key = connections.insert(waker.clone());
+        Some(Presence { worker: Rc::clone(self), key, _guard: self.shared.drain.guard() })
+    }
+
+    /// Whether peers must be told that this proxy ends.
+    pub(crate) fn draining(&self) -> bool {
+        self.draining_since.get().is_some()
+    }
+
+    /// Whether a connection without a request may be closed because the proxy ends.
+    pub(crate) fn closes_idle(&self) -> bool {
+        self.draining_since.get().is_some_and(|since| self.now().since(since) >= DRAIN_QUIET)
+    }
+
+    /// Resolves when peers had time to hear that this proxy drains.
+    pub(crate) async fn drained_quietly(&self) {
+        let mut drain = self.shared.drain.clone();
+        drain.draining().await;
+        tokio::time::sleep(DRAIN_QUIET.duration()).await;
+    }
+
+    /// Begins to drain: every connection's task looks at it now, and again when the idle ones may be closed.
+    pub(crate) async fn drain(&self) {
+        // Peers that have not heard of it yet still find somebody for this long.
+        let _guard = self.shared.drain.guard();
+        self.draining_since.set(Some(self.now()));
+        self.wake_all();
+        tokio::time::sleep(DRAIN_QUIET.duration()).await;
+        self.pool.borrow_mut().clear();
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        for (_, waker) in self.connections.borrow().iter() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Tidies up for ever.
+    pub(crate) async fn tidy(&self) {
+        let mut rounds = 0_u32;
+        loop {
+            tokio::time::sleep(TIDY).await;
+            let now = self.now();
+            self.pool.borrow_mut().expire(now);
+            rounds += 1;
+            if rounds.is_multiple_of(10) {
+                self.buffers.borrow_mut().shrink();
+                self.forget_names(now);
+            }
+        }
+    }
+
+    /// Lets go of slots that were not used for a while, so that their subscription can end.
+    fn forget_names(&self, now: Nanos) {
+        const UNUSED: Nanos = Nanos::from_millis(60_000);
+        self.names.borrow_mut().retain(|_, slot| now.since(slot.last_used()) < UNUSED);
+    }
+}
+
+/// A client connection as its worker counts it.
+pub(crate) struct Presence {
+    worker: Rc<Worker>,
+    key: usize,
+    _guard: net::drain::Guard,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.worker.connections.borrow_mut().remove(self.key);
+    }
+}
