@@ -28,15 +28,8 @@ impl Kind {
     pub const COUNT: usize = 7;
 
     /// Every kind, in the order of additions.
-    pub const ALL: [Kind; Kind::COUNT] = [
-        Kind::Trust,
-        Kind::Policy,
-        Kind::Route,
-        Kind::Endpoint,
-        Kind::Workload,
-        Kind::Service,
-        Kind::Gateway,
-    ];
+    pub const ALL: [Kind; Kind::COUNT] =
+        [Kind::Trust, Kind::Policy, Kind::Route, Kind::Endpoint, Kind::Workload, Kind::Service, Kind::Gateway];
 
     /// Its type URL.
     pub const fn url(self) -> &'static str {

@@ -9,6 +9,9 @@ pub mod kind;
 pub mod server;
 pub mod session;
 
+#[cfg(test)]
+mod samples;
+
 pub use kind::Kind;
 
 use std::hash::{BuildHasher, RandomState};

@@ -70,21 +70,11 @@ pub(super) fn gateway(resources: &Resources, answers: &Answers, name: &str) -> N
 
 impl<'a> Walk<'a> {
     fn new(resources: &'a Resources, answers: &'a Answers) -> Walk<'a> {
-        Walk {
-            resources,
-            answers,
-            names: Names::default(),
-            complete: true,
-            print: DefaultHasher::new(),
-        }
+        Walk { resources, answers, names: Names::default(), complete: true, print: DefaultHasher::new() }
     }
 
     fn end(self) -> Needs {
-        Needs {
-            names: self.names,
-            complete: self.complete,
-            print: self.print.finish(),
-        }
+        Needs { names: self.names, complete: self.complete, print: self.print.finish() }
     }
 
     fn mark(&mut self, kind: Kind, name: &str) {

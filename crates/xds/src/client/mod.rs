@@ -6,6 +6,9 @@ mod persist;
 mod state;
 mod task;
 
+#[cfg(test)]
+mod tests;
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -98,11 +101,7 @@ impl Client {
     /// Publishes what the store holds, then starts the client's task on the current tokio runtime.
     pub fn start(settings: Settings, connect: impl Connect, series: Series) -> Client {
         let names = Arc::new(Names::new(settings.names));
-        let mut state = State::new(
-            settings.workload.clone(),
-            settings.gateway.clone(),
-            Compiler::new(series),
-        );
+        let mut state = State::new(settings.workload.clone(), settings.gateway.clone(), Compiler::new(series));
         if let Some(path) = &settings.store {
             match persist::read(path, &settings.workload) {
                 Ok(None) => {}
@@ -137,13 +136,7 @@ impl Client {
             connected,
         };
         tokio::spawn(task.run());
-        Client {
-            names,
-            asks,
-            live,
-            changes: changed,
-            connected: is_connected,
-        }
+        Client { names, asks, live, changes: changed, connected: is_connected }
     }
 
     /// Mesh settings, inbound and gateway configuration, kept up to date.
@@ -174,11 +167,7 @@ impl Client {
 
     /// Resolves when `slot`, which must be that of `name`, is no longer pending. Asks again for a name that was dropped;
     /// where that is not possible, for too many are held, it never resolves.
-    pub fn resolved(
-        &self,
-        name: &str,
-        slot: Arc<Slot>,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    pub fn resolved(&self, name: &str, slot: Arc<Slot>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let pending = |slot: &Slot| matches!(**slot.get(Nanos::default()), Resolution::Pending);
         if !pending(&slot) {
             return Box::pin(std::future::ready(()));

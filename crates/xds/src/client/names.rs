@@ -38,19 +38,12 @@ pub(super) struct Ask {
 
 impl Names {
     pub(super) fn new(limit: usize) -> Names {
-        Names {
-            entries: Mutex::default(),
-            limit,
-        }
+        Names { entries: Mutex::default(), limit }
     }
 
     /// The slot of `name`, what wakes those who wait for it, and what to ask for if nobody has. `slot` is the caller's own,
     /// used when there is none yet. `None`: too many names.
-    pub(super) fn claim(
-        &self,
-        name: &str,
-        slot: Option<Arc<Slot>>,
-    ) -> Option<(Arc<Slot>, Arc<Notify>, Option<Ask>)> {
+    pub(super) fn claim(&self, name: &str, slot: Option<Arc<Slot>>) -> Option<(Arc<Slot>, Arc<Notify>, Option<Ask>)> {
         let mut entries = self.lock();
         let full = entries.active >= self.limit;
         if let Some(entry) = entries.by_name.get_mut(name) {
@@ -63,11 +56,7 @@ impl Names {
             let slot = entry.slot.upgrade().or(slot).unwrap_or_default();
             entry.slot = Arc::downgrade(&slot);
             entry.kept = Some(slot.clone());
-            let ask = Ask {
-                name: name.to_owned(),
-                slot: slot.clone(),
-                notify: entry.notify.clone(),
-            };
+            let ask = Ask { name: name.to_owned(), slot: slot.clone(), notify: entry.notify.clone() };
             let notify = entry.notify.clone();
             entries.active += 1;
             return Some((slot, notify, Some(ask)));
@@ -77,18 +66,10 @@ impl Names {
         }
         let slot = slot.unwrap_or_default();
         let notify = Arc::<Notify>::default();
-        let entry = Entry {
-            slot: Arc::downgrade(&slot),
-            kept: Some(slot.clone()),
-            notify: notify.clone(),
-        };
+        let entry = Entry { slot: Arc::downgrade(&slot), kept: Some(slot.clone()), notify: notify.clone() };
         entries.by_name.insert(name.to_owned(), entry);
         entries.active += 1;
-        let ask = Ask {
-            name: name.to_owned(),
-            slot: slot.clone(),
-            notify: notify.clone(),
-        };
+        let ask = Ask { name: name.to_owned(), slot: slot.clone(), notify: notify.clone() };
         Some((slot, notify, Some(ask)))
     }
 
@@ -110,9 +91,7 @@ impl Names {
 
     /// Forgets names that are not kept and whose slots nobody holds.
     pub(super) fn sweep(&self) {
-        self.lock()
-            .by_name
-            .retain(|_, entry| entry.kept.is_some() || entry.slot.strong_count() > 0);
+        self.lock().by_name.retain(|_, entry| entry.kept.is_some() || entry.slot.strong_count() > 0);
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {

@@ -56,36 +56,21 @@ struct SavedAnswer {
 
 /// What `state` holds, as a file's contents.
 pub(super) fn encode(workload: &str, state: &State) -> Vec<u8> {
-    let mut saved = Saved {
-        workload: workload.to_owned(),
-        names: state.names().map(str::to_owned).collect(),
-        ..Saved::default()
-    };
+    let mut saved =
+        Saved { workload: workload.to_owned(), names: state.names().map(str::to_owned).collect(), ..Saved::default() };
     for kind in Kind::ALL {
-        saved
-            .resources
-            .extend(state.resources.all(kind).map(|(name, held)| SavedResource {
-                type_url: kind.url().to_owned(),
-                name: name.to_owned(),
-                version: held.version.clone(),
-                body: held.bytes.clone(),
-            }));
-        saved
-            .answers
-            .extend(
-                state.answers[kind as usize]
-                    .iter()
-                    .map(|(asked, answer)| SavedAnswer {
-                        type_url: kind.url().to_owned(),
-                        asked: asked.clone(),
-                        canonical: if let Answer::Found(name) = answer {
-                            name.clone()
-                        } else {
-                            String::new()
-                        },
-                        refused: *answer == Answer::Refused,
-                    }),
-            );
+        saved.resources.extend(state.resources.all(kind).map(|(name, held)| SavedResource {
+            type_url: kind.url().to_owned(),
+            name: name.to_owned(),
+            version: held.version.clone(),
+            body: held.bytes.clone(),
+        }));
+        saved.answers.extend(state.answers[kind as usize].iter().map(|(asked, answer)| SavedAnswer {
+            type_url: kind.url().to_owned(),
+            asked: asked.clone(),
+            canonical: if let Answer::Found(name) = answer { name.clone() } else { String::new() },
+            refused: *answer == Answer::Refused,
+        }));
     }
     let body = saved.encode_to_vec();
     let mut file = Vec::with_capacity(MAGIC.len() + DIGEST + body.len());
@@ -117,8 +102,7 @@ pub(super) fn read(path: &Path, workload: &str) -> io::Result<Option<Saved>> {
     if Sha256::digest(body).as_slice() != digest {
         return bad("its checksum is wrong: it is damaged or cut off");
     }
-    let saved =
-        Saved::decode(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let saved = Saved::decode(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     if saved.workload != workload {
         return bad(&format!("it is of workload {}", saved.workload));
     }
@@ -162,11 +146,7 @@ pub(super) fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&new)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(contents)?;
     drop(file);
     std::fs::rename(&new, path)

@@ -101,23 +101,13 @@ impl State {
             inbound: None,
             shown_gateway: None,
             trust: 0,
-            changed: Changed {
-                structure: true,
-                ..Changed::default()
-            },
+            changed: Changed { structure: true, ..Changed::default() },
         }
     }
 
     /// Keeps `slot` up to date with what `name` means.
     pub(super) fn ask(&mut self, name: String, slot: Arc<Slot>, notify: Arc<Notify>) {
-        self.asked.insert(
-            name,
-            Asked {
-                slot,
-                notify,
-                shown: Shown::Pending,
-            },
-        );
+        self.asked.insert(name, Asked { slot, notify, shown: Shown::Pending });
         self.changed.structure = true;
     }
 
@@ -133,9 +123,7 @@ impl State {
 
     /// Names that are kept up to date, with their slots.
     pub(super) fn slots(&self) -> impl Iterator<Item = (&str, &Slot)> {
-        self.asked
-            .iter()
-            .map(|(name, asked)| (name.as_str(), &*asked.slot))
+        self.asked.iter().map(|(name, asked)| (name.as_str(), &*asked.slot))
     }
 
     /// Names whose slots are kept up to date.
@@ -145,9 +133,7 @@ impl State {
 
     /// Whether a name has been answered.
     pub(super) fn answered(&self, name: &str) -> bool {
-        self.asked
-            .get(name)
-            .is_none_or(|asked| asked.shown != Shown::Pending)
+        self.asked.get(name).is_none_or(|asked| asked.shown != Shown::Pending)
     }
 
     /// Takes a resource from an earlier run.
@@ -172,17 +158,22 @@ impl State {
         let mut refusals = Vec::new();
         for resource in response.resources {
             let bytes = resource.resource.map(|any| any.value).unwrap_or_default();
-            let parsed = compile::parse(kind, &resource.name, &resource.version, &bytes);
+            let held = self.resources.get(kind, &resource.name);
+            // Sent again because it was asked for by one more name.
+            let known = held.is_some_and(|held| held.version == resource.version && held.bytes == bytes);
             self.touch(kind, &resource.name);
-            let answer = match parsed {
-                Ok(body) => {
-                    self.resources
-                        .insert(kind, &resource.name, resource.version, bytes, body);
-                    Answer::Found(resource.name.clone())
-                }
-                Err(refusal) => {
-                    refusals.push(*refusal);
-                    self.refuse(kind, &resource.name)
+            let answer = if known {
+                Answer::Found(resource.name.clone())
+            } else {
+                match compile::parse(kind, &resource.name, &resource.version, &bytes) {
+                    Ok(body) => {
+                        self.resources.insert(kind, &resource.name, resource.version, bytes, body);
+                        Answer::Found(resource.name.clone())
+                    }
+                    Err(refusal) => {
+                        refusals.push(*refusal);
+                        self.refuse(kind, &resource.name)
+                    }
                 }
             };
             if let Some(service) = service_of(kind, &resource.name) {
@@ -219,8 +210,7 @@ impl State {
     fn answer_glob(&mut self, service: &str) {
         let glob = format!("{service}/*");
         let answers = &mut self.answers[Kind::Endpoint as usize];
-        if self.subscribed[Kind::Endpoint as usize].contains(&glob) && !answers.contains_key(&glob)
-        {
+        if self.subscribed[Kind::Endpoint as usize].contains(&glob) && !answers.contains_key(&glob) {
             answers.insert(glob.clone(), Answer::Found(glob));
             self.changed.structure = true;
         }
@@ -230,8 +220,7 @@ impl State {
         self.touch(kind, &name);
         if let Some(service) = name.strip_suffix("/*").filter(|_| kind == Kind::Endpoint) {
             let prefix = format!("{service}/");
-            self.resources
-                .retain(kind, |held| !held.starts_with(&prefix));
+            self.resources.retain(kind, |held| !held.starts_with(&prefix));
             self.answer_glob(service);
             return;
         }
@@ -263,10 +252,7 @@ impl State {
     pub(super) fn sync(&mut self) -> Synced {
         let changed = mem::take(&mut self.changed);
         let changes = changed.structure || !changed.services.is_empty();
-        let mut synced = Synced {
-            changed: changes,
-            ..Synced::default()
-        };
+        let mut synced = Synced { changed: changes, ..Synced::default() };
         if changed.structure {
             let mut wanted = self.publish_destinations();
             synced.live = self.publish_live(&mut wanted);
@@ -275,19 +261,10 @@ impl State {
             synced.requests = self.subscribe(wanted);
         }
         if changed.policies {
-            let services: Vec<String> = self
-                .resources
-                .all(Kind::Service)
-                .map(|(name, _)| name.to_owned())
-                .collect();
-            services
-                .iter()
-                .for_each(|service| self.compiler.refresh(&self.resources, service));
+            let services: Vec<String> = self.resources.all(Kind::Service).map(|(name, _)| name.to_owned()).collect();
+            services.iter().for_each(|service| self.compiler.refresh(&self.resources, service));
         } else {
-            changed
-                .services
-                .iter()
-                .for_each(|service| self.compiler.refresh(&self.resources, service));
+            changed.services.iter().for_each(|service| self.compiler.refresh(&self.resources, service));
         }
         synced
     }
@@ -312,19 +289,10 @@ impl State {
                 && let Some(service) = self.resources.service(&name)
             {
                 let destination = Arc::new(self.compiler.destination(&self.resources, service));
-                self.destinations.insert(
-                    name.clone(),
-                    Compiled {
-                        print: needs.print,
-                        needs: needs.names.clone(),
-                        destination,
-                    },
-                );
+                self.destinations
+                    .insert(name.clone(), Compiled { print: needs.print, needs: needs.names.clone(), destination });
             }
-            let held = self
-                .destinations
-                .get(&name)
-                .map(|known| (known.print, &known.needs));
+            let held = self.destinations.get(&name).map(|known| (known.print, &known.needs));
             want(&mut wanted, needs, held);
         }
         self.compiler.sweep();
@@ -345,23 +313,14 @@ impl State {
         // A workload that the control plane does not know (yet: it may have just started) stays as it was.
         let needs = deps::inbound(&self.resources, &self.answers, &self.workload);
         if needs.complete
-            && self
-                .inbound
-                .as_ref()
-                .is_none_or(|(print, _)| *print != needs.print)
+            && self.inbound.as_ref().is_none_or(|(print, _)| *print != needs.print)
             && let Some(workload) = self.resources.workload(&self.workload)
         {
-            self.live.inbound.store(Some(Arc::new(
-                self.compiler.inbound(&self.resources, workload),
-            )));
+            self.live.inbound.store(Some(Arc::new(self.compiler.inbound(&self.resources, workload))));
             self.inbound = Some((needs.print, needs.names.clone()));
             changed = true;
         }
-        want(
-            wanted,
-            needs,
-            self.inbound.as_ref().map(|(print, names)| (*print, names)),
-        );
+        want(wanted, needs, self.inbound.as_ref().map(|(print, names)| (*print, names)));
         let Some(name) = self.gateway.clone() else {
             return changed;
         };
@@ -371,25 +330,14 @@ impl State {
             self.live.gateway.store(None);
             changed = true;
         } else if needs.complete
-            && self
-                .shown_gateway
-                .as_ref()
-                .is_none_or(|(print, _)| *print != needs.print)
+            && self.shown_gateway.as_ref().is_none_or(|(print, _)| *print != needs.print)
             && let Some(gateway) = self.resources.gateway(&name)
         {
-            self.live.gateway.store(Some(Arc::new(
-                self.compiler.gateway(&self.resources, gateway),
-            )));
+            self.live.gateway.store(Some(Arc::new(self.compiler.gateway(&self.resources, gateway))));
             self.shown_gateway = Some((needs.print, needs.names.clone()));
             changed = true;
         }
-        want(
-            wanted,
-            needs,
-            self.shown_gateway
-                .as_ref()
-                .map(|(print, names)| (*print, names)),
-        );
+        want(wanted, needs, self.shown_gateway.as_ref().map(|(print, names)| (*print, names)));
         changed
     }
 
@@ -398,10 +346,9 @@ impl State {
         for (name, asked) in &mut self.asked {
             let (shown, resolution) = match self.answers[Kind::Service as usize].get(name) {
                 Some(Answer::Found(service)) => match self.destinations.get(service) {
-                    Some(compiled) => (
-                        Shown::Found(service.clone(), compiled.print),
-                        Resolution::Found(compiled.destination.clone()),
-                    ),
+                    Some(compiled) => {
+                        (Shown::Found(service.clone(), compiled.print), Resolution::Found(compiled.destination.clone()))
+                    }
                     None => continue,
                 },
                 Some(Answer::Absent) => (Shown::NotFound, Resolution::NotFound),
@@ -423,19 +370,12 @@ impl State {
             answers.retain(|asked, _| wanted.contains(asked));
             let meant: BTreeSet<&str> = answers
                 .values()
-                .filter_map(|answer| {
-                    if let Answer::Found(name) = answer {
-                        Some(name.as_str())
-                    } else {
-                        None
-                    }
-                })
+                .filter_map(|answer| if let Answer::Found(name) = answer { Some(name.as_str()) } else { None })
                 .collect();
-            self.resources
-                .retain(kind, |name| match service_of(kind, name) {
-                    Some(service) => wanted.contains(&format!("{service}/*")),
-                    None => wanted.contains(name) || meant.contains(name),
-                });
+            self.resources.retain(kind, |name| match service_of(kind, name) {
+                Some(service) => wanted.contains(&format!("{service}/*")),
+                None => wanted.contains(name) || meant.contains(name),
+            });
         }
     }
 
@@ -466,15 +406,9 @@ impl State {
             let names = self.subscribed[kind as usize].iter().cloned();
             let (known, open): (Vec<String>, Vec<String>) = names.partition(|name| {
                 self.resources.get(kind, name).is_some()
-                    || matches!(
-                        self.answers[kind as usize].get(name),
-                        Some(Answer::Found(_))
-                    )
+                    || matches!(self.answers[kind as usize].get(name), Some(Answer::Found(_)))
             });
-            let held = self
-                .resources
-                .all(kind)
-                .map(|(name, held)| (name.to_owned(), held.version.clone()));
+            let held = self.resources.all(kind).map(|(name, held)| (name.to_owned(), held.version.clone()));
             let request = |names, versions| DeltaDiscoveryRequest {
                 type_url: kind.url().to_owned(),
                 resource_names_subscribe: names,
@@ -494,9 +428,7 @@ impl State {
 
 /// Adds what `needs` names, and what the published version (its print and needs) does, as long as that is another one.
 fn want(wanted: &mut Names, needs: Needs, published: Option<(u64, &Names)>) {
-    let old = published
-        .filter(|(print, _)| *print != needs.print)
-        .map(|(_, names)| names);
+    let old = published.filter(|(print, _)| *print != needs.print).map(|(_, names)| names);
     for kind in Kind::ALL {
         if let Some(old) = old {
             wanted[kind as usize].extend(old[kind as usize].iter().cloned());

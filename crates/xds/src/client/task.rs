@@ -55,12 +55,7 @@ pub(super) struct Timers {
 
 impl Timers {
     pub(super) fn new(idle: Duration) -> Timers {
-        Timers {
-            rng: Rng::seeded(seed()),
-            sweep_at: Instant::now() + idle / 4,
-            save_at: None,
-            seen: HashMap::new(),
-        }
+        Timers { rng: Rng::seeded(seed()), sweep_at: Instant::now() + idle / 4, save_at: None, seen: HashMap::new() }
     }
 }
 
@@ -134,10 +129,7 @@ impl Task {
         self.sync();
         let mut first = self.state.begin();
         if let Some(first) = first.first_mut() {
-            first.node = Some(Node {
-                id: self.settings.workload.clone(),
-                cluster: self.settings.mesh.clone(),
-            });
+            first.node = Some(Node { id: self.settings.workload.clone(), cluster: self.settings.mesh.clone() });
         }
         let mut heard = false;
         let mut unsent = first;
@@ -208,9 +200,7 @@ impl Task {
     }
 
     fn due(&self) -> Instant {
-        self.timers
-            .save_at
-            .map_or(self.timers.sweep_at, |save| save.min(self.timers.sweep_at))
+        self.timers.save_at.map_or(self.timers.sweep_at, |save| save.min(self.timers.sweep_at))
     }
 
     async fn tick(&mut self) {
@@ -267,37 +257,23 @@ impl Task {
     }
 }
 
-async fn open(
-    connect: Arc<dyn Connect>,
-) -> Result<(Requests, Streaming<DeltaDiscoveryResponse>), ConnectError> {
+async fn open(connect: Arc<dyn Connect>) -> Result<(Requests, Streaming<DeltaDiscoveryResponse>), ConnectError> {
     let opening = async {
         let channel = connect.connect().await?;
         let (requests, outgoing) = mpsc::channel(REQUESTS);
-        let mut client = AggregatedDiscoveryServiceClient::new(channel)
-            .max_decoding_message_size(RESPONSE_LIMIT);
-        let responses = client
-            .delta_aggregated_resources(ReceiverStream::new(outgoing))
-            .await?;
+        let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(RESPONSE_LIMIT);
+        let responses = client.delta_aggregated_resources(ReceiverStream::new(outgoing)).await?;
         Ok((requests, responses.into_inner()))
     };
     tokio::time::timeout(OPEN_TIMEOUT, opening).await?
 }
 
 /// The error of a NACK: each refused resource is a detail.
-fn refused(refusals: &[Refusal]) -> rpc::Status {
-    let detail = |refusal: &Refusal| prost_types::Any {
-        type_url: type_url::REFUSAL.to_owned(),
-        value: refusal.encode_to_vec(),
-    };
-    let message = refusals
-        .iter()
-        .map(|r| format!("{}: {}: {}", r.name, r.field, r.reason))
-        .collect::<Vec<_>>()
-        .join("; ");
+pub(super) fn refused(refusals: &[Refusal]) -> rpc::Status {
+    let detail =
+        |refusal: &Refusal| prost_types::Any { type_url: type_url::REFUSAL.to_owned(), value: refusal.encode_to_vec() };
+    let message =
+        refusals.iter().map(|r| format!("{}: {}: {}", r.name, r.field, r.reason)).collect::<Vec<_>>().join("; ");
     tracing::warn!(reason = %message, "refused configuration; the last good version stays");
-    rpc::Status {
-        code: INVALID_ARGUMENT,
-        message,
-        details: refusals.iter().map(detail).collect(),
-    }
+    rpc::Status { code: INVALID_ARGUMENT, message, details: refusals.iter().map(detail).collect() }
 }

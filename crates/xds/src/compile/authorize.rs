@@ -16,31 +16,21 @@ pub(crate) fn policy(name: &str, rules: &AuthorizationRules) -> Result<Policy> {
         Ok(AuthorizationAction::AuthorizationDeny) => Action::Deny,
         Ok(AuthorizationAction::AuthorizationAudit) => Action::Audit,
         Err(_) => {
-            return Problem::new(
-                "action",
-                format!("this version knows no action of number {}", rules.action),
-            );
+            return Problem::new("action", format!("this version knows no action of number {}", rules.action));
         }
     };
     let compiled = rules.rules.iter().enumerate();
     Ok(Policy {
         name: short(name),
         action,
-        rules: compiled
-            .map(|(i, one)| rule(one).within(|| format!("rules[{i}]")))
-            .collect::<Result<_>>()?,
+        rules: compiled.map(|(i, one)| rule(one).within(|| format!("rules[{i}]"))).collect::<Result<_>>()?,
         unusable: !rules.unusable.is_empty(),
     })
 }
 
 /// What stands for a policy that cannot be used.
 fn unusable(name: &str) -> Policy {
-    Policy {
-        name: short(name),
-        action: Action::Deny,
-        rules: Vec::new(),
-        unusable: true,
-    }
+    Policy { name: short(name), action: Action::Deny, rules: Vec::new(), unusable: true }
 }
 
 fn short(name: &str) -> Box<str> {
@@ -50,9 +40,7 @@ fn short(name: &str) -> Box<str> {
 /// The policies `names`, in order of evaluation: deny, allow, audit; by name within. One that is not held was refused.
 pub(crate) fn authorizer(resources: &Resources, names: &[String]) -> Authorizer {
     let one = |name: &String| match resources.policy(name).map(|policy| &policy.rules) {
-        Some(Rules::Authorization(rules)) => {
-            Some(policy(name, rules).unwrap_or_else(|_| unusable(name)))
-        }
+        Some(Rules::Authorization(rules)) => Some(policy(name, rules).unwrap_or_else(|_| unusable(name))),
         Some(Rules::Traffic(_)) => None,
         None => Some(unusable(name)),
     };
@@ -88,18 +76,10 @@ fn rule(rule: &AuthorizationRule) -> Result<Rule> {
     }
     Ok(Rule {
         identities: patterns("identities", &rule.identities)?,
-        namespaces: rule
-            .namespaces
-            .iter()
-            .map(|text| text.as_str().into())
-            .collect(),
+        namespaces: rule.namespaces.iter().map(|text| text.as_str().into()).collect(),
         networks,
         ports,
-        methods: rule
-            .methods
-            .iter()
-            .map(|text| text.as_str().into())
-            .collect(),
+        methods: rule.methods.iter().map(|text| text.as_str().into()).collect(),
         paths: patterns("paths", &rule.paths)?,
         headers: route::values(&rule.headers, true).within(|| "headers".into())?,
     })
@@ -113,10 +93,7 @@ fn patterns(field: &str, list: &[String]) -> Result<Vec<Pattern>> {
             Pattern::Any => return Ok(pattern),
         };
         if rest.is_empty() || rest.contains('*') {
-            let reason = format!(
-                "`{}`: a star may stand at the start or at the end, once",
-                text.escape_debug()
-            );
+            let reason = format!("`{}`: a star may stand at the start or at the end, once", text.escape_debug());
             return Problem::new(format!("{field}[{i}]"), reason);
         }
         Ok(pattern)
@@ -126,24 +103,13 @@ fn patterns(field: &str, list: &[String]) -> Result<Vec<Pattern>> {
 
 /// An address, or a network in CIDR notation.
 fn network(text: &str) -> Result<Network> {
-    let (address, bits) = text
-        .split_once('/')
-        .map_or((text, None), |(address, bits)| (address, Some(bits)));
+    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
     let Ok(address) = address.parse::<IpAddr>() else {
-        return Problem::new(
-            "",
-            format!("`{}` is not an IP address or network", text.escape_debug()),
-        );
+        return Problem::new("", format!("`{}` is not an IP address or network", text.escape_debug()));
     };
     let most = if address.is_ipv4() { 32 } else { 128 };
     match bits.map_or(Ok(most), str::parse::<u8>) {
         Ok(bits) if bits <= most => Ok(Network { address, bits }),
-        _ => Problem::new(
-            "",
-            format!(
-                "`{}`: 0 to {most} leading bits are possible",
-                text.escape_debug()
-            ),
-        ),
+        _ => Problem::new("", format!("`{}`: 0 to {most} leading bits are possible", text.escape_debug())),
     }
 }

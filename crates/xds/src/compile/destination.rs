@@ -19,66 +19,31 @@ use super::{Compiler, Direction, SeriesKey, authorize, endpoint, problem};
 impl Compiler {
     /// The service with the routes and policies that are held.
     pub(crate) fn destination(&mut self, resources: &Resources, service: &Service) -> Destination {
-        let ports = service
-            .ports
-            .iter()
-            .map(|port| self.port(resources, service, port))
-            .collect();
-        Destination {
-            name: service.name.as_str().into(),
-            ports,
-        }
+        let ports = service.ports.iter().map(|port| self.port(resources, service, port)).collect();
+        Destination { name: service.name.as_str().into(), ports }
     }
 
     fn port(&mut self, resources: &Resources, service: &Service, port: &Port) -> DestinationPort {
         let place = place(service, port);
-        let mut routes: Vec<&Route> = service
-            .routes
-            .iter()
-            .filter_map(|name| resources.route(name))
-            .collect();
+        let mut routes: Vec<&Route> = service.routes.iter().filter_map(|name| resources.route(name)).collect();
         routes.retain(|route| attached(route, service, port));
         routes.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
         let mut inputs = Vec::new();
         let mut tcp = None;
         for route in routes {
             if !route.http.is_empty() {
-                let rules = self.http_rules(
-                    resources,
-                    &service.policies,
-                    &place,
-                    route,
-                    Direction::Outbound,
-                );
+                let rules = self.http_rules(resources, &service.policies, &place, route, Direction::Outbound);
                 let name = ordered_name(route);
-                inputs.push(RouteInput {
-                    hosts: Vec::new(),
-                    created: route.created,
-                    name,
-                    rules,
-                });
+                inputs.push(RouteInput { hosts: Vec::new(), created: route.created, name, rules });
             } else if tcp.is_none() {
-                tcp = self.tcp_rule(
-                    resources,
-                    &service.policies,
-                    &place,
-                    route,
-                    Direction::Outbound,
-                );
+                tcp = self.tcp_rule(resources, &service.policies, &place, route, Direction::Outbound);
             }
         }
         let backend = self.backend(resources, service, port);
         let policy = Arc::new(policy::merge(resources, &service.policies, &place));
-        let key = SeriesKey {
-            direction: Direction::Outbound,
-            service: service.name.clone(),
-            route: String::new(),
-        };
+        let key = SeriesKey { direction: Direction::Outbound, service: service.name.clone(), route: String::new() };
         let series = (self.series)(&key);
-        let own = || Backends {
-            list: [straight(&backend)].into_iter().collect(),
-            total: 1,
-        };
+        let own = || Backends { list: [straight(&backend)].into_iter().collect(), total: 1 };
         let implicit = Arc::new(Rule {
             name: "".into(),
             redirect: None,
@@ -94,14 +59,7 @@ impl Compiler {
             port: port.port,
             protocol: port.protocol,
             http: (!inputs.is_empty()).then(|| RouteTable::new(inputs)),
-            tcp: tcp.unwrap_or_else(|| {
-                Arc::new(TcpRule {
-                    name: "".into(),
-                    backends: own(),
-                    policy,
-                    series,
-                })
-            }),
+            tcp: tcp.unwrap_or_else(|| Arc::new(TcpRule { name: "".into(), backends: own(), policy, series })),
             implicit,
             backend,
         }
@@ -117,10 +75,7 @@ impl Compiler {
         direction: Direction,
     ) -> Vec<(Vec<Match>, Arc<Rule>)> {
         let one = |rule: &HttpRule| {
-            let place = Place {
-                route: Some([&route.kind, &route.namespace, &route.object, &rule.name]),
-                ..*place
-            };
+            let place = Place { route: Some([&route.kind, &route.namespace, &route.object, &rule.name]), ..*place };
             let mut policy = policy::merge(resources, names, &place);
             policy.request_timeout = rule.request_timeout.unwrap_or(policy.request_timeout);
             policy.attempt_timeout = rule.attempt_timeout.unwrap_or(policy.attempt_timeout);
@@ -151,10 +106,7 @@ impl Compiler {
         direction: Direction,
     ) -> Option<Arc<TcpRule>> {
         let rule = route.tcp.first()?;
-        let place = Place {
-            route: Some([&route.kind, &route.namespace, &route.object, &rule.name]),
-            ..*place
-        };
+        let place = Place { route: Some([&route.kind, &route.namespace, &route.object, &rule.name]), ..*place };
         let name = format!("{}/{}", route.name, rule.name);
         Some(Arc::new(TcpRule {
             backends: self.backends(resources, &rule.backends),
@@ -165,26 +117,15 @@ impl Compiler {
     }
 
     /// A service's routes are counted under it; a gateway's under the service that they send to first.
-    fn route_series(
-        &self,
-        direction: Direction,
-        place: &Place<'_>,
-        shares: &[Share],
-        route: &str,
-    ) -> engine::SeriesId {
+    fn route_series(&self, direction: Direction, place: &Place<'_>, shares: &[Share], route: &str) -> engine::SeriesId {
         let own = || format!("{}/{}", place.namespace, place.name);
         let service = match direction {
-            Direction::Gateway => shares
-                .iter()
-                .find(|share| share.invalid.is_none())
-                .map_or_else(own, |share| share.service.clone()),
+            Direction::Gateway => {
+                shares.iter().find(|share| share.invalid.is_none()).map_or_else(own, |share| share.service.clone())
+            }
             Direction::Inbound | Direction::Outbound => own(),
         };
-        (self.series)(&SeriesKey {
-            direction,
-            service,
-            route: route.to_owned(),
-        })
+        (self.series)(&SeriesKey { direction, service, route: route.to_owned() })
     }
 
     fn backends(&mut self, resources: &Resources, shares: &[Share]) -> Backends {
@@ -193,12 +134,7 @@ impl Compiler {
             target: self.target(resources, share),
             request_headers: share.request_headers.clone(),
         });
-        Backends {
-            list: list.collect(),
-            total: shares
-                .iter()
-                .fold(0, |sum, share| sum.saturating_add(share.weight)),
-        }
+        Backends::new(list)
     }
 
     fn target(&mut self, resources: &Resources, share: &Share) -> Result<Arc<Backend>, Box<str>> {
@@ -223,13 +159,7 @@ impl Compiler {
         }
         let outlier = policy::merge_outlier(resources, &service.policies, &place(service, port));
         let none = EndpointSet::default();
-        let set = endpoint::set(
-            &none,
-            resources.endpoints(&service.name),
-            port.port,
-            outlier,
-        )
-        .unwrap_or(none);
+        let set = endpoint::set(&none, resources.endpoints(&service.name), port.port, outlier).unwrap_or(none);
         let backend = Arc::new(Backend {
             service: service.name.as_str().into(),
             port: port.port,
@@ -249,14 +179,10 @@ impl Compiler {
                 dead.push(key.clone());
                 continue;
             };
-            let declared = resources
-                .service(service)
-                .and_then(|s| s.port(key.1).map(|port| (s, port)));
+            let declared = resources.service(service).and_then(|s| s.port(key.1).map(|port| (s, port)));
             let old = backend.endpoints.load();
             let outlier = match declared {
-                Some((service, port)) => {
-                    policy::merge_outlier(resources, &service.policies, &place(service, port))
-                }
+                Some((service, port)) => policy::merge_outlier(resources, &service.policies, &place(service, port)),
                 None => old.outlier,
             };
             if let Some(set) = endpoint::set(&old, resources.endpoints(service), key.1, outlier) {
@@ -270,29 +196,20 @@ impl Compiler {
 
     /// Forgets backends that no rule and no connection uses any more.
     pub(crate) fn sweep(&mut self) {
-        self.backends
-            .retain(|_, backend| backend.strong_count() > 0);
+        self.backends.retain(|_, backend| backend.strong_count() > 0);
     }
 
     /// The inbound side of `workload`. Policies that are not held deny, so whoever calls this holds all that are good.
     pub(crate) fn inbound(&self, resources: &Resources, workload: &mesh::Workload) -> Inbound {
         let series = |service: &str| {
-            let key = SeriesKey {
-                direction: Direction::Inbound,
-                service: service.to_owned(),
-                route: String::new(),
-            };
+            let key = SeriesKey { direction: Direction::Inbound, service: service.to_owned(), route: String::new() };
             (self.series)(&key)
         };
         let port = |port: &mesh::WorkloadPort| {
             // Checked when the workload was taken.
             let number = problem::port("", port.port).ok()?;
             let protocol = problem::protocol("", port.protocol).ok()?;
-            Some(InboundPort {
-                port: number,
-                protocol,
-                series: series(&port.service),
-            })
+            Some(InboundPort { port: number, protocol, series: series(&port.service) })
         };
         Inbound {
             workload: format!("{}/{}", workload.namespace, workload.name).into(),
@@ -304,22 +221,12 @@ impl Compiler {
 }
 
 fn straight(backend: &Arc<Backend>) -> WeightedBackend {
-    WeightedBackend {
-        weight: 1,
-        target: Ok(backend.clone()),
-        request_headers: HeaderEdits::default(),
-    }
+    WeightedBackend { weight: 1, target: Ok(backend.clone()), request_headers: HeaderEdits::default() }
 }
 
 fn place<'a>(service: &'a Service, port: &'a Port) -> Place<'a> {
     let (namespace, name) = (service.namespace(), service.object());
-    Place {
-        kind: "Service",
-        namespace,
-        name,
-        section: &port.name,
-        route: None,
-    }
+    Place { kind: "Service", namespace, name, section: &port.name, route: None }
 }
 
 fn attached(route: &Route, service: &Service, port: &Port) -> bool {

@@ -28,38 +28,22 @@ pub(crate) struct Instance {
 
 pub(crate) fn parse(name: &str, endpoint: mesh::Endpoint) -> Result<Instance> {
     problem::pair("service", &endpoint.service)?;
-    if name
-        .strip_prefix(&*endpoint.service)
-        .and_then(|rest| rest.strip_prefix('/'))
-        .is_none_or(str::is_empty)
-    {
-        return Problem::new(
-            "service",
-            format!(
-                "`{}` does not begin the resource's name, `{name}`",
-                endpoint.service
-            ),
-        );
+    if name.strip_prefix(&*endpoint.service).and_then(|rest| rest.strip_prefix('/')).is_none_or(str::is_empty) {
+        return Problem::new("service", format!("`{}` does not begin the resource's name, `{name}`", endpoint.service));
     }
     let (namespace, workload) = problem::pair("workload", &endpoint.workload)?;
     // Both become part of a server name.
     problem::host("workload", namespace)?;
     problem::host("workload", workload)?;
     let Ok(address) = endpoint.address.parse() else {
-        return Problem::new(
-            "address",
-            format!("`{}` is not an IP address", endpoint.address.escape_debug()),
-        );
+        return Problem::new("address", format!("`{}` is not an IP address", endpoint.address.escape_debug()));
     };
     let sidecar = match (endpoint.dial.is_empty(), endpoint.identity.is_empty()) {
         (true, true) => None,
         (false, false) => match endpoint.dial.parse() {
             Ok(dial) => Some((dial, endpoint.identity.into())),
             Err(_) => {
-                return Problem::new(
-                    "dial",
-                    format!("`{}` is not `ip:port`", endpoint.dial.escape_debug()),
-                );
+                return Problem::new("dial", format!("`{}` is not `ip:port`", endpoint.dial.escape_debug()));
             }
         },
         // Without an identity to demand, anybody could answer there.
@@ -70,23 +54,15 @@ pub(crate) fn parse(name: &str, endpoint: mesh::Endpoint) -> Result<Instance> {
     };
     let mut ports = Vec::with_capacity(endpoint.ports.len());
     for (i, port) in endpoint.ports.iter().enumerate() {
-        let service =
-            problem::port("service_port", port.service_port).within(|| format!("ports[{i}]"))?;
-        let target =
-            problem::port("target_port", port.target_port).within(|| format!("ports[{i}]"))?;
+        let service = problem::port("service_port", port.service_port).within(|| format!("ports[{i}]"))?;
+        let target = problem::port("target_port", port.target_port).within(|| format!("ports[{i}]"))?;
         if ports.last().is_some_and(|(last, _)| *last >= service) {
-            return Problem::new(
-                format!("ports[{i}].service_port"),
-                "the ports are not sorted, or one is there twice",
-            );
+            return Problem::new(format!("ports[{i}].service_port"), "the ports are not sorted, or one is there twice");
         }
         ports.push((service, target));
     }
     if endpoint.weight > WEIGHT_LIMIT {
-        return Problem::new(
-            "weight",
-            format!("{} is more than {WEIGHT_LIMIT}", endpoint.weight),
-        );
+        return Problem::new("weight", format!("{} is more than {WEIGHT_LIMIT}", endpoint.weight));
     }
     let health = match mesh::Health::try_from(endpoint.health) {
         Ok(mesh::Health::Unknown | mesh::Health::Ready) => Health::Ready,
@@ -96,34 +72,20 @@ pub(crate) fn parse(name: &str, endpoint: mesh::Endpoint) -> Result<Instance> {
         Err(_) => Health::NotReady,
     };
     let weight = endpoint.weight.max(1);
-    Ok(Instance {
-        workload: endpoint.workload.into(),
-        address,
-        sidecar,
-        ports,
-        weight,
-        health,
-    })
+    Ok(Instance { workload: endpoint.workload.into(), address, sidecar, ports, weight, health })
 }
 
 impl Instance {
     /// How to reach the instance's part of a service port, if it has one.
     fn dial(&self, service_port: u16) -> Option<Dial> {
-        let at = self
-            .ports
-            .binary_search_by_key(&service_port, |(port, _)| *port)
-            .ok()?;
+        let at = self.ports.binary_search_by_key(&service_port, |(port, _)| *port).ok()?;
         let target = self.ports[at].1;
         Some(match &self.sidecar {
             None => Dial::Plain(SocketAddr::new(self.address, target)),
             Some((address, identity)) => {
                 let (namespace, name) = self.workload.split_once('/')?;
                 let sni = format!("p{target}.{name}.{namespace}.heddle").into();
-                Dial::Mesh {
-                    address: *address,
-                    sni,
-                    identity: identity.clone(),
-                }
+                Dial::Mesh { address: *address, sni, identity: identity.clone() }
             }
         })
     }
@@ -137,26 +99,17 @@ pub(crate) fn set<'a>(
     port: u16,
     outlier: OutlierPolicy,
 ) -> Option<EndpointSet> {
-    let mut endpoints: Vec<Arc<Endpoint>> = instances
-        .filter_map(|instance| one(old, instance, port))
-        .collect();
+    let mut endpoints: Vec<Arc<Endpoint>> = instances.filter_map(|instance| one(old, instance, port)).collect();
     endpoints.sort_by(|a, b| a.workload.cmp(&b.workload));
     let same = endpoints.len() == old.endpoints.len()
-        && endpoints
-            .iter()
-            .zip(&old.endpoints)
-            .all(|(new, old)| Arc::ptr_eq(new, old))
+        && endpoints.iter().zip(&old.endpoints).all(|(new, old)| Arc::ptr_eq(new, old))
         && outlier == old.outlier;
     (!same).then_some(EndpointSet { endpoints, outlier })
 }
 
 fn one(old: &EndpointSet, instance: &Instance, port: u16) -> Option<Arc<Endpoint>> {
     let dial = instance.dial(port)?;
-    let known = old
-        .endpoints
-        .binary_search_by(|e| e.workload.cmp(&instance.workload))
-        .ok()
-        .map(|i| &old.endpoints[i]);
+    let known = old.endpoints.binary_search_by(|e| e.workload.cmp(&instance.workload)).ok().map(|i| &old.endpoints[i]);
     let known = known.filter(|known| known.dial == dial);
     if let Some(known) = known
         && known.weight == instance.weight

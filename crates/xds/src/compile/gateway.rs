@@ -35,12 +35,7 @@ pub(crate) fn parse(name: &str, gateway: mesh::Gateway) -> Result<Declared> {
     for (i, one) in gateway.listeners.into_iter().enumerate() {
         listeners.push(listener(one).within(|| format!("listeners[{i}]"))?);
     }
-    Ok(Declared {
-        name: name.to_owned(),
-        listeners,
-        routes: gateway.routes,
-        policies: gateway.policies,
-    })
+    Ok(Declared { name: name.to_owned(), listeners, routes: gateway.routes, policies: gateway.policies })
 }
 
 fn listener(listener: mesh::GatewayListener) -> Result<Listener> {
@@ -48,10 +43,7 @@ fn listener(listener: mesh::GatewayListener) -> Result<Listener> {
         Protocol::Http1 | Protocol::Http2 | Protocol::Auto => true,
         Protocol::Tcp => false,
         Protocol::Tls => {
-            return Problem::new(
-                "protocol",
-                "TLS listeners are not implemented; use HTTP or TCP",
-            );
+            return Problem::new("protocol", "TLS listeners are not implemented; use HTTP or TCP");
         }
     };
     Ok(Listener {
@@ -66,36 +58,14 @@ fn listener(listener: mesh::GatewayListener) -> Result<Listener> {
 impl Compiler {
     /// The gateway with the routes that are held.
     pub(crate) fn gateway(&mut self, resources: &Resources, gateway: &Declared) -> Gateway {
-        let listeners = gateway
-            .listeners
-            .iter()
-            .map(|one| self.gateway_listener(resources, gateway, one))
-            .collect();
-        Gateway {
-            name: gateway.name.as_str().into(),
-            listeners,
-        }
+        let listeners = gateway.listeners.iter().map(|one| self.gateway_listener(resources, gateway, one)).collect();
+        Gateway { name: gateway.name.as_str().into(), listeners }
     }
 
-    fn gateway_listener(
-        &mut self,
-        resources: &Resources,
-        gateway: &Declared,
-        listener: &Listener,
-    ) -> GatewayListener {
+    fn gateway_listener(&mut self, resources: &Resources, gateway: &Declared, listener: &Listener) -> GatewayListener {
         let (namespace, name) = gateway.name.split_once('/').unwrap_or_default();
-        let place = Place {
-            kind: "Gateway",
-            namespace,
-            name,
-            section: &listener.name,
-            route: None,
-        };
-        let mut routes: Vec<&Route> = listener
-            .routes
-            .iter()
-            .filter_map(|name| resources.route(name))
-            .collect();
+        let place = Place { kind: "Gateway", namespace, name, section: &listener.name, route: None };
+        let mut routes: Vec<&Route> = listener.routes.iter().filter_map(|name| resources.route(name)).collect();
         routes.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
         let mut inputs = Vec::new();
         let mut tcp = None;
@@ -104,34 +74,13 @@ impl Compiler {
                 continue;
             };
             if listener.http && !route.http.is_empty() {
-                let rules = self.http_rules(
-                    resources,
-                    &gateway.policies,
-                    &place,
-                    route,
-                    Direction::Gateway,
-                );
-                inputs.push(RouteInput {
-                    hosts,
-                    created: route.created,
-                    name: ordered_name(route),
-                    rules,
-                });
+                let rules = self.http_rules(resources, &gateway.policies, &place, route, Direction::Gateway);
+                inputs.push(RouteInput { hosts, created: route.created, name: ordered_name(route), rules });
             } else if !listener.http && tcp.is_none() {
-                tcp = self.tcp_rule(
-                    resources,
-                    &gateway.policies,
-                    &place,
-                    route,
-                    Direction::Gateway,
-                );
+                tcp = self.tcp_rule(resources, &gateway.policies, &place, route, Direction::Gateway);
             }
         }
-        let key = SeriesKey {
-            direction: Direction::Gateway,
-            service: gateway.name.clone(),
-            route: String::new(),
-        };
+        let key = SeriesKey { direction: Direction::Gateway, service: gateway.name.clone(), route: String::new() };
         GatewayListener {
             name: listener.name.as_str().into(),
             port: listener.port,

@@ -56,12 +56,7 @@ pub fn check(kind: Kind, name: &str, version: &str, body: &[u8]) -> Result<(), B
 }
 
 /// Decodes and checks.
-pub(crate) fn parse(
-    kind: Kind,
-    name: &str,
-    version: &str,
-    body: &[u8],
-) -> Result<resources::Body, Box<Refusal>> {
+pub(crate) fn parse(kind: Kind, name: &str, version: &str, body: &[u8]) -> Result<resources::Body, Box<Refusal>> {
     resources::parse(kind, name, body).map_err(|problem| {
         Box::new(Refusal {
             name: name.to_owned(),
@@ -82,9 +77,6 @@ pub(crate) struct Compiler {
 
 impl Compiler {
     pub(crate) fn new(series: Series) -> Compiler {
-        Compiler {
-            series,
-            backends: BTreeMap::new(),
-        }
+        Compiler { series, backends: BTreeMap::new() }
     }
 }

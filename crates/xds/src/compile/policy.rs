@@ -46,18 +46,10 @@ pub(crate) fn parse(name: &str, policy: mesh::Policy) -> Result<Policy> {
             Rules::Authorization(rules)
         }
         None => {
-            return Problem::new(
-                "",
-                "is neither a traffic nor an authorization policy that this version knows",
-            );
+            return Problem::new("", "is neither a traffic nor an authorization policy that this version knows");
         }
     };
-    Ok(Policy {
-        name: name.to_owned(),
-        targets: policy.targets,
-        created: policy.created_unix_ms,
-        rules,
-    })
+    Ok(Policy { name: name.to_owned(), targets: policy.targets, created: policy.created_unix_ms, rules })
 }
 
 fn traffic(rules: &mesh::TrafficRules) -> Result<Traffic> {
@@ -65,45 +57,26 @@ fn traffic(rules: &mesh::TrafficRules) -> Result<Traffic> {
     if !matches!(rules.algorithm.as_str(), "" | "fastest") {
         return Problem::new(
             "algorithm",
-            format!(
-                "`{}` is not implemented; leave it out or say `fastest`",
-                rules.algorithm.escape_debug()
-            ),
+            format!("`{}` is not implemented; leave it out or say `fastest`", rules.algorithm.escape_debug()),
         );
     }
     let limit = |ms: Option<u64>| ms.map(|ms| (ms > 0).then(|| Nanos::from_millis(ms)));
     if rules.connect_timeout_ms == Some(0) {
-        return Problem::new(
-            "connect_timeout_ms",
-            "must be more than zero, for connections cannot wait for ever",
-        );
+        return Problem::new("connect_timeout_ms", "must be more than zero, for connections cannot wait for ever");
     }
     Ok(Traffic {
         request_timeout: limit(rules.request_timeout_ms),
         attempt_timeout: limit(rules.attempt_timeout_ms),
         connect_timeout: rules.connect_timeout_ms.map(Nanos::from_millis),
         idle_timeout: limit(rules.idle_timeout_ms),
-        retry: rules
-            .retry
-            .as_ref()
-            .map(retry)
-            .transpose()
-            .within(|| "retry".into())?,
-        outlier: rules
-            .outlier
-            .map(|rules| outlier(&rules))
-            .transpose()
-            .within(|| "outlier".into())?,
+        retry: rules.retry.as_ref().map(retry).transpose().within(|| "retry".into())?,
+        outlier: rules.outlier.map(|rules| outlier(&rules)).transpose().within(|| "outlier".into())?,
     })
 }
 
 fn retry(rules: &mesh::RetryRules) -> Result<RetryPolicy> {
     let defaults = RetryPolicy::default();
-    let mut on = if rules.conditions.is_empty() {
-        defaults.on
-    } else {
-        RetryOn::default()
-    };
+    let mut on = if rules.conditions.is_empty() { defaults.on } else { RetryOn::default() };
     for (i, condition) in rules.conditions.iter().enumerate() {
         match condition.as_str() {
             "5xx" => on.server_errors = true,
@@ -123,10 +96,7 @@ fn retry(rules: &mesh::RetryRules) -> Result<RetryPolicy> {
         match u16::try_from(*status) {
             Ok(status @ 400..=599) => statuses.push(status),
             _ => {
-                return Problem::new(
-                    format!("statuses[{i}]"),
-                    format!("{status} is not a status from 400 to 599"),
-                );
+                return Problem::new(format!("statuses[{i}]"), format!("{status} is not a status from 400 to 599"));
             }
         }
     }
@@ -135,21 +105,14 @@ fn retry(rules: &mesh::RetryRules) -> Result<RetryPolicy> {
         match u8::try_from(*status) {
             Ok(status @ 1..=16) => grpc_statuses.push(status),
             _ => {
-                return Problem::new(
-                    format!("grpc_statuses[{i}]"),
-                    format!("{status} is not a status from 1 to 16"),
-                );
+                return Problem::new(format!("grpc_statuses[{i}]"), format!("{status} is not a status from 1 to 16"));
             }
         }
     }
     statuses.sort_unstable();
     grpc_statuses.sort_unstable();
-    let backoff_base = rules
-        .backoff_base_ms
-        .map_or(defaults.backoff_base, Nanos::from_millis);
-    let backoff_max = rules
-        .backoff_max_ms
-        .map_or(defaults.backoff_max.max(backoff_base), Nanos::from_millis);
+    let backoff_base = rules.backoff_base_ms.map_or(defaults.backoff_base, Nanos::from_millis);
+    let backoff_max = rules.backoff_max_ms.map_or(defaults.backoff_max.max(backoff_base), Nanos::from_millis);
     if backoff_max < backoff_base {
         return Problem::new("backoff_max_ms", "is less than the first wait");
     }
@@ -161,36 +124,23 @@ fn retry(rules: &mesh::RetryRules) -> Result<RetryPolicy> {
         backoff_base,
         backoff_max,
         budget_percent: rules.budget_percent.unwrap_or(defaults.budget_percent),
-        budget_min_per_second: rules
-            .budget_min_per_second
-            .unwrap_or(defaults.budget_min_per_second),
+        budget_min_per_second: rules.budget_min_per_second.unwrap_or(defaults.budget_min_per_second),
     })
 }
 
 fn outlier(rules: &mesh::OutlierRules) -> Result<OutlierPolicy> {
     let defaults = OutlierPolicy::default();
-    let base_ejection = rules
-        .base_ejection_ms
-        .map_or(defaults.base_ejection, Nanos::from_millis);
-    let max_ejection = rules
-        .max_ejection_ms
-        .map_or(defaults.max_ejection.max(base_ejection), Nanos::from_millis);
+    let base_ejection = rules.base_ejection_ms.map_or(defaults.base_ejection, Nanos::from_millis);
+    let max_ejection = rules.max_ejection_ms.map_or(defaults.max_ejection.max(base_ejection), Nanos::from_millis);
     if max_ejection < base_ejection {
         return Problem::new("max_ejection_ms", "is less than the first ejection");
     }
-    let max_ejected_percent = rules
-        .max_ejected_percent
-        .unwrap_or(defaults.max_ejected_percent);
+    let max_ejected_percent = rules.max_ejected_percent.unwrap_or(defaults.max_ejected_percent);
     if max_ejected_percent > 100 {
-        return Problem::new(
-            "max_ejected_percent",
-            format!("{max_ejected_percent} is more than 100"),
-        );
+        return Problem::new("max_ejected_percent", format!("{max_ejected_percent} is more than 100"));
     }
     Ok(OutlierPolicy {
-        consecutive_failures: rules
-            .consecutive_failures
-            .unwrap_or(defaults.consecutive_failures),
+        consecutive_failures: rules.consecutive_failures.unwrap_or(defaults.consecutive_failures),
         base_ejection,
         max_ejection,
         max_ejected_percent,
@@ -241,19 +191,11 @@ fn order<'a>(resources: &'a Resources, names: &'a [String], place: &Place<'_>) -
         let Rules::Traffic(traffic) = &policy.rules else {
             continue;
         };
-        if let Some(level) = policy
-            .targets
-            .iter()
-            .filter_map(|target| place.level(target))
-            .max()
-        {
+        if let Some(level) = policy.targets.iter().filter_map(|target| place.level(target)).max() {
             found.push((level, policy, traffic));
         }
     }
-    found.sort_by(|(a, p, _), (b, q, _)| {
-        b.cmp(a)
-            .then_with(|| (p.created, &p.name).cmp(&(q.created, &q.name)))
-    });
+    found.sort_by(|(a, p, _), (b, q, _)| b.cmp(a).then_with(|| (p.created, &p.name).cmp(&(q.created, &q.name))));
     found.into_iter().map(|(_, _, traffic)| traffic).collect()
 }
 
@@ -262,37 +204,15 @@ pub(crate) fn merge(resources: &Resources, names: &[String], place: &Place<'_>) 
     let layers = order(resources, names, place);
     let defaults = TrafficPolicy::default();
     TrafficPolicy {
-        request_timeout: layers
-            .iter()
-            .find_map(|l| l.request_timeout)
-            .unwrap_or(defaults.request_timeout),
-        attempt_timeout: layers
-            .iter()
-            .find_map(|l| l.attempt_timeout)
-            .unwrap_or(defaults.attempt_timeout),
-        connect_timeout: layers
-            .iter()
-            .find_map(|l| l.connect_timeout)
-            .unwrap_or(defaults.connect_timeout),
-        idle_timeout: layers
-            .iter()
-            .find_map(|l| l.idle_timeout)
-            .unwrap_or(defaults.idle_timeout),
-        retry: layers
-            .iter()
-            .find_map(|l| l.retry.clone())
-            .unwrap_or(defaults.retry),
+        request_timeout: layers.iter().find_map(|l| l.request_timeout).unwrap_or(defaults.request_timeout),
+        attempt_timeout: layers.iter().find_map(|l| l.attempt_timeout).unwrap_or(defaults.attempt_timeout),
+        connect_timeout: layers.iter().find_map(|l| l.connect_timeout).unwrap_or(defaults.connect_timeout),
+        idle_timeout: layers.iter().find_map(|l| l.idle_timeout).unwrap_or(defaults.idle_timeout),
+        retry: layers.iter().find_map(|l| l.retry.clone()).unwrap_or(defaults.retry),
     }
 }
 
 /// When an endpoint of `place` is left out.
-pub(crate) fn merge_outlier(
-    resources: &Resources,
-    names: &[String],
-    place: &Place<'_>,
-) -> OutlierPolicy {
-    order(resources, names, place)
-        .iter()
-        .find_map(|layer| layer.outlier)
-        .unwrap_or_default()
+pub(crate) fn merge_outlier(resources: &Resources, names: &[String], place: &Place<'_>) -> OutlierPolicy {
+    order(resources, names, place).iter().find_map(|layer| layer.outlier).unwrap_or_default()
 }

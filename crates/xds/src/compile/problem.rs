@@ -17,10 +17,7 @@ pub(crate) type Result<T> = std::result::Result<T, Problem>;
 
 impl Problem {
     pub(crate) fn new<T>(field: impl Into<String>, reason: impl Into<String>) -> Result<T> {
-        Err(Problem {
-            field: field.into(),
-            reason: reason.into(),
-        })
+        Err(Problem { field: field.into(), reason: reason.into() })
     }
 }
 
@@ -34,11 +31,7 @@ impl<T> Within for Result<T> {
     fn within(self, outer: impl FnOnce() -> String) -> Self {
         self.map_err(|mut problem| {
             let outer = outer();
-            let separator = if problem.field.is_empty() || problem.field.starts_with('[') {
-                ""
-            } else {
-                "."
-            };
+            let separator = if problem.field.is_empty() || problem.field.starts_with('[') { "" } else { "." };
             problem.field = format!("{outer}{separator}{}", problem.field);
             problem
         })
@@ -61,10 +54,7 @@ pub(crate) fn protocol(field: &str, value: i32) -> Result<Protocol> {
         Ok(mesh::Protocol::Http2) => Ok(Protocol::Http2),
         Ok(mesh::Protocol::Tcp) => Ok(Protocol::Tcp),
         Ok(mesh::Protocol::Tls) => Ok(Protocol::Tls),
-        Err(_) => Problem::new(
-            field,
-            format!("this version knows no protocol of number {value}"),
-        ),
+        Err(_) => Problem::new(field, format!("this version knows no protocol of number {value}")),
     }
 }
 
@@ -76,28 +66,17 @@ const REGEX_BYTES: usize = 256 * 1024;
 /// Compiles an expression that must match the whole text.
 pub(crate) fn regex(field: &str, pattern: &str) -> Result<Regex> {
     if pattern.len() > REGEX_LENGTH {
-        return Problem::new(
-            field,
-            format!(
-                "the expression has {} bytes; {REGEX_LENGTH} are allowed",
-                pattern.len()
-            ),
-        );
+        return Problem::new(field, format!("the expression has {} bytes; {REGEX_LENGTH} are allowed", pattern.len()));
     }
     let compile = |pattern: &str| {
-        RegexBuilder::new(pattern)
-            .size_limit(REGEX_BYTES)
-            .dfa_size_limit(REGEX_BYTES)
-            .nest_limit(64)
-            .build()
+        RegexBuilder::new(pattern).size_limit(REGEX_BYTES).dfa_size_limit(REGEX_BYTES).nest_limit(64).build()
     };
     // Alone first: `a)(b` must not become valid by being anchored.
     match compile(pattern).and_then(|_| compile(&format!("^(?:{pattern})$"))) {
         Ok(regex) => Ok(regex),
-        Err(regex::Error::CompiledTooBig(limit)) => Problem::new(
-            field,
-            format!("the expression needs more than {limit} bytes when compiled; make it simpler"),
-        ),
+        Err(regex::Error::CompiledTooBig(limit)) => {
+            Problem::new(field, format!("the expression needs more than {limit} bytes when compiled; make it simpler"))
+        }
         Err(error) => Problem::new(field, format!("not a regular expression: {error}")),
     }
 }
@@ -112,10 +91,7 @@ pub(crate) fn token(field: &str, text: &str) -> Result<()> {
     let tchar = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     match !text.is_empty() && text.bytes().all(tchar) {
         true => Ok(()),
-        false => Problem::new(
-            field,
-            format!("`{}` is not an HTTP token", text.escape_debug()),
-        ),
+        false => Problem::new(field, format!("`{}` is not an HTTP token", text.escape_debug())),
     }
 }
 
@@ -123,10 +99,7 @@ pub(crate) fn token(field: &str, text: &str) -> Result<()> {
 pub(crate) fn header_value(field: &str, value: &str) -> Result<Box<str>> {
     let bad = |b: u8| (b < 0x20 && b != b'\t') || b == 0x7f;
     match value.bytes().any(bad) || value.trim() != value {
-        true => Problem::new(
-            field,
-            format!("`{}` cannot be a header's value", value.escape_debug()),
-        ),
+        true => Problem::new(field, format!("`{}` cannot be a header's value", value.escape_debug())),
         false => Ok(value.into()),
     }
 }
@@ -134,31 +107,20 @@ pub(crate) fn header_value(field: &str, value: &str) -> Result<Box<str>> {
 /// A host name: letters, digits, `-`, `_` and dots.
 pub(crate) fn host(field: &str, name: &str) -> Result<Box<str>> {
     let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
     };
     match name.len() <= 253 && name.split('.').all(label) {
         true => Ok(name.to_ascii_lowercase().into()),
-        false => Problem::new(
-            field,
-            format!("`{}` is not a host name", name.escape_debug()),
-        ),
+        false => Problem::new(field, format!("`{}` is not a host name", name.escape_debug())),
     }
 }
 
 /// `namespace/name`.
 pub(crate) fn pair<'a>(field: &str, text: &'a str) -> Result<(&'a str, &'a str)> {
     match text.split_once('/') {
-        Some((namespace, name))
-            if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
-        {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
             Ok((namespace, name))
         }
-        _ => Problem::new(
-            field,
-            format!("`{}` is not `namespace/name`", text.escape_debug()),
-        ),
+        _ => Problem::new(field, format!("`{}` is not `namespace/name`", text.escape_debug())),
     }
 }

@@ -43,9 +43,7 @@ pub(crate) struct Port {
 
 impl Service {
     pub(crate) fn namespace(&self) -> &str {
-        self.name
-            .split_once('/')
-            .map_or("", |(namespace, _)| namespace)
+        self.name.split_once('/').map_or("", |(namespace, _)| namespace)
     }
 
     pub(crate) fn object(&self) -> &str {
@@ -53,10 +51,7 @@ impl Service {
     }
 
     pub(crate) fn port(&self, port: u16) -> Option<&Port> {
-        self.ports
-            .binary_search_by_key(&port, |p| p.port)
-            .ok()
-            .map(|i| &self.ports[i])
+        self.ports.binary_search_by_key(&port, |p| p.port).ok().map(|i| &self.ports[i])
     }
 }
 
@@ -85,8 +80,7 @@ pub(crate) fn parse(kind: Kind, name: &str, bytes: &[u8]) -> Result<Body> {
 }
 
 fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M> {
-    M::decode(bytes)
-        .or_else(|error| Problem::new("", format!("the message cannot be decoded: {error}")))
+    M::decode(bytes).or_else(|error| Problem::new("", format!("the message cannot be decoded: {error}")))
 }
 
 /// Decodes what must be understood wholly: a condition of a newer control plane that is silently left out would let through
@@ -95,10 +89,7 @@ fn exact<M: Message + Default>(bytes: &[u8]) -> Result<M> {
     let message: M = decode(bytes)?;
     match message.encoded_len() == bytes.len() {
         true => Ok(message),
-        false => Problem::new(
-            "",
-            "holds fields that this version of the proxy does not know; upgrade it",
-        ),
+        false => Problem::new("", "holds fields that this version of the proxy does not know; upgrade it"),
     }
 }
 
@@ -106,10 +97,7 @@ fn named(name: &str, namespace: &str, object: &str) -> Result<()> {
     problem::pair("", name)?;
     match name.split_once('/') == Some((namespace, object)) {
         true => Ok(()),
-        false => Problem::new(
-            "name",
-            format!("`{namespace}/{object}` is not the resource's name, `{name}`"),
-        ),
+        false => Problem::new("name", format!("`{namespace}/{object}` is not the resource's name, `{name}`")),
     }
 }
 
@@ -120,10 +108,7 @@ fn trust(trust: mesh::Trust) -> Result<engine::snapshot::Mesh> {
         "errors" => AccessLog::Errors,
         "all" => AccessLog::All,
         other => {
-            let reason = format!(
-                "`{}` is not one of off, errors and all",
-                other.escape_debug()
-            );
+            let reason = format!("`{}` is not one of off, errors and all", other.escape_debug());
             return Problem::new("access_log", reason);
         }
     };
@@ -144,26 +129,13 @@ fn service(name: &str, service: mesh::Service) -> Result<Service> {
     let mut ports: Vec<Port> = Vec::new();
     for (i, port) in service.ports.into_iter().enumerate() {
         let number = problem::port("port", port.port).within(|| format!("ports[{i}]"))?;
-        let protocol =
-            problem::protocol("protocol", port.protocol).within(|| format!("ports[{i}]"))?;
+        let protocol = problem::protocol("protocol", port.protocol).within(|| format!("ports[{i}]"))?;
         if ports.last().is_some_and(|last| last.port >= number) {
-            return Problem::new(
-                format!("ports[{i}].port"),
-                "the ports are not sorted, or one is there twice",
-            );
+            return Problem::new(format!("ports[{i}].port"), "the ports are not sorted, or one is there twice");
         }
-        ports.push(Port {
-            port: number,
-            name: port.name,
-            protocol,
-        });
+        ports.push(Port { port: number, name: port.name, protocol });
     }
-    Ok(Service {
-        name: name.to_owned(),
-        ports,
-        routes: service.routes,
-        policies: service.policies,
-    })
+    Ok(Service { name: name.to_owned(), ports, routes: service.routes, policies: service.policies })
 }
 
 fn workload(name: &str, workload: mesh::Workload) -> Result<mesh::Workload> {
@@ -173,10 +145,7 @@ fn workload(name: &str, workload: mesh::Workload) -> Result<mesh::Workload> {
         let number = problem::port("port", port.port).within(|| format!("ports[{i}]"))?;
         problem::protocol("protocol", port.protocol).within(|| format!("ports[{i}]"))?;
         if number <= last {
-            return Problem::new(
-                format!("ports[{i}].port"),
-                "the ports are not sorted, or one is there twice",
-            );
+            return Problem::new(format!("ports[{i}].port"), "the ports are not sorted, or one is there twice");
         }
         last = number;
     }
@@ -201,21 +170,9 @@ pub(crate) struct Resources {
 }
 
 impl Resources {
-    pub(crate) fn insert(
-        &mut self,
-        kind: Kind,
-        name: &str,
-        version: String,
-        bytes: Vec<u8>,
-        body: Body,
-    ) {
+    pub(crate) fn insert(&mut self, kind: Kind, name: &str, version: String, bytes: Vec<u8>, body: Body) {
         self.revision += 1;
-        let resource = Resource {
-            version,
-            bytes,
-            body,
-            revision: self.revision,
-        };
+        let resource = Resource { version, bytes, body, revision: self.revision };
         self.kinds[kind as usize].insert(name.to_owned(), resource);
     }
 
@@ -232,9 +189,7 @@ impl Resources {
     }
 
     pub(crate) fn all(&self, kind: Kind) -> impl Iterator<Item = (&str, &Resource)> {
-        self.kinds[kind as usize]
-            .iter()
-            .map(|(name, resource)| (name.as_str(), resource))
+        self.kinds[kind as usize].iter().map(|(name, resource)| (name.as_str(), resource))
     }
 
     /// The revision of what is held by this name; 0 when nothing is.
@@ -282,11 +237,11 @@ impl Resources {
         let prefix = format!("{service}/");
         let from = (Bound::Included(prefix.clone()), Bound::Unbounded);
         let beneath = self.kinds[Kind::Endpoint as usize].range(from);
-        beneath
-            .take_while(move |(name, _)| name.starts_with(&prefix))
-            .filter_map(|(_, resource)| match &resource.body {
+        beneath.take_while(move |(name, _)| name.starts_with(&prefix)).filter_map(|(_, resource)| {
+            match &resource.body {
                 Body::Endpoint(instance) => Some(instance),
                 _ => None,
-            })
+            }
+        })
     }
 }

@@ -60,24 +60,15 @@ pub(crate) struct Share {
 impl Route {
     /// The services that its rules send to.
     pub(crate) fn services(&self) -> impl Iterator<Item = &str> {
-        let shares = self
-            .http
-            .iter()
-            .flat_map(|r| &r.backends)
-            .chain(self.tcp.iter().flat_map(|r| &r.backends));
-        shares
-            .filter(|share| share.invalid.is_none())
-            .map(|share| share.service.as_str())
+        let shares = self.http.iter().flat_map(|r| &r.backends).chain(self.tcp.iter().flat_map(|r| &r.backends));
+        shares.filter(|share| share.invalid.is_none()).map(|share| share.service.as_str())
     }
 }
 
 pub(crate) fn parse(name: &str, route: mesh::Route) -> Result<Route> {
     let parts: Vec<&str> = name.split('/').collect();
     let [kind, namespace, object] = parts[..] else {
-        return Problem::new(
-            "",
-            format!("the resource's name `{name}` is not `Kind/namespace/name`"),
-        );
+        return Problem::new("", format!("the resource's name `{name}` is not `Kind/namespace/name`"));
     };
     let mut hosts = Vec::new();
     for (i, host) in route.hostnames.iter().enumerate() {
@@ -89,22 +80,12 @@ pub(crate) fn parse(name: &str, route: mesh::Route) -> Result<Route> {
     }
     let mut tcp = Vec::new();
     for (i, rule) in route.tcp.into_iter().enumerate() {
-        let name = if rule.name.is_empty() {
-            i.to_string()
-        } else {
-            rule.name
-        };
-        tcp.push(TcpRule {
-            name,
-            backends: shares(rule.backends).within(|| format!("tcp[{i}]"))?,
-        });
+        let name = if rule.name.is_empty() { i.to_string() } else { rule.name };
+        tcp.push(TcpRule { name, backends: shares(rule.backends).within(|| format!("tcp[{i}]"))? });
     }
     for (i, parent) in route.parents.iter().enumerate() {
         if parent.port > u32::from(u16::MAX) {
-            return Problem::new(
-                format!("parents[{i}].port"),
-                format!("{} is not a port", parent.port),
-            );
+            return Problem::new(format!("parents[{i}].port"), format!("{} is not a port", parent.port));
         }
     }
     Ok(Route {
@@ -126,9 +107,7 @@ pub(crate) fn hostname(text: &str) -> Result<HostMatch> {
         return Ok(HostMatch::Any);
     }
     match text.strip_prefix("*.") {
-        Some(suffix) => Ok(HostMatch::Suffix(
-            format!(".{}", problem::host("", suffix)?).into(),
-        )),
+        Some(suffix) => Ok(HostMatch::Suffix(format!(".{}", problem::host("", suffix)?).into())),
         None => Ok(HostMatch::Exact(problem::host("", text)?)),
     }
 }
@@ -143,25 +122,13 @@ fn http_rule(number: usize, rule: mesh::HttpRule, grpc: bool) -> Result<HttpRule
     }
     let timeout = |ms: Option<u64>| ms.map(|ms| (ms > 0).then(|| Nanos::from_millis(ms)));
     Ok(HttpRule {
-        name: if rule.name.is_empty() {
-            number.to_string()
-        } else {
-            rule.name
-        },
+        name: if rule.name.is_empty() { number.to_string() } else { rule.name },
         matches,
         backends: shares(rule.backends)?,
         request_headers: edits(rule.request_headers).within(|| "request_headers".into())?,
         response_headers: edits(rule.response_headers).within(|| "response_headers".into())?,
-        redirect: rule
-            .redirect
-            .map(redirect)
-            .transpose()
-            .within(|| "redirect".into())?,
-        rewrite: rule
-            .rewrite
-            .map(rewrite)
-            .transpose()
-            .within(|| "rewrite".into())?,
+        redirect: rule.redirect.map(redirect).transpose().within(|| "redirect".into())?,
+        rewrite: rule.rewrite.map(rewrite).transpose().within(|| "rewrite".into())?,
         request_timeout: timeout(rule.request_timeout_ms),
         attempt_timeout: timeout(rule.attempt_timeout_ms),
     })
@@ -176,14 +143,9 @@ fn http_match(one: &mesh::HttpMatch, grpc: bool) -> Result<Match> {
         Some(Some(Kind::Prefix(path))) => {
             PathMatch::Prefix(absolute("path.prefix", path)?.trim_end_matches('/').into())
         }
-        Some(Some(Kind::Regex(pattern))) => {
-            PathMatch::Regex(problem::regex("path.regex", pattern)?)
-        }
+        Some(Some(Kind::Regex(pattern))) => PathMatch::Regex(problem::regex("path.regex", pattern)?),
         Some(None) => {
-            return Problem::new(
-                "path",
-                "says none of exact, prefix and regex that this version knows",
-            );
+            return Problem::new("path", "says none of exact, prefix and regex that this version knows");
         }
     };
     let method = match one.method.as_str() {
@@ -202,10 +164,7 @@ fn http_match(one: &mesh::HttpMatch, grpc: bool) -> Result<Match> {
 fn absolute<'a>(field: &str, path: &'a str) -> Result<&'a str> {
     match path.starts_with('/') {
         true => Ok(path),
-        false => Problem::new(
-            field,
-            format!("`{}` does not begin with a slash", path.escape_debug()),
-        ),
+        false => Problem::new(field, format!("`{}` does not begin with a slash", path.escape_debug())),
     }
 }
 
@@ -225,25 +184,16 @@ pub(crate) fn values(list: &[mesh::ValueMatch], headers: bool) -> Result<Vec<Val
         };
         Ok(ValueMatch { name, value })
     };
-    list.iter()
-        .enumerate()
-        .map(|(i, value)| one(value).within(|| format!("[{i}]")))
-        .collect()
+    list.iter().enumerate().map(|(i, value)| one(value).within(|| format!("[{i}]"))).collect()
 }
 
 fn shares(list: Vec<mesh::WeightedBackend>) -> Result<Vec<Share>> {
-    list.into_iter()
-        .enumerate()
-        .map(|(i, share)| one_share(share).within(|| format!("backends[{i}]")))
-        .collect()
+    list.into_iter().enumerate().map(|(i, share)| one_share(share).within(|| format!("backends[{i}]"))).collect()
 }
 
 fn one_share(share: mesh::WeightedBackend) -> Result<Share> {
     if share.weight > WEIGHT_LIMIT {
-        return Problem::new(
-            "weight",
-            format!("{} is more than {WEIGHT_LIMIT}", share.weight),
-        );
+        return Problem::new("weight", format!("{} is more than {WEIGHT_LIMIT}", share.weight));
     }
     let invalid = (!share.invalid.is_empty()).then(|| share.invalid.into_boxed_str());
     let port = match invalid {
@@ -255,23 +205,14 @@ fn one_share(share: mesh::WeightedBackend) -> Result<Share> {
         }
     };
     let request_headers = edits(share.request_headers).within(|| "request_headers".into())?;
-    Ok(Share {
-        service: share.service,
-        port,
-        weight: share.weight,
-        invalid,
-        request_headers,
-    })
+    Ok(Share { service: share.service, port, weight: share.weight, invalid, request_headers })
 }
 
 fn edits(edits: Option<mesh::HeaderEdits>) -> Result<HeaderEdits> {
     let edits = edits.unwrap_or_default();
     let pairs = |field: &str, list: Vec<mesh::Header>| {
         let pair = |header: mesh::Header| {
-            Ok((
-                problem::header_name("name", &header.name)?,
-                problem::header_value("value", &header.value)?,
-            ))
+            Ok((problem::header_name("name", &header.name)?, problem::header_value("value", &header.value)?))
         };
         list.into_iter()
             .enumerate()
@@ -294,19 +235,10 @@ fn path_edit(edit: Option<mesh::PathEdit>) -> Result<Option<PathEdit>> {
     // What goes into a request line must not be able to end it.
     let clean = |field: &str, path: String| match path.bytes().all(|b| b.is_ascii_graphic()) {
         true => Ok(path.into_boxed_str()),
-        false => Problem::new(
-            field,
-            format!(
-                "`{}` holds characters that a path cannot",
-                path.escape_debug()
-            ),
-        ),
+        false => Problem::new(field, format!("`{}` holds characters that a path cannot", path.escape_debug())),
     };
     match edit.kind {
-        Some(Kind::Full(path)) => Ok(Some(PathEdit::Full(clean(
-            "full",
-            absolute("full", &path)?.to_owned(),
-        )?))),
+        Some(Kind::Full(path)) => Ok(Some(PathEdit::Full(clean("full", absolute("full", &path)?.to_owned())?))),
         Some(Kind::Prefix(path)) => Ok(Some(PathEdit::Prefix(clean("prefix", path)?))),
         None => Problem::new("", "says neither full nor prefix"),
     }
@@ -317,30 +249,20 @@ fn redirect(redirect: mesh::Redirect) -> Result<Redirect> {
         0 => 302,
         status @ (301 | 302 | 303 | 307 | 308) => status as u16,
         other => {
-            return Problem::new(
-                "status",
-                format!("{other} is not one of 301, 302, 303, 307 and 308"),
-            );
+            return Problem::new("status", format!("{other} is not one of 301, 302, 303, 307 and 308"));
         }
     };
     let scheme = match redirect.scheme.as_str() {
         "" => None,
         scheme @ ("http" | "https") => Some(scheme.into()),
         other => {
-            return Problem::new(
-                "scheme",
-                format!("`{}` is neither http nor https", other.escape_debug()),
-            );
+            return Problem::new("scheme", format!("`{}` is neither http nor https", other.escape_debug()));
         }
     };
     Ok(Redirect {
         scheme,
         hostname: optional_host("hostname", &redirect.hostname)?,
-        port: if redirect.port == 0 {
-            None
-        } else {
-            Some(problem::port("port", redirect.port)?)
-        },
+        port: if redirect.port == 0 { None } else { Some(problem::port("port", redirect.port)?) },
         path: path_edit(redirect.path).within(|| "path".into())?,
         status,
     })
@@ -354,33 +276,21 @@ fn rewrite(rewrite: mesh::Rewrite) -> Result<Rewrite> {
 }
 
 fn optional_host(field: &str, name: &str) -> Result<Option<Box<str>>> {
-    if name.is_empty() {
-        Ok(None)
-    } else {
-        problem::host(field, name).map(Some)
-    }
+    if name.is_empty() { Ok(None) } else { problem::host(field, name).map(Some) }
 }
 
 /// The hosts that both a listener and a route answer to; `None`: there is none, so the route is not attached here. An empty
 /// list stands for every host.
 pub(crate) fn intersect(listener: &HostMatch, route: &[HostMatch]) -> Option<Vec<HostMatch>> {
     if route.is_empty() {
-        return Some(if *listener == HostMatch::Any {
-            Vec::new()
-        } else {
-            vec![listener.clone()]
-        });
+        return Some(if *listener == HostMatch::Any { Vec::new() } else { vec![listener.clone()] });
     }
     let both = |host: &HostMatch| match (listener, host) {
         (HostMatch::Any, host) => Some(host.clone()),
         (listener, HostMatch::Any) => Some(listener.clone()),
         (HostMatch::Exact(a), HostMatch::Exact(b)) => (a == b).then(|| host.clone()),
-        (HostMatch::Suffix(suffix), HostMatch::Exact(name)) => {
-            name.ends_with(&**suffix).then(|| host.clone())
-        }
-        (HostMatch::Exact(name), HostMatch::Suffix(suffix)) => {
-            name.ends_with(&**suffix).then(|| listener.clone())
-        }
+        (HostMatch::Suffix(suffix), HostMatch::Exact(name)) => name.ends_with(&**suffix).then(|| host.clone()),
+        (HostMatch::Exact(name), HostMatch::Suffix(suffix)) => name.ends_with(&**suffix).then(|| listener.clone()),
         (HostMatch::Suffix(a), HostMatch::Suffix(b)) if b.ends_with(&**a) => Some(host.clone()),
         (HostMatch::Suffix(a), HostMatch::Suffix(b)) => a.ends_with(&**b).then(|| listener.clone()),
     };

@@ -3,9 +3,9 @@
 //! A [`Publisher`] holds what there is to know; [`service`] serves it. A change costs work in proportion to the streams that
 //! subscribe to what changed. A stream remembers names, not messages, for a peer that is slow, so the latest version wins.
 
-mod publisher;
+pub(crate) mod publisher;
 mod service;
-mod stream;
+pub(crate) mod stream;
 
 use std::time::Duration;
 
@@ -46,20 +46,9 @@ pub struct Published {
 
 impl Published {
     /// Encodes `message` and names its version after the bytes: the first 16 bytes of their SHA-256, in hexadecimal.
-    pub fn new(
-        kind: Kind,
-        name: impl Into<String>,
-        message: &impl prost::Message,
-        aliases: Vec<Alias>,
-    ) -> Published {
+    pub fn new(kind: Kind, name: impl Into<String>, message: &impl prost::Message, aliases: Vec<Alias>) -> Published {
         let body = message.encode_to_vec();
-        Published {
-            kind,
-            name: name.into(),
-            version: version(&body),
-            body,
-            aliases,
-        }
+        Published { kind, name: name.into(), version: version(&body), body, aliases }
     }
 }
 
@@ -67,13 +56,11 @@ impl Published {
 /// that an honest control plane could run into.
 pub fn version(body: &[u8]) -> String {
     let digest = Sha256::digest(body);
-    digest[..16]
-        .iter()
-        .fold(String::with_capacity(32), |mut text, byte| {
-            text.push(char::from(HEX[usize::from(byte >> 4)]));
-            text.push(char::from(HEX[usize::from(byte & 15)]));
-            text
-        })
+    digest[..16].iter().fold(String::with_capacity(32), |mut text, byte| {
+        text.push(char::from(HEX[usize::from(byte >> 4)]));
+        text.push(char::from(HEX[usize::from(byte & 15)]));
+        text
+    })
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";

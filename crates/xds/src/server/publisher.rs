@@ -12,7 +12,7 @@ use super::{Change, Published};
 use crate::Kind;
 
 /// Subscribes to every resource of a kind.
-pub(super) const EVERYTHING: &str = "*";
+pub(crate) const EVERYTHING: &str = "*";
 
 /// What is published, and to whom. Clones share it.
 #[derive(Clone, Debug)]
@@ -62,47 +62,46 @@ impl Publisher {
     }
 
     /// Whether endpoints must not be removed yet.
-    pub(super) fn in_grace(&self) -> bool {
+    pub(crate) fn in_grace(&self) -> bool {
         !*self.settled.borrow() && Instant::now() < self.grace_ends
     }
 
     /// Resolves when the grace is over.
-    pub(super) async fn grace_over(&self) {
+    pub(crate) async fn grace_over(&self) {
         let mut settled = self.settled.subscribe();
         // Either end will do; that the sender is gone cannot be, for `self` holds it.
-        let _ =
-            tokio::time::timeout_at(self.grace_ends, settled.wait_for(|settled| *settled)).await;
+        let _ = tokio::time::timeout_at(self.grace_ends, settled.wait_for(|settled| *settled)).await;
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Index> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Index> {
         // Nothing that can panic leaves the index half changed in a way that a later change would not repair.
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Names, of each kind, that a stream has yet to look at.
-pub(super) type Pending = [BTreeSet<String>; Kind::COUNT];
+pub(crate) type Pending = [BTreeSet<String>; Kind::COUNT];
 
 #[derive(Debug, Default)]
-pub(super) struct Mailbox {
-    pub(super) pending: Pending,
-    pub(super) wake: Arc<Notify>,
+pub(crate) struct Mailbox {
+    pub(crate) pending: Pending,
+    pub(crate) wake: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Index {
+pub(crate) struct Index {
     resources: [BTreeMap<String, Arc<Published>>; Kind::COUNT],
     /// Alias → the resources that claim it, each with the namespace whose askers may use it.
     aliases: [HashMap<String, BTreeSet<(Option<String>, String)>>; Kind::COUNT],
     /// Name as asked (alias, glob and `*` included) → streams.
     watchers: [HashMap<String, HashSet<u64>>; Kind::COUNT],
-    pub(super) streams: HashMap<u64, Mailbox>,
+    pub(crate) streams: HashMap<u64, Mailbox>,
     next_stream: u64,
 }
 
 impl Index {
     /// A new stream's number and what wakes it.
-    pub(super) fn open(&mut self) -> (u64, Arc<Notify>) {
+    pub(crate) fn open(&mut self) -> (u64, Arc<Notify>) {
         self.next_stream += 1;
         let mailbox = Mailbox::default();
         let wake = mailbox.wake.clone();
@@ -111,21 +110,18 @@ impl Index {
     }
 
     /// Forgets a stream that subscribed to `asked`.
-    pub(super) fn close<'a>(&mut self, id: u64, asked: impl Iterator<Item = (Kind, &'a str)>) {
+    pub(crate) fn close<'a>(&mut self, id: u64, asked: impl Iterator<Item = (Kind, &'a str)>) {
         self.streams.remove(&id);
         for (kind, name) in asked {
             self.unwatch(id, kind, name);
         }
     }
 
-    pub(super) fn watch(&mut self, id: u64, kind: Kind, name: &str) {
-        self.watchers[kind as usize]
-            .entry(name.to_owned())
-            .or_default()
-            .insert(id);
+    pub(crate) fn watch(&mut self, id: u64, kind: Kind, name: &str) {
+        self.watchers[kind as usize].entry(name.to_owned()).or_default().insert(id);
     }
 
-    pub(super) fn unwatch(&mut self, id: u64, kind: Kind, name: &str) {
+    pub(crate) fn unwatch(&mut self, id: u64, kind: Kind, name: &str) {
         let watchers = &mut self.watchers[kind as usize];
         if let Some(streams) = watchers.get_mut(name) {
             streams.remove(&id);
@@ -135,35 +131,24 @@ impl Index {
         }
     }
 
-    pub(super) fn get(&self, kind: Kind, name: &str) -> Option<&Arc<Published>> {
+    pub(crate) fn get(&self, kind: Kind, name: &str) -> Option<&Arc<Published>> {
         self.resources[kind as usize].get(name)
     }
 
     /// What `asked` means to an asker of `namespace`. An alias of the asker's own namespace goes before one for everybody;
     /// among equals the name that sorts first wins.
-    pub(super) fn resolve(
-        &self,
-        kind: Kind,
-        asked: &str,
-        namespace: &str,
-    ) -> Option<&Arc<Published>> {
+    pub(crate) fn resolve(&self, kind: Kind, asked: &str, namespace: &str) -> Option<&Arc<Published>> {
         if let Some(published) = self.get(kind, asked) {
             return Some(published);
         }
         let claims = self.aliases[kind as usize].get(asked)?;
-        let own = claims
-            .iter()
-            .find(|(scope, _)| scope.as_deref() == Some(namespace));
+        let own = claims.iter().find(|(scope, _)| scope.as_deref() == Some(namespace));
         let (_, name) = own.or_else(|| claims.iter().find(|(scope, _)| scope.is_none()))?;
         self.get(kind, name)
     }
 
     /// The resources whose names begin with `prefix`, sorted by name.
-    pub(super) fn beneath<'a>(
-        &'a self,
-        kind: Kind,
-        prefix: &'a str,
-    ) -> impl Iterator<Item = &'a Arc<Published>> + 'a {
+    pub(crate) fn beneath<'a>(&'a self, kind: Kind, prefix: &'a str) -> impl Iterator<Item = &'a Arc<Published>> + 'a {
         self.resources[kind as usize]
             .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
             .take_while(move |(name, _)| name.starts_with(prefix))
@@ -177,25 +162,14 @@ impl Index {
             return;
         }
         let old_aliases = old.iter().flat_map(|old| &old.aliases);
-        for alias in old_aliases
-            .clone()
-            .filter(|alias| !published.aliases.contains(alias))
-        {
+        for alias in old_aliases.clone().filter(|alias| !published.aliases.contains(alias)) {
             self.drop_alias(kind, alias, &published.name);
         }
         for alias in &published.aliases {
             let claim = (alias.namespace.clone(), published.name.clone());
-            self.aliases[kind as usize]
-                .entry(alias.name.clone())
-                .or_default()
-                .insert(claim);
+            self.aliases[kind as usize].entry(alias.name.clone()).or_default().insert(claim);
         }
-        let touched: BTreeSet<&str> = published
-            .aliases
-            .iter()
-            .chain(old_aliases)
-            .map(|a| a.name.as_str())
-            .collect();
+        let touched: BTreeSet<&str> = published.aliases.iter().chain(old_aliases).map(|a| a.name.as_str()).collect();
         self.announce(kind, &published.name, touched, woken);
         self.resources[kind as usize].insert(published.name.clone(), Arc::new(published));
     }
@@ -207,15 +181,7 @@ impl Index {
         for alias in &old.aliases {
             self.drop_alias(kind, alias, name);
         }
-        self.announce(
-            kind,
-            name,
-            old.aliases
-                .iter()
-                .map(|alias| alias.name.as_str())
-                .collect(),
-            woken,
-        );
+        self.announce(kind, name, old.aliases.iter().map(|alias| alias.name.as_str()).collect(), woken);
     }
 
     fn drop_alias(&mut self, kind: Kind, alias: &super::Alias, name: &str) {
@@ -229,18 +195,9 @@ impl Index {
     }
 
     /// Leaves word with every stream that subscribes to `name`, by whatever name.
-    fn announce(
-        &mut self,
-        kind: Kind,
-        name: &str,
-        aliases: BTreeSet<&str>,
-        woken: &mut HashSet<u64>,
-    ) {
+    fn announce(&mut self, kind: Kind, name: &str, aliases: BTreeSet<&str>, woken: &mut HashSet<u64>) {
         let glob = glob_over(kind, name);
-        let keys = [name, EVERYTHING]
-            .into_iter()
-            .chain(glob.as_deref())
-            .chain(aliases.iter().copied());
+        let keys = [name, EVERYTHING].into_iter().chain(glob.as_deref()).chain(aliases.iter().copied());
         for key in keys {
             let Some(watchers) = self.watchers[kind as usize].get(key) else {
                 continue;
@@ -261,7 +218,7 @@ impl Index {
 }
 
 /// The glob collection that `name` lies in: `namespace/service/*` for an endpoint.
-pub(super) fn glob_over(kind: Kind, name: &str) -> Option<String> {
+pub(crate) fn glob_over(kind: Kind, name: &str) -> Option<String> {
     if kind != Kind::Endpoint {
         return None;
     }
@@ -270,7 +227,7 @@ pub(super) fn glob_over(kind: Kind, name: &str) -> Option<String> {
 }
 
 /// What the names of a collection's members begin with, if `asked` is a collection: a glob, or everything.
-pub(super) fn collection(kind: Kind, asked: &str) -> Option<&str> {
+pub(crate) fn collection(kind: Kind, asked: &str) -> Option<&str> {
     let prefix = asked.strip_suffix('*')?;
     let glob = kind == Kind::Endpoint && prefix.ends_with('/') && prefix.matches('/').count() == 2;
     (prefix.is_empty() || glob).then_some(prefix)

@@ -37,14 +37,9 @@ pub fn service(
     reports: mpsc::Sender<Report>,
     options: Options,
 ) -> AggregatedDiscoveryServiceServer<Server> {
-    AggregatedDiscoveryServiceServer::new(Server {
-        publisher,
-        admit: Arc::new(admit),
-        reports,
-        options,
-    })
-    .max_decoding_message_size(REQUEST_LIMIT)
-    .max_encoding_message_size(RESPONSE_LIMIT)
+    AggregatedDiscoveryServiceServer::new(Server { publisher, admit: Arc::new(admit), reports, options })
+        .max_decoding_message_size(REQUEST_LIMIT)
+        .max_encoding_message_size(RESPONSE_LIMIT)
 }
 
 type Outgoing = mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>;
@@ -91,24 +86,14 @@ impl Session {
         outgoing: &Outgoing,
     ) -> Result<(), Status> {
         let first = tokio::time::timeout(self.options.hello_timeout, incoming.message());
-        let first = first
-            .await
-            .map_err(|_| Status::deadline_exceeded("no first request came in time"))??;
+        let first = first.await.map_err(|_| Status::deadline_exceeded("no first request came in time"))??;
         let Some(first) = first else { return Ok(()) };
         let node = first.node.clone().unwrap_or_default();
         let namespace = self.admit.admit(&extensions, &node)?;
         check_node(&node, &namespace)?;
         let (id, wake) = self.publisher.lock().open();
-        let mut stream = Stream::new(
-            self.publisher.clone(),
-            id,
-            node.id,
-            namespace,
-            self.options.names_per_stream,
-        );
-        let ended = self
-            .serve(&mut stream, &wake, first, incoming, outgoing)
-            .await;
+        let mut stream = Stream::new(self.publisher.clone(), id, node.id, namespace, self.options.names_per_stream);
+        let ended = self.serve(&mut stream, &wake, first, incoming, outgoing).await;
         self.report(stream.close()).await;
         ended
     }
@@ -121,10 +106,7 @@ impl Session {
         mut incoming: Streaming<DeltaDiscoveryRequest>,
         outgoing: &Outgoing,
     ) -> Result<(), Status> {
-        let age = tokio::time::sleep(jitter(
-            &mut Rng::seeded(crate::seed()),
-            self.options.stream_age,
-        ));
+        let age = tokio::time::sleep(jitter(&mut Rng::seeded(crate::seed()), self.options.stream_age));
         tokio::pin!(age);
         let grace = self.publisher.grace_over();
         tokio::pin!(grace);
@@ -171,9 +153,6 @@ fn check_node(node: &Node, namespace: &str) -> Result<(), Status> {
             "node `{}` lies in namespace `{own}`, but the certificate is of namespace `{namespace}`",
             node.id
         ))),
-        _ => Err(Status::invalid_argument(format!(
-            "node id `{}` is not `namespace/name`",
-            node.id
-        ))),
+        _ => Err(Status::invalid_argument(format!("node id `{}` is not `namespace/name`", node.id))),
     }
 }

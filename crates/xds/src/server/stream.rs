@@ -21,7 +21,7 @@ const NAME_LIMIT: usize = 1024;
 /// Why a name was refused is shown to people; what a peer says is cut here.
 const REASON_LIMIT: usize = 2048;
 
-pub(super) struct Stream {
+pub(crate) struct Stream {
     publisher: Publisher,
     id: u64,
     node: String,
@@ -55,8 +55,7 @@ enum Answer {
 
 struct Sent {
     version: String,
-    /// `None`: not known, taken as right (the peer held it before this stream).
-    aliases: Option<Vec<String>>,
+    aliases: Vec<String>,
 }
 
 struct Outstanding {
@@ -76,31 +75,12 @@ struct Diff {
 
 impl Stream {
     /// A stream of workload `node` whose peer's identity lies in `namespace`.
-    pub(super) fn new(
-        publisher: Publisher,
-        id: u64,
-        node: String,
-        namespace: String,
-        names_limit: usize,
-    ) -> Stream {
-        Stream {
-            publisher,
-            id,
-            node,
-            namespace,
-            names_limit,
-            names: 0,
-            kinds: Default::default(),
-            nonces: 0,
-        }
+    pub(crate) fn new(publisher: Publisher, id: u64, node: String, namespace: String, names_limit: usize) -> Stream {
+        Stream { publisher, id, node, namespace, names_limit, names: 0, kinds: Default::default(), nonces: 0 }
     }
 
     /// Takes one request. What the peer refuses, or refuses no longer, is added to `reports`.
-    pub(super) fn request(
-        &mut self,
-        request: DeltaDiscoveryRequest,
-        reports: &mut Vec<Report>,
-    ) -> Result<(), Status> {
+    pub(crate) fn request(&mut self, request: DeltaDiscoveryRequest, reports: &mut Vec<Report>) -> Result<(), Status> {
         let Some(kind) = Kind::from_url(&request.type_url) else {
             // A newer proxy may know kinds that this control plane does not; the rest of its stream must go on.
             tracing::warn!(node = %self.node, kind = %request.type_url, "a proxy asks for resources of an unknown kind");
@@ -112,18 +92,13 @@ impl Stream {
         let publisher = self.publisher.clone();
         let mut index = publisher.lock();
         let subscribed = &mut self.kinds[kind as usize];
-        if !mem::replace(&mut subscribed.begun, true) {
+        let first = !mem::replace(&mut subscribed.begun, true);
+        if first {
             for (name, version) in request.initial_resource_versions {
                 if let Some(stream) = index.streams.get_mut(&self.id) {
                     stream.pending[kind as usize].insert(name.clone());
                 }
-                subscribed.sent.insert(
-                    name,
-                    Sent {
-                        version,
-                        aliases: None,
-                    },
-                );
+                subscribed.sent.insert(name, Sent { version, aliases: Vec::new() });
             }
         }
         for name in &request.resource_names_unsubscribe {
@@ -132,49 +107,34 @@ impl Stream {
         for name in request.resource_names_subscribe {
             self.subscribe(&mut index, kind, name)?;
         }
+        if first {
+            // A peer that holds something from an earlier stream knows by which of these names it asked for it.
+            let subscribed = &mut self.kinds[kind as usize];
+            let mut sent = mem::take(&mut subscribed.sent);
+            for (name, held) in &mut sent {
+                held.aliases = subscribed.aliases(&index, kind, name, &self.namespace);
+            }
+            subscribed.sent = sent;
+        }
         Ok(())
     }
 
-    fn acknowledge(
-        &mut self,
-        kind: Kind,
-        nonce: &str,
-        error: Option<rpc::Status>,
-        reports: &mut Vec<Report>,
-    ) {
+    fn acknowledge(&mut self, kind: Kind, nonce: &str, error: Option<rpc::Status>, reports: &mut Vec<Report>) {
         let subscribed = &mut self.kinds[kind as usize];
-        let Some(outstanding) = subscribed
-            .outstanding
-            .take_if(|outstanding| outstanding.nonce == nonce)
-        else {
+        let Some(outstanding) = subscribed.outstanding.take_if(|outstanding| outstanding.nonce == nonce) else {
             return; // Of an earlier response; the specification says to ignore it.
         };
         let mut refusals: BTreeMap<String, Refusal> = BTreeMap::new();
         if let Some(error) = error {
-            let details = error
-                .details
-                .iter()
-                .filter(|any| any.type_url == proto::type_url::REFUSAL);
+            let details = error.details.iter().filter(|any| any.type_url == proto::type_url::REFUSAL);
             let named = details.filter_map(|any| Refusal::decode(any.value.as_slice()).ok());
             // A peer can only refuse what it was sent.
-            refusals.extend(
-                named
-                    .filter(|r| outstanding.names.contains(&r.name))
-                    .map(|r| (r.name.clone(), r)),
-            );
+            refusals.extend(named.filter(|r| outstanding.names.contains(&r.name)).map(|r| (r.name.clone(), r)));
             if refusals.is_empty() {
                 // A peer that does not say which one: all of them.
-                let refusal = |name: &String| Refusal {
-                    name: name.clone(),
-                    reason: error.message.clone(),
-                    ..Refusal::default()
-                };
-                refusals.extend(
-                    outstanding
-                        .names
-                        .iter()
-                        .map(|name| (name.clone(), refusal(name))),
-                );
+                let refusal =
+                    |name: &String| Refusal { name: name.clone(), reason: error.message.clone(), ..Refusal::default() };
+                refusals.extend(outstanding.names.iter().map(|name| (name.clone(), refusal(name))));
             }
         }
         for name in outstanding.names {
@@ -182,17 +142,9 @@ impl Stream {
                 truncate(&mut refusal.reason, REASON_LIMIT);
                 truncate(&mut refusal.field, NAME_LIMIT);
                 subscribed.refused.insert(name);
-                reports.push(Report::Refused {
-                    node: self.node.clone(),
-                    kind,
-                    refusal,
-                });
+                reports.push(Report::Refused { node: self.node.clone(), kind, refusal });
             } else if subscribed.refused.remove(&name) {
-                reports.push(Report::Cleared {
-                    node: self.node.clone(),
-                    kind,
-                    name,
-                });
+                reports.push(Report::Cleared { node: self.node.clone(), kind, name });
             }
         }
     }
@@ -245,11 +197,7 @@ impl Stream {
         } else if let Answer::Found(canonical) = answer {
             if !subscribed.wants(index, kind, &canonical, &self.namespace) {
                 subscribed.sent.remove(&canonical);
-            } else if let Some(Sent {
-                aliases: Some(aliases),
-                ..
-            }) = subscribed.sent.get_mut(&canonical)
-            {
+            } else if let Some(Sent { aliases, .. }) = subscribed.sent.get_mut(&canonical) {
                 aliases.retain(|alias| alias != name);
             }
         }
@@ -257,7 +205,7 @@ impl Stream {
 
     /// What to tell the peer now, in order. Additions: what is depended upon first; then removals the other way round. One
     /// response of a kind is under way at a time, and what is blocked by that holds back what must come after it.
-    pub(super) fn flush(&mut self) -> Vec<DeltaDiscoveryResponse> {
+    pub(crate) fn flush(&mut self) -> Vec<DeltaDiscoveryResponse> {
         let publisher = self.publisher.clone();
         let in_grace = publisher.in_grace();
         let mut index = publisher.lock();
@@ -269,8 +217,7 @@ impl Stream {
         for kind in Kind::ALL {
             let names = &pending[kind as usize];
             if !names.is_empty() {
-                diffs[kind as usize] =
-                    self.kinds[kind as usize].diff(&index, kind, names, &self.namespace, in_grace);
+                diffs[kind as usize] = self.kinds[kind as usize].diff(&index, kind, names, &self.namespace, in_grace);
             }
         }
         let mut responses = Vec::new();
@@ -284,17 +231,8 @@ impl Stream {
                 break;
             }
             let last = after.iter().all(Diff::is_empty);
-            let removed = if last {
-                mem::take(&mut diff.removed)
-            } else {
-                BTreeSet::new()
-            };
-            responses.push(self.respond(
-                kind,
-                mem::take(&mut diff.upserts),
-                removed,
-                &mut diff.answers,
-            ));
+            let removed = if last { mem::take(&mut diff.removed) } else { BTreeSet::new() };
+            responses.push(self.respond(kind, mem::take(&mut diff.upserts), removed, &mut diff.answers));
         }
         for kind in Kind::ALL.into_iter().rev() {
             let diff = &mut diffs[kind as usize];
@@ -303,12 +241,7 @@ impl Stream {
                 break;
             }
             if !diff.removed.is_empty() {
-                responses.push(self.respond(
-                    kind,
-                    Vec::new(),
-                    mem::take(&mut diff.removed),
-                    &mut diff.answers,
-                ));
+                responses.push(self.respond(kind, Vec::new(), mem::take(&mut diff.removed), &mut diff.answers));
             }
         }
         // What could not be said stays pending, and so do the names that it was asked by.
@@ -321,11 +254,7 @@ impl Stream {
                 } else {
                     pending.extend(diff.answers.into_iter().map(|(asked, _)| asked));
                 }
-                pending.extend(
-                    diff.upserts
-                        .into_iter()
-                        .map(|(published, _)| published.name.clone()),
-                );
+                pending.extend(diff.upserts.into_iter().map(|(published, _)| published.name.clone()));
                 pending.extend(diff.removed);
                 pending.extend(diff.withheld);
             }
@@ -350,17 +279,11 @@ impl Stream {
         let mut resources = Vec::with_capacity(upserts.len());
         for (published, aliases) in upserts {
             names.insert(published.name.clone());
-            let sent = Sent {
-                version: published.version.clone(),
-                aliases: Some(aliases.clone()),
-            };
+            let sent = Sent { version: published.version.clone(), aliases: aliases.clone() };
             subscribed.sent.insert(published.name.clone(), sent);
             resources.push(Resource {
                 version: published.version.clone(),
-                resource: Some(prost_types::Any {
-                    type_url: kind.url().to_owned(),
-                    value: published.body.clone(),
-                }),
+                resource: Some(prost_types::Any { type_url: kind.url().to_owned(), value: published.body.clone() }),
                 name: published.name.clone(),
                 aliases,
             });
@@ -369,15 +292,10 @@ impl Stream {
             Answer::Found(_) => true,
             _ => names.contains(asked),
         };
-        let (settled, open) = mem::take(answers)
-            .into_iter()
-            .partition(|(asked, answer)| said(answer, asked));
+        let (settled, open) = mem::take(answers).into_iter().partition(|(asked, answer)| said(answer, asked));
         *answers = open;
         subscribed.settle(settled);
-        subscribed.outstanding = Some(Outstanding {
-            nonce: nonce.clone(),
-            names,
-        });
+        subscribed.outstanding = Some(Outstanding { nonce: nonce.clone(), names });
         DeltaDiscoveryResponse {
             system_version_info: String::new(),
             resources,
@@ -388,29 +306,16 @@ impl Stream {
     }
 
     /// Ends the stream: what the peer refused is no longer known.
-    pub(super) fn close(&mut self) -> Vec<Report> {
+    pub(crate) fn close(&mut self) -> Vec<Report> {
         let kinds = mem::take(&mut self.kinds);
-        let asked = Kind::ALL.into_iter().flat_map(|kind| {
-            kinds[kind as usize]
-                .asked
-                .keys()
-                .map(move |n| (kind, n.as_str()))
-        });
+        let asked =
+            Kind::ALL.into_iter().flat_map(|kind| kinds[kind as usize].asked.keys().map(move |n| (kind, n.as_str())));
         self.publisher.lock().close(self.id, asked);
         let node = &self.node;
-        let cleared = |kind, name: &String| Report::Cleared {
-            node: node.clone(),
-            kind,
-            name: name.clone(),
-        };
+        let cleared = |kind, name: &String| Report::Cleared { node: node.clone(), kind, name: name.clone() };
         Kind::ALL
             .into_iter()
-            .flat_map(|kind| {
-                kinds[kind as usize]
-                    .refused
-                    .iter()
-                    .map(move |n| cleared(kind, n))
-            })
+            .flat_map(|kind| kinds[kind as usize].refused.iter().map(move |n| cleared(kind, n)))
             .collect()
     }
 }
@@ -424,18 +329,9 @@ impl Diff {
 impl Subscribed {
     /// The asked aliases that mean `canonical`, sorted.
     fn aliases(&self, index: &Index, kind: Kind, canonical: &str, namespace: &str) -> Vec<String> {
-        let claimed = index
-            .get(kind, canonical)
-            .into_iter()
-            .flat_map(|published| &published.aliases);
-        let asked = claimed
-            .map(|alias| &alias.name)
-            .filter(|alias| self.asked.contains_key(*alias));
-        let ours = asked.filter(|alias| {
-            index
-                .resolve(kind, alias, namespace)
-                .is_some_and(|p| p.name == canonical)
-        });
+        let claimed = index.get(kind, canonical).into_iter().flat_map(|published| &published.aliases);
+        let asked = claimed.map(|alias| &alias.name).filter(|alias| self.asked.contains_key(*alias));
+        let ours = asked.filter(|alias| index.resolve(kind, alias, namespace).is_some_and(|p| p.name == canonical));
         ours.cloned().collect::<BTreeSet<_>>().into_iter().collect()
     }
 
@@ -478,14 +374,7 @@ impl Subscribed {
         }
     }
 
-    fn diff(
-        &self,
-        index: &Index,
-        kind: Kind,
-        names: &BTreeSet<String>,
-        namespace: &str,
-        in_grace: bool,
-    ) -> Diff {
+    fn diff(&self, index: &Index, kind: Kind, names: &BTreeSet<String>, namespace: &str, in_grace: bool) -> Diff {
         let mut diff = Diff::default();
         let mut touched: BTreeSet<&str> = BTreeSet::new();
         for name in names {
@@ -495,10 +384,7 @@ impl Subscribed {
             };
             if let Some(prefix) = collection(kind, name) {
                 if matches!(known, Answer::None) {
-                    let mut members = index
-                        .beneath(kind, prefix)
-                        .map(|published| published.name.as_str())
-                        .peekable();
+                    let mut members = index.beneath(kind, prefix).map(|published| published.name.as_str()).peekable();
                     // An empty collection is answered by its own removal, unless the peer is about to be told which of its
                     // members are gone.
                     if members.peek().is_none() && self.held_beneath(prefix).is_empty() {
@@ -506,8 +392,7 @@ impl Subscribed {
                         diff.answers.push((name.clone(), Answer::Absent));
                     } else {
                         touched.extend(members);
-                        diff.answers
-                            .push((name.clone(), Answer::Found(name.clone())));
+                        diff.answers.push((name.clone(), Answer::Found(name.clone())));
                     }
                 }
                 continue;
@@ -518,8 +403,7 @@ impl Subscribed {
             match index.resolve(kind, name, namespace) {
                 Some(published) => {
                     touched.insert(&published.name);
-                    diff.answers
-                        .push((name.clone(), Answer::Found(published.name.clone())));
+                    diff.answers.push((name.clone(), Answer::Found(published.name.clone())));
                 }
                 None if matches!(known, Answer::Absent) => {}
                 None => {
@@ -535,32 +419,19 @@ impl Subscribed {
     }
 
     /// Compares what is published as `canonical` with what the peer holds.
-    fn compare(
-        &self,
-        index: &Index,
-        kind: Kind,
-        canonical: &str,
-        namespace: &str,
-        in_grace: bool,
-        diff: &mut Diff,
-    ) {
+    fn compare(&self, index: &Index, kind: Kind, canonical: &str, namespace: &str, in_grace: bool, diff: &mut Diff) {
         let held = self.sent.get(canonical);
         let published = index.get(kind, canonical);
         let aliases = self.aliases(index, kind, canonical, namespace);
         let wanted = !aliases.is_empty() || self.covers(kind, canonical);
         match (published.filter(|_| wanted), held) {
             (Some(published), held) => {
-                let same = held.is_some_and(|held| {
-                    held.version == published.version
-                        && held.aliases.as_ref().is_none_or(|known| *known == aliases)
-                });
+                let same = held.is_some_and(|held| held.version == published.version && held.aliases == aliases);
                 if !same {
                     diff.upserts.push((published.clone(), aliases));
                 }
             }
-            (None, Some(_)) if kind == Kind::Endpoint && in_grace => {
-                _ = diff.withheld.insert(canonical.to_owned())
-            }
+            (None, Some(_)) if kind == Kind::Endpoint && in_grace => _ = diff.withheld.insert(canonical.to_owned()),
             (None, Some(_)) => _ = diff.removed.insert(canonical.to_owned()),
             (None, None) => {}
         }
@@ -569,10 +440,7 @@ impl Subscribed {
 
 fn truncate(text: &mut String, limit: usize) {
     if text.len() > limit {
-        let end = (0..=limit)
-            .rev()
-            .find(|i| text.is_char_boundary(*i))
-            .unwrap_or(0);
+        let end = (0..=limit).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
         text.truncate(end);
     }
 }
