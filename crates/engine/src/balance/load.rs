@@ -148,8 +148,10 @@ impl Load {
             // Sent before the ejection ended: it has been paid for, and must not burden the endpoint when it comes back.
             return false;
         }
-        // How long a failure took tells nothing good: it may raise what is known, and never lowers it or begins it.
-        let sample = self.latency(now).map(|known| known.max(latency.0 as f64));
+        // How long a failure took tells nothing good: it may raise what is known, and never lowers it or begins it. What is
+        // known does not fade either while failures go on, or the endpoint would come to look fast by failing long.
+        let known = read(&self.latency);
+        let sample = (known >= 0.0).then(|| known.max(latency.0 as f64));
         self.learn(sample, 1.0, now);
         if policy.consecutive_failures == 0 {
             return false;

@@ -58,6 +58,16 @@ fn an_instance_that_fails_fast_gets_less_than_a_healthy_one() {
     assert!(share(&sent, 1) < 0.02, "with ejection: {}", share(&sent, 1));
 }
 
+/// The memory of how fast it was must not fade while all it does is fail.
+#[test]
+fn an_instance_that_has_been_failing_for_minutes_stays_unattractive() {
+    let behaviours: [Behaviour; 2] = [|_| (20, false), |ms| if ms < 10_000 { (20, false) } else { (1, true) }];
+    for gap in [500, 5_000, 50_000] {
+        let sent = run(&behaviours, gap, 400, never());
+        assert!(share(&sent[300..], 1) < 0.005, "every {gap} µs: {}", share(&sent[300..], 1));
+    }
+}
+
 #[test]
 fn an_instance_that_was_slow_is_found_again() {
     let behaviours: [Behaviour; 2] = [|_| (10, false), |ms| if ms < 20_000 { (500, false) } else { (10, false) }];
