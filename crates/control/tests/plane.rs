@@ -70,7 +70,11 @@ fn hello(workload: &str) -> mesh::proxy_message::Kind {
 
 fn request(csr: Vec<u8>, service_account: &str, token: &str) -> mesh::proxy_message::Kind {
     let service_account = service_account.into();
-    mesh::proxy_message::Kind::CertificateRequest(mesh::CertificateRequest { csr, service_account, token: token.into() })
+    mesh::proxy_message::Kind::CertificateRequest(mesh::CertificateRequest {
+        csr,
+        service_account,
+        token: token.into(),
+    })
 }
 
 #[track_caller]
@@ -196,7 +200,7 @@ async fn an_identity_may_only_register_its_own() {
 
 #[tokio::test]
 async fn certificates_are_renewed_and_expired_ones_refused() {
-    let plane = Plane::start_with(SHOP, |c| c.certificate_life = Duration::from_secs(3)).await;
+    let plane = Plane::start_with(SHOP, |c| c.certificate_life = Duration::from_secs(6)).await;
     let mut one = plane.proxy(cart(1)).await;
     one.registered().await;
     let first = one.identity.validity().unwrap().not_after;
@@ -242,7 +246,7 @@ async fn an_edit_reaches_proxies_fast_and_a_bad_one_changes_nothing() {
         }
     };
     assert!(problem.file.unwrap().ends_with("shop.yaml"));
-    assert_eq!((problem.line, problem.column), (16, 33), "{}", problem.message);
+    assert_eq!((problem.line, problem.column), (26, 32), "{}", problem.message);
     assert!(routed(), "the last good version stays");
 
     plane.edit(&format!("{SHOP}{ROUTE}"));
@@ -331,7 +335,8 @@ async fn the_admin_socket_answers() {
     assert_eq!(plane.get_raw("/v1/objects/HTTPRoute/shop/none").await.0, 404);
     assert_eq!(plane.get_raw("/v1/objects?kind=Pudding").await.0, 400);
     assert_eq!(plane.get_raw("/v2").await.0, 404);
-    for body in ["", "{}", r#"{"workload":"cart","serviceAccount":"a"}"#, r#"{"workload":"s/c","serviceAccount":"A"}"#] {
+    for body in ["", "{}", r#"{"workload":"cart","serviceAccount":"a"}"#, r#"{"workload":"s/c","serviceAccount":"A"}"#]
+    {
         assert_eq!(plane.post("/v1/tokens", body).await.0, 400, "{body}");
     }
     let own = r#"{"workload":"heddle-system/control","serviceAccount":"control"}"#;

@@ -132,7 +132,8 @@ impl Plane {
     }
 
     pub async fn post(&self, path: &str, body: &str) -> (u16, String) {
-        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
         self.request(head + body).await.unwrap()
     }
 
@@ -157,7 +158,10 @@ impl Plane {
         identity
     }
 
-    pub fn connector(&self, identity: &Identity) -> impl Fn() -> xds::client::Connecting + Clone + Send + Sync + 'static {
+    pub fn connector(
+        &self,
+        identity: &Identity,
+    ) -> impl Fn() -> xds::client::Connecting + Clone + Send + Sync + 'static {
         let (socket, identity) = (self.run_dir().join("control.sock"), identity.clone());
         move || {
             let (socket, identity) = (socket.clone(), identity.clone());
@@ -200,7 +204,8 @@ impl Watch {
     pub async fn next(&mut self) -> control::admin::model::Desired {
         loop {
             let mut line = String::new();
-            let read = tokio::time::timeout(PATIENCE, self.0.read_line(&mut line)).await.expect("a line in time").unwrap();
+            let read =
+                tokio::time::timeout(PATIENCE, self.0.read_line(&mut line)).await.expect("a line in time").unwrap();
             assert_ne!(read, 0, "the watch has ended");
             if line.starts_with('{') {
                 return serde_json::from_str(&line).unwrap();
