@@ -261,8 +261,19 @@ pub(super) fn refused(error: httparse::Error) -> Problem {
 }
 
 /// The members of a comma-separated list, trimmed, empty ones left out (RFC 9110, 5.6.1).
-pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
+pub(super) fn members(mut value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let split = move || {
+        while !value.is_empty() {
+            let end = memchr::memchr(b',', value).unwrap_or(value.len());
+            let member = value[..end].trim_ascii();
+            value = &value[value.len().min(end + 1)..];
+            if !member.is_empty() {
+                return Some(member);
+            }
+        }
+        None
+    };
+    std::iter::from_fn(split)
 }
 
 /// Looks for the end of a head that arrives in pieces, at each byte once, so that a slow sender costs no more than a fast one.
