@@ -6,6 +6,7 @@ mod ca;
 mod config;
 mod instances;
 mod plane;
+mod poll;
 mod random;
 mod report;
 mod runtime;
@@ -14,10 +15,12 @@ mod session;
 mod stats;
 mod tokens;
 mod translate;
+mod validate;
 mod world;
 
 pub use config::Config;
 pub use plane::run;
+pub use validate::{Verdict, validate};
 
 /// Why a control plane could not start or go on; for people.
 #[derive(Debug, thiserror::Error)]

@@ -64,7 +64,8 @@ where
                 match runtime() {
                     Ok(runtime) => {
                         let _ = report.send(Ok(()));
-                        runtime.block_on(f(index));
+                        // Inside, so that `f` itself may already make sockets and tasks.
+                        runtime.block_on(async move { f(index).await });
                     }
                     Err(error) => {
                         let _ = report.send(Err(error));

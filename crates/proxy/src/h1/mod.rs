@@ -9,8 +9,6 @@ pub(crate) mod bridge;
 mod fields;
 mod forward;
 mod framing;
-#[cfg(any(test, feature = "fuzzing"))]
-pub mod fuzzing;
 mod reply;
 mod request;
 mod response;
@@ -46,6 +44,3 @@ pub(crate) enum Version {
     #[default]
     Http11,
 }
-
-#[cfg(test)]
-mod tests;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::Nanos;
+use engine::balance::Backend;
 use engine::snapshot::{Live, Resolution, Slot};
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
@@ -23,7 +24,7 @@ use tonic::transport::Channel;
 use self::names::{Ask, Names};
 use self::state::State;
 use self::task::{Task, Timers};
-use crate::compile::{Compiler, Series};
+use crate::compile::{Backends, Compiler, Series};
 
 /// Why no connection could be made.
 pub type ConnectError = Box<dyn std::error::Error + Send + Sync>;
@@ -95,13 +96,16 @@ pub struct Client {
     live: Arc<Live>,
     changes: watch::Receiver<u64>,
     connected: watch::Receiver<bool>,
+    backends: Backends,
 }
 
 impl Client {
     /// Publishes what the store holds, then starts the client's task on the current tokio runtime.
     pub fn start(settings: Settings, connect: impl Connect, series: Series) -> Client {
         let names = Arc::new(Names::new(settings.names));
-        let mut state = State::new(settings.workload.clone(), settings.gateway.clone(), Compiler::new(series));
+        let compiler = Compiler::new(series);
+        let backends = compiler.known();
+        let mut state = State::new(settings.workload.clone(), settings.gateway.clone(), compiler);
         if let Some(path) = &settings.store {
             match persist::read(path, &settings.workload) {
                 Ok(None) => {}
@@ -136,7 +140,7 @@ impl Client {
             connected,
         };
         tokio::spawn(task.run());
-        Client { names, asks, live, changes: changed, connected: is_connected }
+        Client { names, asks, live, changes: changed, connected: is_connected, backends }
     }
 
     /// Mesh settings, inbound and gateway configuration, kept up to date.
@@ -152,6 +156,11 @@ impl Client {
     /// Whether a stream to the control plane is open.
     pub fn connected(&self) -> watch::Receiver<bool> {
         self.connected.clone()
+    }
+
+    /// The backends that rules and connections hold now, in order of service and port: what there is to report on.
+    pub fn backends(&self) -> Vec<Arc<Backend>> {
+        self.backends.list()
     }
 
     /// The slot where `name` (a host in lower case without port, or `address:port`) is published; asks for it if nobody

@@ -153,7 +153,7 @@ impl Compiler {
     /// The one backend of a service port, as long as it speaks the same protocol: pools and what was learnt hang on it.
     fn backend(&mut self, resources: &Resources, service: &Service, port: &Port) -> Arc<Backend> {
         let key = (service.name.clone(), port.port);
-        let known = self.backends.get(&key).and_then(std::sync::Weak::upgrade);
+        let known = self.backends.lock().get(&key).and_then(std::sync::Weak::upgrade);
         if let Some(known) = known.filter(|known| known.protocol == port.protocol) {
             return known;
         }
@@ -166,7 +166,7 @@ impl Compiler {
             protocol: port.protocol,
             endpoints: ArcSwap::from_pointee(set),
         });
-        self.backends.insert(key, Arc::downgrade(&backend));
+        self.backends.lock().insert(key, Arc::downgrade(&backend));
         backend
     }
 
@@ -174,7 +174,8 @@ impl Compiler {
     pub(crate) fn refresh(&mut self, resources: &Resources, service: &str) {
         let range = (service.to_owned(), 0)..=(service.to_owned(), u16::MAX);
         let mut dead = Vec::new();
-        for (key, backend) in self.backends.range(range) {
+        let mut backends = self.backends.lock();
+        for (key, backend) in backends.range(range) {
             let Some(backend) = backend.upgrade() else {
                 dead.push(key.clone());
                 continue;
@@ -190,13 +191,13 @@ impl Compiler {
             }
         }
         for key in dead {
-            self.backends.remove(&key);
+            backends.remove(&key);
         }
     }
 
     /// Forgets backends that no rule and no connection uses any more.
     pub(crate) fn sweep(&mut self) {
-        self.backends.retain(|_, backend| backend.strong_count() > 0);
+        self.backends.lock().retain(|_, backend| backend.strong_count() > 0);
     }
 
     /// The inbound side of `workload`. Policies that are not held deny, so whoever calls this holds all that are good.

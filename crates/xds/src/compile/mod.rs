@@ -13,7 +13,7 @@ pub(crate) mod resources;
 mod route;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use engine::SeriesId;
 use engine::balance::Backend;
@@ -68,15 +68,36 @@ pub(crate) fn parse(kind: Kind, name: &str, version: &str, body: &[u8]) -> Resul
     })
 }
 
+/// The backends that rules and connections hold, by service and port. Shared with whoever reports on them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Backends(Arc<Mutex<BTreeMap<(String, u16), Weak<Backend>>>>);
+
+impl Backends {
+    /// Nothing here is left half done by a panic, so a poisoned lock is as good as any.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, u16), Weak<Backend>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that live, in order of service and port.
+    pub(crate) fn list(&self) -> Vec<Arc<Backend>> {
+        self.lock().values().filter_map(Weak::upgrade).collect()
+    }
+}
+
 /// Puts resources together. It remembers the backends that are in use, so that whatever names the same service port shares
 /// one.
 pub(crate) struct Compiler {
     series: Series,
-    backends: BTreeMap<(String, u16), Weak<Backend>>,
+    backends: Backends,
 }
 
 impl Compiler {
     pub(crate) fn new(series: Series) -> Compiler {
-        Compiler { series, backends: BTreeMap::new() }
+        Compiler { series, backends: Backends::default() }
+    }
+
+    /// The backends that are in use.
+    pub(crate) fn known(&self) -> Backends {
+        self.backends.clone()
     }
 }

@@ -1,0 +1,53 @@
+//! `heddle proxy`: a sidecar or a gateway alone.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::sidecar;
+use crate::sidecar::settings::SidecarSettings;
+
+/// Run a sidecar alone
+#[derive(Debug, Args)]
+pub(crate) struct ProxyArgs {
+    /// JSON file with what it is to do
+    #[arg(long, value_name = "FILE")]
+    settings: PathBuf,
+    /// Run without a supervisor at standard input: ready at once, ended by SIGTERM
+    #[arg(long)]
+    standalone: bool,
+    /// File with a token for the first certificate
+    #[arg(long, value_name = "FILE", requires = "standalone")]
+    token_file: Option<PathBuf>,
+}
+
+/// The largest settings file: thousands of service listeners.
+const MAX_SETTINGS: usize = 16 << 20;
+
+pub(super) fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
+    logging()?;
+    let text = net::files::read(&args.settings, MAX_SETTINGS)?;
+    let settings: SidecarSettings =
+        serde_json::from_slice(&text).with_context(|| format!("{} is not understood", args.settings.display()))?;
+    let token = args.token_file.as_deref().map(read_token).transpose()?;
+    crate::block_on(Box::pin(sidecar::run(settings, args.standalone, token)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The token in a file that only its owner may read.
+pub(crate) fn read_token(path: &std::path::Path) -> anyhow::Result<String> {
+    let bytes = net::files::read_private(path, 4096)?;
+    let text = String::from_utf8(bytes).with_context(|| format!("{} holds no text", path.display()))?;
+    let token = text.trim();
+    anyhow::ensure!(!token.is_empty(), "{} is empty", path.display());
+    Ok(token.to_owned())
+}
+
+/// The program's own log on standard error: warnings, or what `HEDDLE_LOG` says.
+pub(crate) fn logging() -> anyhow::Result<()> {
+    let filter = std::env::var("HEDDLE_LOG").unwrap_or_else(|_| "warn".to_owned());
+    telemetry::logging::init(&filter, false, false).context("HEDDLE_LOG")?;
+    Ok(())
+}

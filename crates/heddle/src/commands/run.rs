@@ -1,0 +1,268 @@
+//! `heddle run`: one instance with its sidecar, against a control plane anywhere.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use api::AppProtocol;
+use clap::{Args, ValueEnum};
+use control::admin::model::ServiceEntry;
+use tokio::sync::watch;
+
+use super::exec::current;
+use super::proxy::read_token;
+use crate::console;
+use crate::guest::{self, Guest, GuestAddress, unique};
+use crate::runtime::{MeshArgs, base, find, private_dir, read};
+use crate::sidecar::settings::{ControlAddress, INBOUND_PORT, Port, Registration, SidecarSettings, explicit};
+use crate::supervisor::Mesh;
+use crate::supervisor::environment::Pod;
+use crate::supervisor::probe::{Probes, Verdict};
+use crate::supervisor::report::Reporter;
+use crate::supervisor::sidecar::Tokens;
+
+/// Run one instance of a service with its sidecar, against a control plane anywhere
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The service that it is an instance of
+    #[arg(long, value_name = "NAME")]
+    service: String,
+    /// The port on which the command listens, on the address in POD_IP
+    #[arg(long)]
+    port: u16,
+    /// The namespace of the service
+    #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
+    namespace: String,
+    /// Whose identity it has [default: the service's name]
+    #[arg(long, value_name = "NAME")]
+    service_account: Option<String>,
+    /// What it speaks; detected where that is not said
+    #[arg(long, value_enum)]
+    protocol: Option<Protocol>,
+    /// The control plane: HOST:PORT, or the path of its Unix socket [default: the mesh on this machine]
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["mesh", "runtime"])]
+    control: Option<String>,
+    /// File with a join token (or HEDDLE_JOIN_TOKEN); one is made where the mesh is on this machine
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// PEM file of the roots that vouch for the control plane [default: beside its Unix socket]
+    #[arg(long, value_name = "FILE")]
+    roots: Option<PathBuf>,
+    /// The address at which sidecars elsewhere reach this one [default: that of the way to the control plane]
+    #[arg(long, value_name = "IP", requires = "control")]
+    address: Option<IpAddr>,
+    #[command(flatten)]
+    mesh: MeshArgs,
+    /// What to run
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// What an application may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Protocol {
+    Http,
+    Http2,
+    Tcp,
+}
+
+/// Where an instance is and who answers for it.
+struct Place {
+    mesh: Mesh,
+    control: ControlAddress,
+    roots: PathBuf,
+    directory: PathBuf,
+    tokens: Tokens,
+    /// Of the application, the forward proxy and the metrics.
+    ip: IpAddr,
+    /// Of the inbound side.
+    inbound: SocketAddr,
+    /// What is registered as its address, where that is not `ip`.
+    address: Option<IpAddr>,
+    services: Vec<ServiceEntry>,
+    _held: Held,
+}
+
+/// What keeps the addresses ours.
+enum Held {
+    Guest { _address: GuestAddress },
+    Block { _block: net::block::Block },
+}
+
+pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    crate::block_on(Box::pin(instance(args)))
+}
+
+async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let name = format!("{}-{}", args.service, unique());
+    let place = match &args.control {
+        Some(address) if !address.contains('/') => remote(&args, address, &name)?,
+        Some(path) => local(&args, Path::new(path).parent().unwrap_or(Path::new(".")), &name).await?,
+        None => local(&args, &find(&args.mesh)?, &name).await?,
+    };
+    let service_account = args.service_account.clone().unwrap_or_else(|| args.service.clone());
+    let pod = Pod {
+        namespace: args.namespace.clone(),
+        name: name.clone(),
+        ip: place.ip,
+        service_account: service_account.clone(),
+        node: place.mesh.node.clone(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+    };
+    let mut data = explicit(format!("{}/{name}", args.namespace), place.ip, place.mesh.upstream_proxy.clone());
+    data.inbound = Some(place.inbound);
+    data.services = guest::listeners(place.ip, &args.namespace, &place.services);
+    let protocol = match args.protocol {
+        None => AppProtocol::Auto,
+        Some(Protocol::Http) => AppProtocol::Http,
+        Some(Protocol::Http2) => AppProtocol::Http2,
+        Some(Protocol::Tcp) => AppProtocol::Tcp,
+    };
+    let registration = Registration {
+        service_account,
+        address: place.address,
+        services: vec![format!("{}/{}", args.namespace, args.service)],
+        ports: vec![Port { name: String::new(), port: args.port, protocol }],
+        weight: 1,
+        node: place.mesh.node.clone(),
+        ..Registration::default()
+    };
+    let settings = SidecarSettings {
+        control: place.control,
+        roots: place.roots,
+        directory: place.directory,
+        ..place.mesh.settings(data, None, registration)
+    };
+    let guest = Guest::start(&settings, place.tokens, &place.mesh.reporter).await?;
+    let program = guest::program(&place.mesh, &pod, &place.services, args.command)?;
+    let code = match program.start() {
+        Ok(mut child) => {
+            let probes = Probes::accepting(SocketAddr::new(place.ip, args.port));
+            let (verdict, mut said) = watch::channel(Verdict::NotReady(String::new()));
+            let tell = async {
+                while said.changed().await.is_ok() {
+                    guest.sidecar().ready(*said.borrow_and_update() == Verdict::Ready);
+                }
+            };
+            tokio::select! {
+                code = guest::wait(&mut child) => code?,
+                () = probes.watch(&program, &verdict) => ExitCode::FAILURE,
+                () = tell => ExitCode::FAILURE,
+            }
+        }
+        Err(error) => {
+            console::error(format_args!("{error:#}"));
+            guest::not_started(&error)
+        }
+    };
+    guest.end(Duration::from_secs(5)).await;
+    Ok(code)
+}
+
+/// Beside a control plane on this machine.
+async fn local(args: &RunArgs, dir: &Path, name: &str) -> anyhow::Result<Place> {
+    let known = read(dir);
+    let mesh = Mesh::new(known.as_ref().map_or("mesh", |m| m.name.as_str()), dir, Reporter::Quiet);
+    let (ip, held) = match known {
+        Some(known) => {
+            let address = GuestAddress::choose(known.block)?;
+            (address.ip, Held::Guest { _address: address })
+        }
+        // A control plane without supervisor has no addresses of its own.
+        None => {
+            let block = net::block::claim(name)?;
+            (IpAddr::V4(block.address(1)), Held::Block { _block: block })
+        }
+    };
+    let tokens = match token(args)? {
+        Some(token) => Tokens::Given(token),
+        None => mesh.tokens(),
+    };
+    let services = current(&mesh.client).await?.services;
+    Ok(Place {
+        control: ControlAddress::Unix(dir.join("control.sock")),
+        roots: args.roots.clone().unwrap_or_else(|| dir.join("roots.pem")),
+        directory: dir.join("instances").join(format!("{}.{name}", args.namespace)),
+        tokens,
+        ip,
+        inbound: SocketAddr::new(ip, INBOUND_PORT),
+        address: None,
+        services,
+        mesh,
+        _held: held,
+    })
+}
+
+/// Against a control plane elsewhere: applications and forward proxy stay on a loopback address of their own, and only the
+/// inbound side listens where others can reach it.
+fn remote(args: &RunArgs, control: &str, name: &str) -> anyhow::Result<Place> {
+    let Some(token) = token(args)? else {
+        bail!(
+            "a control plane elsewhere wants a join token: make one there with `heddle token --workload {}/NAME`, and give it in a file with --token-file or in HEDDLE_JOIN_TOKEN",
+            args.namespace
+        )
+    };
+    let roots = args
+        .roots
+        .clone()
+        .context("--roots is missing: the file roots.pem of the control plane's runtime directory")?;
+    let target = control
+        .to_socket_addrs()
+        .with_context(|| format!("{control:?} is not HOST:PORT or cannot be resolved"))?
+        .next()
+        .with_context(|| format!("{control:?} has no address"))?;
+    let address = match args.address {
+        Some(address) => address,
+        None => {
+            way_to(target).with_context(|| format!("no way to {target}; say which address is ours with --address"))?
+        }
+    };
+    let inbound = free_port(address)?;
+    let block = net::block::claim(name)?;
+    let guests = base();
+    private_dir(&guests)?;
+    let directory = guests.join(format!("run-{name}"));
+    private_dir(&directory)?;
+    Ok(Place {
+        mesh: Mesh::new("remote", &directory, Reporter::Quiet),
+        control: ControlAddress::Tcp(control.to_owned()),
+        roots,
+        directory,
+        tokens: Tokens::Given(token),
+        ip: IpAddr::V4(block.address(1)),
+        inbound,
+        address: Some(address),
+        services: Vec::new(),
+        _held: Held::Block { _block: block },
+    })
+}
+
+fn token(args: &RunArgs) -> anyhow::Result<Option<String>> {
+    match &args.token_file {
+        Some(path) => read_token(path).map(Some),
+        None => Ok(std::env::var("HEDDLE_JOIN_TOKEN").ok().filter(|t| !t.is_empty())),
+    }
+}
+
+/// Our address on the way to `target`. Nothing is sent: connecting a datagram socket only looks the way up.
+fn way_to(target: SocketAddr) -> std::io::Result<IpAddr> {
+    let any: IpAddr =
+        if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(target)?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// The usual inbound port, or a free one where another instance has it.
+fn free_port(ip: IpAddr) -> anyhow::Result<SocketAddr> {
+    let usual = SocketAddr::new(ip, INBOUND_PORT);
+    if TcpListener::bind(usual).is_ok() {
+        return Ok(usual);
+    }
+    let found = TcpListener::bind((ip, 0)).and_then(|l| l.local_addr());
+    found.with_context(|| format!("cannot listen on {ip}"))
+}

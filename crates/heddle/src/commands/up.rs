@@ -1,0 +1,178 @@
+//! `heddle up`: a whole mesh and its services on this machine.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{OutputArgs, own_name};
+use crate::console;
+use crate::supervisor::output::Sink;
+use crate::supervisor::report::Reporter;
+use crate::supervisor::status::Status;
+use crate::supervisor::{Options, Supervisor};
+
+/// Run a mesh and its services on this machine from Kubernetes manifests
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Files and folders of manifests
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// Name of the mesh [default: that of the first path]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Where its sockets and its state are
+    #[arg(long, value_name = "DIR")]
+    runtime: Option<PathBuf>,
+    /// End by itself after this time, such as 30s or 5m
+    #[arg(long = "for", value_name = "TIME", value_parser = super::duration)]
+    duration: Option<Duration>,
+    /// Leave the runtime directory behind, with the mesh's authority
+    #[arg(long)]
+    keep: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// The signals that end a supervisor.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Catches them from now on.
+    pub(crate) fn catch() -> anyhow::Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Resolves at the next of them.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}
+
+pub(super) fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
+    let began = Instant::now();
+    if !super::validate::check_for_up(&args.paths)? {
+        return Ok(ExitCode::FAILURE);
+    }
+    crate::block_on(Box::pin(async move {
+        let mut signals = Signals::catch()?;
+        let json = args.output.json();
+        let sink = if json { Sink::Error } else { Sink::Output };
+        let options = Options {
+            suggestion: suggestion(&args.paths[0]),
+            name: args.name,
+            runtime: args.runtime.clone(),
+            paths: args.paths,
+            files: Vec::new(),
+            keep: args.keep,
+            reporter: Reporter::Printed(sink),
+        };
+        let mut supervisor = tokio::select! {
+            supervisor = Supervisor::start(options) => supervisor?,
+            () = signals.next() => return Ok(ExitCode::SUCCESS),
+        };
+        let reporter = supervisor.mesh().reporter.clone();
+        let chosen = args.runtime;
+        let mut status = supervisor.status();
+        let announce = tokio::spawn(async move {
+            if let Ok(status) = status.wait_for(|s| s.up).await {
+                if json {
+                    console::line(serde_json::to_string(&*status).unwrap_or_default());
+                } else {
+                    reporter.note(summary(&status, chosen.as_deref(), began.elapsed()));
+                }
+            }
+        });
+        let stop = async {
+            tokio::select! {
+                () = signals.next() => {}
+                () = tokio::time::sleep(args.duration.unwrap_or_default()), if args.duration.is_some() => {}
+            }
+        };
+        supervisor.run(stop).await;
+        announce.abort();
+        supervisor.mesh().reporter.note("ending; again to kill");
+        tokio::select! {
+            () = supervisor.end() => {}
+            () = signals.next() => {}
+        }
+        Ok(ExitCode::SUCCESS)
+    }))
+}
+
+/// A mesh's name from the name of a file or a folder.
+fn suggestion(path: &Path) -> String {
+    let full = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let stem = full.file_stem().map(|s| s.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    let name: String = stem.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(24).collect();
+    let name = name.trim_matches('-').to_owned();
+    if name.is_empty() { "mesh".to_owned() } else { name }
+}
+
+/// What to type when everything is up.
+fn summary(status: &Status, runtime: Option<&Path>, took: Duration) -> String {
+    let mut lines = vec![format!(
+        "{} is up after {:.1} s: {} instances, {} gateways",
+        status.mesh,
+        took.as_secs_f64(),
+        status.instances.len(),
+        status.gateways.len()
+    )];
+    for gateway in &status.gateways {
+        for bound in &gateway.listeners {
+            lines.push(format!(
+                "  gateway   {}   ({}/{}, port {})",
+                bound.url(),
+                gateway.namespace,
+                gateway.name,
+                bound.declared
+            ));
+        }
+    }
+    let mesh = match runtime {
+        Some(dir) => format!("--runtime {}", dir.display()),
+        None => format!("--mesh {}", status.mesh),
+    };
+    let heddle = own_name();
+    if let Some(instance) = status.instances.first() {
+        lines.push(format!("  inside    {heddle} exec {mesh} {} -- curl -s http://SERVICE/", exec_target(instance)));
+        lines.push(format!(
+            "  metrics   {} and so on (`{heddle} get {mesh} instances` lists them all)",
+            instance.metrics
+        ));
+    }
+    lines.push(format!("  numbers   {heddle} stat {mesh}"));
+    lines.push("  stop      Ctrl-C".to_owned());
+    lines.join("\n")
+}
+
+fn exec_target(instance: &crate::supervisor::status::InstanceStatus) -> String {
+    format!("-n {} {}", instance.namespace, instance.set)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_made_of_a_path() {
+        assert_eq!(suggestion(Path::new("/x/Shop_1.yaml")), "shop-1");
+        assert_eq!(suggestion(Path::new("/x/shop/")), "shop");
+        assert_eq!(suggestion(Path::new("/")), "mesh");
+        assert_eq!(suggestion(Path::new("/x/--.yaml")), "mesh");
+    }
+}

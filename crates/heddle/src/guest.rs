@@ -1,0 +1,170 @@
+//! An instance that no supervisor keeps: of `heddle run`, and of `heddle exec`, which is never an endpoint.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use control::admin::model::ServiceEntry;
+use net::listen::AddressLock;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::Child;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::runtime;
+use crate::sidecar::settings::{SidecarSettings, service_listeners};
+use crate::supervisor::application::Program;
+use crate::supervisor::environment::{Pod, environment, service_ports};
+use crate::supervisor::report::Reporter;
+use crate::supervisor::sidecar::{ProxyState, Sidecar, Tokens};
+use crate::supervisor::{FIRST_GUEST, Mesh};
+
+/// The longest wait for a sidecar to get ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What exit status a shell gives a command that a signal ended: this plus the signal's number.
+const SIGNAL_BASE: i32 = 128;
+
+/// An address of a mesh's block that no other guest has.
+#[derive(Debug)]
+pub(crate) struct GuestAddress {
+    pub(crate) ip: IpAddr,
+    _lock: AddressLock,
+}
+
+impl GuestAddress {
+    /// Chooses one of block `127.N.0.0/16`.
+    pub(crate) fn choose(block: u8) -> anyhow::Result<GuestAddress> {
+        // Guests start at random, so that two that start at once do not meet.
+        let count = u64::from(u16::MAX - FIRST_GUEST);
+        let start = RandomState::new().hash_one(std::process::id()) % count;
+        for step in 0..count {
+            let host = FIRST_GUEST + u16::try_from((start + step) % count).context("hosts are 16 bits")?;
+            let [third, fourth] = host.to_be_bytes();
+            let ip = IpAddr::V4(Ipv4Addr::new(127, block, third, fourth));
+            // Port 0 stands for the whole address.
+            if let Ok(lock) = AddressLock::take(SocketAddr::new(ip, 0)) {
+                return Ok(GuestAddress { ip, _lock: lock });
+            }
+        }
+        bail!("every address for guests of block 127.{block}.0.0/16 is held; end some `heddle exec` or `heddle run`")
+    }
+}
+
+/// A word that no other process of this machine uses, for names.
+pub(crate) fn unique() -> String {
+    let random = RandomState::new().hash_one(std::time::SystemTime::now());
+    format!("{}-{:04x}", std::process::id(), random & 0xffff)
+}
+
+/// A running guest's sidecar.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    sidecar: Sidecar,
+    directory: PathBuf,
+}
+
+impl Guest {
+    /// Starts the sidecar and waits until it is ready.
+    pub(crate) async fn start(
+        settings: &SidecarSettings,
+        tokens: Tokens,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Guest> {
+        let sidecar = Sidecar::start(&settings.proxy.workload, settings, tokens, reporter)?;
+        let guest = Guest { sidecar, directory: settings.directory.clone() };
+        let mut state = guest.sidecar.state();
+        match tokio::time::timeout(READY_TIMEOUT, state.wait_for(|s| *s == ProxyState::Ready)).await {
+            Ok(Ok(_)) => Ok(guest),
+            Ok(Err(_)) | Err(_) => {
+                bail!("the sidecar did not get ready within {READY_TIMEOUT:?}; does the control plane answer?")
+            }
+        }
+    }
+
+    /// Its sidecar.
+    pub(crate) fn sidecar(&self) -> &Sidecar {
+        &self.sidecar
+    }
+
+    /// Ends the sidecar, after at most `limit` for what is under way, and takes its files away.
+    pub(crate) async fn end(mut self, limit: Duration) {
+        self.sidecar.drain(limit);
+        self.sidecar.ended().await;
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// What a guest's command is started with: its own words, in the caller's folder.
+pub(crate) fn program(mesh: &Mesh, pod: &Pod, services: &[ServiceEntry], argv: Vec<String>) -> anyhow::Result<Program> {
+    let ports = service_ports(services, &pod.namespace);
+    let environment: BTreeMap<String, String> = environment(pod, &ports, &[]);
+    let folder = std::env::current_dir().context("the current folder is gone")?;
+    if mesh.upstream_proxy.is_some() {
+        mesh.reporter.note("calls to the outside go through the proxy of this environment");
+    }
+    Ok(Program { argv, environment, folder, label: None })
+}
+
+/// Listeners for the services that the guest is told of by variables.
+pub(crate) fn listeners(
+    ip: IpAddr,
+    namespace: &str,
+    services: &[ServiceEntry],
+) -> Vec<proxy::settings::ServiceListener> {
+    service_listeners(ip, &service_ports(services, namespace))
+}
+
+/// Waits for a command that shares our terminal. A Ctrl-C reaches it from the terminal itself; what only we get is passed on.
+pub(crate) async fn wait(child: &mut Child) -> anyhow::Result<ExitCode> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        let passed = tokio::select! {
+            status = child.wait() => return Ok(exit_code(status.context("cannot wait for the command")?)),
+            _ = interrupt.recv() => None,
+            _ = terminate.recv() => Some(Signal::SIGTERM),
+            _ = hangup.recv() => Some(Signal::SIGHUP),
+        };
+        if let (Some(passed), Some(pid)) = (passed, child.id().and_then(|p| i32::try_from(p).ok())) {
+            // It may have ended in between, which the next turn sees.
+            let _ = kill(Pid::from_raw(pid), passed);
+        }
+    }
+}
+
+/// The exit status to pass on, as shells have it.
+fn exit_code(status: std::process::ExitStatus) -> ExitCode {
+    use std::os::unix::process::ExitStatusExt;
+    let code = status.code().unwrap_or_else(|| SIGNAL_BASE + status.signal().unwrap_or(0));
+    ExitCode::from(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
+}
+
+/// The exit status for a command that could not be started, as shells have it: 127 when there is none, 126 otherwise.
+pub(crate) fn not_started(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+        Some(std::io::ErrorKind::NotFound) => ExitCode::from(127),
+        _ => ExitCode::from(126),
+    }
+}
+
+/// The block of the mesh in `dir`.
+pub(crate) fn block(dir: &Path) -> anyhow::Result<u8> {
+    let mesh = runtime::read(dir).with_context(|| {
+        format!(
+            "{} does not say which addresses the mesh has; was its control plane started by `heddle up`?",
+            dir.display()
+        )
+    })?;
+    Ok(mesh.block)
+}

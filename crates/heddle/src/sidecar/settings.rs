@@ -1,0 +1,188 @@
+//! The settings file of a proxy process: what the data path is told, where the control plane is, and what the instance
+//! registers as.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use api::{AppProtocol, ContainerPort};
+use proto::mesh;
+use proxy::settings::ServiceListener;
+use serde::{Deserialize, Serialize};
+
+use crate::supervisor::Mesh;
+use crate::supervisor::environment::FORWARD_PROXY_PORT;
+use crate::supervisor::instance::Plan;
+
+/// Port of the inbound side on an instance's address.
+pub(crate) const INBOUND_PORT: u16 = 15_006;
+
+/// Port of metrics and health on an instance's address.
+pub(crate) const ADMIN_PORT: u16 = 15_020;
+
+/// What a proxy process is started with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct SidecarSettings {
+    /// Name of the mesh, for logs.
+    pub(crate) mesh: String,
+    /// Of the data path.
+    pub(crate) proxy: proxy::Settings,
+    /// Where the control plane is.
+    pub(crate) control: ControlAddress,
+    /// PEM file of the roots that vouch for the control plane.
+    pub(crate) roots: PathBuf,
+    /// Where key, certificate and configuration are kept (0700).
+    pub(crate) directory: PathBuf,
+    /// Where metrics and health are served.
+    #[serde(default)]
+    pub(crate) admin: Option<SocketAddr>,
+    /// `namespace/name` of the Gateway that it is, if it is one.
+    #[serde(default)]
+    pub(crate) gateway: Option<String>,
+    /// What the control plane is told.
+    pub(crate) registration: Registration,
+}
+
+/// Where a control plane is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum ControlAddress {
+    /// A Unix socket.
+    Unix(PathBuf),
+    /// `host:port`.
+    Tcp(String),
+}
+
+/// What an instance registers as.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Registration {
+    /// Whose identity it has.
+    pub(crate) service_account: String,
+    /// The application's address as others see it, where that is not the one that the proxy uses.
+    pub(crate) address: Option<IpAddr>,
+    /// Services select by these.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Services that it names itself, `namespace/name`.
+    pub(crate) services: Vec<String>,
+    /// The application's ports.
+    pub(crate) ports: Vec<Port>,
+    /// 1 and up; 0 is the default.
+    pub(crate) weight: u32,
+    /// Where it runs.
+    pub(crate) region: String,
+    /// Where it runs.
+    pub(crate) zone: String,
+    /// The machine.
+    pub(crate) node: String,
+}
+
+/// A port of the application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Port {
+    /// May be empty.
+    #[serde(default)]
+    pub(crate) name: String,
+    /// Its number.
+    pub(crate) port: u16,
+    /// What it speaks.
+    #[serde(default)]
+    pub(crate) protocol: AppProtocol,
+}
+
+impl From<&ContainerPort> for Port {
+    fn from(port: &ContainerPort) -> Port {
+        Port { name: port.name.clone().unwrap_or_default(), port: port.port, protocol: port.protocol }
+    }
+}
+
+impl SidecarSettings {
+    /// The first message to the control plane.
+    pub(crate) fn registration(&self) -> mesh::Registration {
+        let told = &self.registration;
+        mesh::Registration {
+            workload: self.proxy.workload.clone(),
+            service_account: told.service_account.clone(),
+            address: told.address.unwrap_or(self.proxy.application).to_string(),
+            dial: self.proxy.inbound.map(|a| a.to_string()).unwrap_or_default(),
+            labels: told
+                .labels
+                .iter()
+                .map(|(name, value)| mesh::Label { name: name.clone(), value: value.clone() })
+                .collect(),
+            services: told.services.clone(),
+            ports: told.ports.iter().map(named_port).collect(),
+            weight: told.weight,
+            region: told.region.clone(),
+            zone: told.zone.clone(),
+            state: mesh::State::Starting.into(),
+            node: told.node.clone(),
+        }
+    }
+}
+
+fn named_port(port: &Port) -> mesh::NamedPort {
+    let protocol = match port.protocol {
+        AppProtocol::Auto => mesh::Protocol::Auto,
+        AppProtocol::Http => mesh::Protocol::Http1,
+        AppProtocol::Http2 => mesh::Protocol::Http2,
+        AppProtocol::Tcp => mesh::Protocol::Tcp,
+        AppProtocol::Tls => mesh::Protocol::Tls,
+    };
+    mesh::NamedPort { name: port.name.clone(), port: port.port.into(), protocol: protocol.into() }
+}
+
+/// The data path of one instance in explicit mode: everything on the instance's own address.
+pub(crate) fn explicit(workload: String, ip: IpAddr, upstream_proxy: Option<String>) -> proxy::Settings {
+    proxy::Settings {
+        workload,
+        application: ip,
+        inbound: None,
+        outbound: Some(SocketAddr::new(ip, FORWARD_PROXY_PORT)),
+        services: Vec::new(),
+        gateway: Vec::new(),
+        upstream_proxy,
+        workers: 1,
+        limits: proxy::settings::Limits::default(),
+    }
+}
+
+/// Listeners that stand for the ports of services.
+pub(crate) fn service_listeners(
+    ip: IpAddr,
+    services: &[(control::admin::model::ServiceEntry, Vec<u16>)],
+) -> Vec<ServiceListener> {
+    let mut listeners = Vec::new();
+    for (service, listens) in services {
+        for (port, listen) in service.ports.iter().zip(listens) {
+            listeners.push(ServiceListener {
+                listen: SocketAddr::new(ip, *listen),
+                service: format!("{}.{}", service.name, service.namespace),
+                port: port.port,
+            });
+        }
+    }
+    listeners
+}
+
+/// The settings of an instance's sidecar.
+pub(crate) fn instance(mesh: &Mesh, name: &str, plan: &Plan) -> SidecarSettings {
+    let mut data = explicit(format!("{}/{name}", plan.namespace), plan.ip, mesh.upstream_proxy.clone());
+    data.inbound = Some(SocketAddr::new(plan.ip, INBOUND_PORT));
+    data.services = service_listeners(plan.ip, &plan.services);
+    let template = &plan.template;
+    mesh.settings(
+        data,
+        None,
+        Registration {
+            service_account: template.service_account.clone(),
+            labels: template.labels.clone(),
+            ports: template.container.ports.iter().map(Port::from).collect(),
+            weight: 1,
+            node: mesh.node.clone(),
+            ..Registration::default()
+        },
+    )
+}

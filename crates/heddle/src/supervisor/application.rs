@@ -1,0 +1,171 @@
+//! An application's process: started in its folder with its environment, in a process group of its own, and ended with it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use net::process::{die_with_parent, own_group, signal, terminate};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+use super::environment::REMOVED;
+use super::instance::Stop;
+use super::output::{Label, copy_lines};
+use super::probe::{Probes, Verdict};
+use super::reach;
+
+/// What is started.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    /// The program and its arguments; never empty.
+    pub(crate) argv: Vec<String>,
+    /// Over what this process itself has.
+    pub(crate) environment: BTreeMap<String, String>,
+    /// Where it runs.
+    pub(crate) folder: PathBuf,
+    /// Where its lines go; `None`: they are ours (`run`, `exec`).
+    pub(crate) label: Option<Label>,
+}
+
+/// How one life of an application ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// By itself.
+    Exited(ExitStatus),
+    /// A probe demanded it.
+    Dead(String),
+    /// It was told to.
+    Stopped(ExitStatus),
+}
+
+impl Program {
+    /// The command, ready to be started.
+    fn command(&self, argv: &[String]) -> Command {
+        let (program, arguments) = argv.split_first().expect("a program has a name");
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(&self.folder).kill_on_drop(true);
+        for name in REMOVED {
+            command.env_remove(name);
+        }
+        command.envs(&self.environment);
+        die_with_parent(&mut command);
+        command
+    }
+
+    /// Starts it. With a label its lines are printed with it, and it reads nothing; without, it shares our terminal and
+    /// process group.
+    pub(crate) fn start(&self) -> anyhow::Result<Child> {
+        let mut command = self.command(&self.argv);
+        if self.label.is_some() {
+            own_group(&mut command);
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        }
+        let mut child =
+            command.spawn().with_context(|| format!("cannot start {:?} in {}", self.argv[0], self.folder.display()))?;
+        if let Some(label) = &self.label {
+            if let Some(out) = child.stdout.take() {
+                let label = label.clone();
+                tokio::spawn(async move { copy_lines(out, |line| label.print(line)).await });
+            }
+            if let Some(err) = child.stderr.take() {
+                let label = label.clone();
+                tokio::spawn(async move { copy_lines(err, |line| label.print(line)).await });
+            }
+        }
+        Ok(child)
+    }
+
+    /// Runs `command` beside it, as an `exec` probe does; fails with its exit status.
+    pub(crate) async fn check(&self, command: &[String]) -> Result<(), String> {
+        let Some(name) = command.first() else { return Err("the command is empty".to_owned()) };
+        let mut command = self.command(command);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        match command.status().await {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("{name}: {}", describe(status))),
+            Err(error) => Err(format!("{name}: {error}")),
+        }
+    }
+
+    /// One life: started, watched by `probes`, ended by itself, by a probe, or by `stop`, which gives it `grace` after SIGTERM,
+    /// or `hurry` when it must be quick. What the probes say goes to `verdict`.
+    pub(crate) async fn live(
+        &self,
+        probes: &Probes,
+        verdict: &watch::Sender<Verdict>,
+        stop: &mut watch::Receiver<Stop>,
+        grace: Duration,
+        hurry: Duration,
+    ) -> anyhow::Result<Ended> {
+        let mut child = self.start()?;
+        let group = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+        let mut seen = verdict.subscribe();
+        enum Why {
+            Exited(std::io::Result<ExitStatus>),
+            Dead(String),
+            Stop,
+        }
+        let why = tokio::select! {
+            status = child.wait() => Why::Exited(status),
+            () = probes.watch(self, verdict) => Why::Dead("its probes ended".to_owned()),
+            why = dead(&mut seen) => Why::Dead(why),
+            () = reach(stop, |stop| *stop != Stop::Not) => Why::Stop,
+        };
+        match why {
+            Why::Exited(status) => {
+                // What it started itself does not outlive it.
+                if let (Some(_), Some(group)) = (&self.label, group) {
+                    signal(group, Signal::SIGKILL)?;
+                }
+                Ok(Ended::Exited(status.context("cannot wait for the process")?))
+            }
+            Why::Dead(why) => {
+                terminate(&mut child, grace).await?;
+                Ok(Ended::Dead(why))
+            }
+            Why::Stop => {
+                // A second request may be more urgent than the first.
+                let status = tokio::select! {
+                    status = terminate(&mut child, grace) => Some(status?),
+                    _ = async {
+                        reach(stop, |stop| *stop == Stop::Now).await;
+                        tokio::time::sleep(hurry).await;
+                    } => None,
+                };
+                match status {
+                    Some(status) => Ok(Ended::Stopped(status)),
+                    None => Ok(Ended::Stopped(terminate(&mut child, Duration::ZERO).await?)),
+                }
+            }
+        }
+    }
+}
+
+/// Resolves when a probe says that the application must be started again.
+async fn dead(verdict: &mut watch::Receiver<Verdict>) -> String {
+    loop {
+        if let Verdict::Dead(why) = &*verdict.borrow_and_update() {
+            return why.clone();
+        }
+        if verdict.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// An exit status in words.
+pub(crate) fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => match nix::sys::signal::Signal::try_from(signal) {
+            Ok(signal) => format!("killed by {signal}"),
+            Err(_) => format!("killed by signal {signal}"),
+        },
+        (None, None) => "ended".to_owned(),
+    }
+}

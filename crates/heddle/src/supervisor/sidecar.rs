@@ -1,0 +1,267 @@
+//! A proxy's process: started, given its tokens, told the application's state, started again when it dies.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context;
+use net::process::{die_with_parent, own_group};
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::application::describe;
+use super::backoff::Backoff;
+use super::environment::own_path;
+use super::output::copy_lines;
+use super::report::Reporter;
+use crate::client::Client;
+use crate::link::{FromProxy, Messages, ToProxy};
+use crate::sidecar::settings::SidecarSettings;
+
+/// Between attempts to get a token from a control plane that does not answer.
+const TOKEN_RETRY: Duration = Duration::from_millis(200);
+
+/// After its drain a proxy has this long to end before it is killed.
+const KILL_AFTER: Duration = Duration::from_secs(2);
+
+/// Where attestation comes from when a proxy asks.
+#[derive(Clone, Debug)]
+pub(crate) enum Tokens {
+    /// The control plane's admin socket.
+    Admin(Client),
+    /// One that was handed to us; it can be used once.
+    Given(String),
+}
+
+/// How far a proxy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProxyState {
+    /// Not ready, or being started again.
+    Starting,
+    /// It holds a certificate and its configuration.
+    Ready,
+    /// It has ended for good.
+    Ended,
+}
+
+/// A proxy that is kept alive.
+#[derive(Debug)]
+pub(crate) struct Sidecar {
+    orders: mpsc::UnboundedSender<ToProxy>,
+    state: watch::Receiver<ProxyState>,
+    task: JoinHandle<()>,
+}
+
+impl Sidecar {
+    /// Writes the settings and starts the process.
+    pub(crate) fn start(
+        name: &str,
+        settings: &SidecarSettings,
+        tokens: Tokens,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Sidecar> {
+        crate::runtime::private_dir(&settings.directory)?;
+        let file = settings.directory.join("settings.json");
+        let text = serde_json::to_vec_pretty(settings).context("settings have a JSON form")?;
+        net::files::write_private(&file, &text)?;
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let (sender, state) = watch::channel(ProxyState::Starting);
+        let keeper = Keeper {
+            name: name.to_owned(),
+            file,
+            workload: settings.proxy.workload.clone(),
+            service_account: settings.registration.service_account.clone(),
+            tokens,
+            reporter: reporter.clone(),
+            state: sender,
+            ready: false,
+            drain: None,
+        };
+        Ok(Sidecar { orders, state, task: tokio::spawn(keeper.keep(inbox)) })
+    }
+
+    /// Tells it whether the application may be sent requests, now and after every restart of the proxy.
+    pub(crate) fn ready(&self, ready: bool) {
+        let _ = self.orders.send(ToProxy::Ready(ready));
+    }
+
+    /// Tells it to drain and end.
+    pub(crate) fn drain(&self, limit: Duration) {
+        let _ = self.orders.send(ToProxy::Drain { seconds: limit.as_secs() });
+    }
+
+    /// How far it is.
+    pub(crate) fn state(&self) -> watch::Receiver<ProxyState> {
+        self.state.clone()
+    }
+
+    /// Resolves when it has ended after [`Sidecar::drain`].
+    pub(crate) async fn ended(&mut self) {
+        let _ = self.state.wait_for(|s| *s == ProxyState::Ended).await;
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        // The child is killed with the task that holds it.
+        self.task.abort();
+    }
+}
+
+struct Keeper {
+    name: String,
+    file: PathBuf,
+    workload: String,
+    service_account: String,
+    tokens: Tokens,
+    reporter: Reporter,
+    state: watch::Sender<ProxyState>,
+    ready: bool,
+    drain: Option<u64>,
+}
+
+type TokenRequest = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
+
+impl Keeper {
+    async fn keep(mut self, mut inbox: mpsc::UnboundedReceiver<ToProxy>) {
+        let mut backoff = Backoff::new();
+        loop {
+            backoff.started();
+            let ended = match self.spawn() {
+                Ok(child) => self.serve(child, &mut inbox).await,
+                Err(error) => format!("{error:#}"),
+            };
+            if self.drain.is_some() {
+                break;
+            }
+            self.state.send_replace(ProxyState::Starting);
+            let wait = backoff.died();
+            self.reporter.problem(format_args!("the proxy of {}: {ended}; started again in {wait:?}", self.name));
+            let again = tokio::time::sleep(wait);
+            tokio::pin!(again);
+            loop {
+                tokio::select! {
+                    () = &mut again => break,
+                    order = inbox.recv() => match order {
+                        Some(order) => self.note_order(&order),
+                        None => return,
+                    },
+                }
+                if self.drain.is_some() {
+                    break;
+                }
+            }
+            if self.drain.is_some() {
+                break;
+            }
+        }
+        self.state.send_replace(ProxyState::Ended);
+    }
+
+    fn spawn(&self) -> anyhow::Result<Child> {
+        let mut command = Command::new(own_path());
+        command.arg("proxy").arg("--settings").arg(&self.file);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        own_group(&mut command);
+        die_with_parent(&mut command);
+        command.spawn().context("cannot be started")
+    }
+
+    fn note_order(&mut self, order: &ToProxy) {
+        match order {
+            ToProxy::Ready(ready) => self.ready = *ready,
+            ToProxy::Drain { seconds } => self.drain = Some(*seconds),
+            ToProxy::Token(_) => {}
+        }
+    }
+
+    /// One life of the process; says how it ended.
+    async fn serve(&mut self, mut child: Child, inbox: &mut mpsc::UnboundedReceiver<ToProxy>) -> String {
+        let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return "its link is missing".to_owned();
+        };
+        if let Some(stderr) = child.stderr.take() {
+            let label = self.reporter.label(&format!("{}/proxy", self.name), &self.name);
+            tokio::spawn(async move { copy_lines(stderr, |line| label.print(line)).await });
+        }
+        send(&mut stdin, &ToProxy::Ready(self.ready)).await;
+        let mut messages = Messages::new(stdout);
+        let mut linked = true;
+        let mut token: Option<TokenRequest> = None;
+        let mut kill_at: Option<tokio::time::Instant> = None;
+        loop {
+            tokio::select! {
+                status = child.wait() => {
+                    return status.map_or_else(|e| e.to_string(), |s| format!("ended ({})", describe(s)));
+                }
+                message = messages.next(), if linked => match message {
+                    Some(FromProxy::NeedToken(true)) if token.is_none() => token = Some(self.token()),
+                    Some(FromProxy::Ready(ready)) if self.drain.is_none() => {
+                        let state = if ready { ProxyState::Ready } else { ProxyState::Starting };
+                        self.state.send_replace(state);
+                    }
+                    Some(FromProxy::Problem(text)) => {
+                        self.reporter.problem(format_args!("the proxy of {}: {text}", self.name));
+                    }
+                    Some(FromProxy::NeedToken(_) | FromProxy::Ready(_) | FromProxy::Listening(_)) => {}
+                    None => linked = false,
+                },
+                answer = async { token.as_mut().expect("guarded").await }, if token.is_some() => {
+                    token = None;
+                    if let Some(text) = answer {
+                        send(&mut stdin, &ToProxy::Token(text)).await;
+                    }
+                }
+                order = inbox.recv() => {
+                    // Without an owner there is nobody to serve; the process ends with this task.
+                    let Some(order) = order else { return "nobody needs it".to_owned() };
+                    self.note_order(&order);
+                    if let Some(seconds) = self.drain {
+                        kill_at = Some(tokio::time::Instant::now() + Duration::from_secs(seconds) + KILL_AFTER);
+                    }
+                    send(&mut stdin, &order).await;
+                }
+                () = tokio::time::sleep_until(kill_at.unwrap_or_else(tokio::time::Instant::now)), if kill_at.is_some() => {
+                    let _ = child.kill().await;
+                }
+            }
+        }
+    }
+
+    /// Asks for a token until there is one; `None` when there never will be.
+    fn token(&mut self) -> TokenRequest {
+        match &self.tokens {
+            Tokens::Given(token) if token.is_empty() => {
+                self.reporter.problem("the join token was used already, and the certificate that it gave is gone; start again with a new one");
+                Box::pin(std::future::ready(None))
+            }
+            Tokens::Given(token) => {
+                let token = token.clone();
+                self.tokens = Tokens::Given(String::new());
+                Box::pin(std::future::ready(Some(token)))
+            }
+            Tokens::Admin(client) => {
+                let (client, workload, account) = (client.clone(), self.workload.clone(), self.service_account.clone());
+                Box::pin(async move {
+                    loop {
+                        match client.token(&workload, &account).await {
+                            Ok(answer) => return Some(answer.token),
+                            Err(_) => tokio::time::sleep(TOKEN_RETRY).await,
+                        }
+                    }
+                })
+            }
+        }
+    }
+}
+
+/// A process that no longer reads is about to end, which is seen elsewhere.
+async fn send(stdin: &mut ChildStdin, message: &ToProxy) {
+    let mut line = serde_json::to_vec(message).expect("messages are JSON");
+    line.push(b'\n');
+    let _ = stdin.write_all(&line).await;
+}
