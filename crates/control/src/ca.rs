@@ -208,3 +208,6 @@ pub(crate) fn private_dir(dir: &Path) -> Result<(), CaError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

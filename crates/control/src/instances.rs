@@ -300,3 +300,6 @@ fn ports(registration: &mesh::Registration) -> Result<Vec<MemberPort>, Refused> 
     ports.sort_by(|a, b| (a.port, &a.name).cmp(&(b.port, &b.name)));
     Ok(ports)
 }
+
+#[cfg(test)]
+mod tests;

@@ -169,3 +169,6 @@ fn protocol(protocol: api::AppProtocol) -> mesh::Protocol {
 fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
