@@ -7,8 +7,8 @@ use std::thread::{self, JoinHandle};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
 
-/// Task polls between two looks at the sockets. tokio's default is 61, meant for tasks that mostly compute; a proxy's
-/// tasks mostly wait for sockets, so looking a little more often evens out latency under load at no measurable cost.
+/// Task polls between two looks at the sockets. tokio's default is 61; a proxy's tasks are short and mostly wait for sockets,
+/// so half of that bounds how long a burst on some connections may keep the events of others unseen.
 const EVENT_INTERVAL: u32 = 31;
 
 /// Running workers.
