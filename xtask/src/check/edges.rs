@@ -24,7 +24,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     // The data path knows compiled rules, not where they come from.
     ("proxy", &["api", "sources", "kubernetes", "xds"]),
     // Decisions are pure, so that tests, simulations and the proxy run the same code.
-    ("engine", &["tokio", "prost", "proto", "serde-saphyr", "socket2", "nix"]),
+    ("engine", &["tokio", "prost", "proto", "granit-parser", "socket2", "nix"]),
     // Objects are read by tools that have no runtime.
     ("api", &["tokio", "kube"]),
     // What is shipped has one cryptographic library and one YAML parser.
