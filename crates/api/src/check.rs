@@ -17,34 +17,16 @@ pub fn check<'a>(objects: impl IntoIterator<Item = &'a Object>) -> Vec<Diagnosti
             std::collections::btree_map::Entry::Vacant(vacant) => {
                 vacant.insert(object);
             }
-            std::collections::btree_map::Entry::Occupied(first) => {
-                checker.found.push(double(first.get(), object))
-            }
+            std::collections::btree_map::Entry::Occupied(first) => checker.found.push(double(first.get(), object)),
         }
     }
     let instances = Instances::new(checker.known.values().copied());
     for object in checker.known.values().copied().collect::<Vec<_>>() {
         match &object.spec {
-            Spec::Service(service) => {
-                checker
-                    .found
-                    .extend(unselective(object, &service.selector, &instances))
-            }
-            Spec::HttpRoute(route) => checker.rules(
-                object,
-                &route.parents,
-                route.rules.iter().map(|r| &r.backends),
-            ),
-            Spec::GrpcRoute(route) => checker.rules(
-                object,
-                &route.parents,
-                route.rules.iter().map(|r| &r.backends),
-            ),
-            Spec::TcpRoute(route) => checker.rules(
-                object,
-                &route.parents,
-                route.rules.iter().map(|r| &r.backends),
-            ),
+            Spec::Service(service) => checker.found.extend(unselective(object, &service.selector, &instances)),
+            Spec::HttpRoute(route) => checker.rules(object, &route.parents, route.rules.iter().map(|r| &r.backends)),
+            Spec::GrpcRoute(route) => checker.rules(object, &route.parents, route.rules.iter().map(|r| &r.backends)),
+            Spec::TcpRoute(route) => checker.rules(object, &route.parents, route.rules.iter().map(|r| &r.backends)),
             Spec::TrafficPolicy(policy) => checker.targets(object, &policy.targets),
             Spec::AuthorizationPolicy(policy) => checker.targets(object, &policy.targets),
             _ => {}
@@ -59,9 +41,7 @@ fn double(first: &Object, second: &Object) -> Diagnostic {
         None => String::new(),
     };
     let message = format!("{} is written twice{place}", second.key());
-    second
-        .diagnostic(Severity::Error, "metadata.name", message)
-        .with_help("rename or remove one of the two")
+    second.diagnostic(Severity::Error, "metadata.name", message).with_help("rename or remove one of the two")
 }
 
 /// The labels of everything that can be an instance, by namespace.
@@ -86,41 +66,24 @@ impl<'a> Instances<'a> {
     }
 
     fn any(&self, namespace: &str, selector: &BTreeMap<String, String>) -> bool {
-        let fits = |labels: &&&BTreeMap<String, String>| {
-            selector
-                .iter()
-                .all(|(key, value)| labels.get(key) == Some(value))
-        };
-        self.labels
-            .get(namespace)
-            .is_some_and(|list| list.iter().any(|labels| fits(&labels)))
+        let fits =
+            |labels: &&&BTreeMap<String, String>| selector.iter().all(|(key, value)| labels.get(key) == Some(value));
+        self.labels.get(namespace).is_some_and(|list| list.iter().any(|labels| fits(&labels)))
     }
 }
 
 /// A service whose selector fits no object. Instances can also register themselves, so this is no error.
-fn unselective(
-    object: &Object,
-    selector: &BTreeMap<String, String>,
-    instances: &Instances<'_>,
-) -> Option<Diagnostic> {
+fn unselective(object: &Object, selector: &BTreeMap<String, String>, instances: &Instances<'_>) -> Option<Diagnostic> {
     if selector.is_empty() || instances.any(&object.meta.namespace, selector) {
         return None;
     }
-    let labels: Vec<String> = selector
-        .iter()
-        .map(|(key, value)| format!("{key}: {value}"))
-        .collect();
-    let message = format!(
-        "selects nothing: no Deployment, StatefulSet, Job or Workload here has {}",
-        labels.join(", ")
-    );
+    let labels: Vec<String> = selector.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+    let message =
+        format!("selects nothing: no Deployment, StatefulSet, Job or Workload here has {}", labels.join(", "));
     Some(
         object
             .diagnostic(Severity::Warning, "spec.selector", message)
-            .with_help(format!(
-                "compare it with the template's labels, in the namespace {}",
-                object.meta.namespace
-            )),
+            .with_help(format!("compare it with the template's labels, in the namespace {}", object.meta.namespace)),
     )
 }
 
@@ -132,56 +95,39 @@ struct Checker<'a> {
 
 impl<'a> Checker<'a> {
     fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<&'a Object> {
-        self.known
-            .get(&ObjectKey::new(kind, namespace, name))
-            .copied()
+        self.known.get(&ObjectKey::new(kind, namespace, name)).copied()
+    }
+
+    /// The objects of a kind, from a namespace on.
+    fn keys(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = &ObjectKey> {
+        let from = ObjectKey::new(kind, namespace, "");
+        self.known.range(from..).map(|(key, _)| key).take_while(move |key| key.kind == kind)
     }
 
     fn dangling(&mut self, object: &Object, field: &str, message: String, help: String) {
-        self.found.push(
-            object
-                .diagnostic(Severity::Error, field, message)
-                .with_help(help),
-        );
+        self.found.push(object.diagnostic(Severity::Error, field, message).with_help(help));
     }
 
     /// That no `kind` is called `name`, and which one may be meant.
     fn missing(&mut self, object: &Object, field: &str, kind: Kind, namespace: &str, name: &str) {
-        let same = |key: &&ObjectKey| key.kind == kind && &*key.namespace == namespace;
-        let close = closest(name, self.known.keys().filter(same).map(|key| &*key.name));
-        let elsewhere = self
-            .known
-            .keys()
-            .find(|key| key.kind == kind && &*key.name == name);
+        let siblings = self.keys(kind, namespace).take_while(|key| *key.namespace == *namespace);
+        let close = closest(name, siblings.map(|key| &*key.name));
+        let elsewhere = self.keys(kind, "").find(|key| *key.name == *name);
         let help = match (close, elsewhere) {
             (Some(close), _) => format!("did you mean \"{close}\"?"),
             (None, Some(key)) => format!("there is one in the namespace {}", key.namespace),
             (None, None) => String::new(),
         };
-        self.dangling(
-            object,
-            &format!("{field}.name"),
-            format!("there is no {kind} {namespace}/{name}"),
-            help,
-        );
+        self.dangling(object, &format!("{field}.name"), format!("there is no {kind} {namespace}/{name}"), help);
     }
 
-    fn rules<'r>(
-        &mut self,
-        object: &Object,
-        parents: &[ParentRef],
-        rules: impl Iterator<Item = &'r Vec<BackendRef>>,
-    ) {
+    fn rules<'r>(&mut self, object: &Object, parents: &[ParentRef], rules: impl Iterator<Item = &'r Vec<BackendRef>>) {
         for (i, parent) in parents.iter().enumerate() {
             self.parent(object, &format!("spec.parentRefs[{i}]"), parent);
         }
         for (i, backends) in rules.enumerate() {
             for (j, backend) in backends.iter().enumerate() {
-                self.backend(
-                    object,
-                    &format!("spec.rules[{i}].backendRefs[{j}]"),
-                    backend,
-                );
+                self.backend(object, &format!("spec.rules[{i}].backendRefs[{j}]"), backend);
             }
         }
     }
@@ -196,71 +142,33 @@ impl<'a> Checker<'a> {
         };
         // (section, port) of everything that the parent offers.
         let offers: Vec<(&str, u16)> = match &found.spec {
-            Spec::Gateway(gateway) => gateway
-                .listeners
-                .iter()
-                .map(|l| (l.name.as_str(), l.port))
-                .collect(),
-            Spec::Service(service) => service
-                .ports
-                .iter()
-                .map(|p| (p.name.as_str(), p.port))
-                .collect(),
+            Spec::Gateway(gateway) => gateway.listeners.iter().map(|l| (l.name.as_str(), l.port)).collect(),
+            Spec::Service(service) => service.ports.iter().map(|p| (p.name.as_str(), p.port)).collect(),
             _ => return,
         };
         let port = |n: u16| parent.port.is_none_or(|p| p == n);
-        if offers
-            .iter()
-            .any(|(name, n)| (parent.section.is_empty() || parent.section == *name) && port(*n))
-        {
+        if offers.iter().any(|(name, n)| (parent.section.is_empty() || parent.section == *name) && port(*n)) {
             return;
         }
-        let part = if parent.section.is_empty() {
-            "port"
-        } else {
-            "sectionName"
-        };
-        let offers: Vec<String> = offers
-            .iter()
-            .map(|(name, n)| format!("{name} ({n})"))
-            .collect();
+        let part = if parent.section.is_empty() { "port" } else { "sectionName" };
+        let offers: Vec<String> = offers.iter().map(|(name, n)| format!("{name} ({n})")).collect();
         let message = format!("{} has nothing of that name and port", found.key());
-        self.dangling(
-            object,
-            &format!("{field}.{part}"),
-            message,
-            format!("it has: {}", offers.join(", ")),
-        );
+        self.dangling(object, &format!("{field}.{part}"), message, format!("it has: {}", offers.join(", ")));
     }
 
     fn backend(&mut self, object: &Object, field: &str, backend: &BackendRef) {
         let Some(found) = self.get(Kind::Service, &backend.namespace, &backend.name) else {
-            return self.missing(
-                object,
-                field,
-                Kind::Service,
-                &backend.namespace,
-                &backend.name,
-            );
+            return self.missing(object, field, Kind::Service, &backend.namespace, &backend.name);
         };
         if let Spec::Service(service) = &found.spec
             && !service.ports.iter().any(|p| p.port == backend.port)
         {
             let ports: Vec<String> = service.ports.iter().map(|p| p.port.to_string()).collect();
             let message = format!("{} has no port {}", found.key(), backend.port);
-            self.dangling(
-                object,
-                &format!("{field}.port"),
-                message,
-                format!("it has: {}", ports.join(", ")),
-            );
+            self.dangling(object, &format!("{field}.port"), message, format!("it has: {}", ports.join(", ")));
         }
         if *backend.namespace != *object.meta.namespace && !self.granted(object, backend) {
-            let message = format!(
-                "no ReferenceGrant lets {} refer to {}",
-                object.key(),
-                found.key()
-            );
+            let message = format!("no ReferenceGrant lets {} refer to {}", object.key(), found.key());
             let help = format!(
                 "add a ReferenceGrant to the namespace {}, from {} in {} to Service",
                 backend.namespace,
@@ -272,18 +180,14 @@ impl<'a> Checker<'a> {
     }
 
     fn granted(&self, object: &Object, backend: &BackendRef) -> bool {
-        self.known.values().any(|other| match &other.spec {
-            Spec::ReferenceGrant(grant) => {
-                *other.meta.namespace == *backend.namespace
-                    && grant.permits(
-                        object.kind(),
-                        &object.meta.namespace,
-                        Kind::Service,
-                        &backend.name,
-                    )
-            }
-            _ => false,
-        })
+        self.keys(Kind::ReferenceGrant, &backend.namespace).take_while(|key| *key.namespace == *backend.namespace).any(
+            |key| match &self.known[key].spec {
+                Spec::ReferenceGrant(grant) => {
+                    grant.permits(object.kind(), &object.meta.namespace, Kind::Service, &backend.name)
+                }
+                _ => false,
+            },
+        )
     }
 
     fn targets(&mut self, object: &Object, targets: &[TargetRef]) {
@@ -326,3 +230,6 @@ fn sections(object: &Object) -> Vec<&str> {
     };
     names.into_iter().filter(|name| !name.is_empty()).collect()
 }
+
+#[cfg(test)]
+mod tests;

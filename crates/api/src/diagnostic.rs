@@ -95,12 +95,7 @@ impl Diagnostic {
             Severity::Warning => YELLOW,
             Severity::Notice => CYAN,
         };
-        let _ = write!(
-            out,
-            "{}{}",
-            paint.with(tint, self.severity.name()),
-            paint.with(BOLD, ": ")
-        );
+        let _ = write!(out, "{}{}", paint.with(tint, self.severity.name()), paint.with(BOLD, ": "));
         if !self.field.is_empty() {
             let _ = write!(out, "{}", paint.with(BOLD, &format!("{}: ", self.field)));
         }
@@ -121,27 +116,11 @@ impl Diagnostic {
             let (source, column) = excerpt(source, self.column);
             let bar = paint.with(BLUE, "|");
             let _ = write!(out, "\n{:gutter$} {bar}", "");
-            let _ = write!(
-                out,
-                "\n{} {bar} {source}",
-                paint.with(BLUE, &self.line.to_string())
-            );
-            let _ = write!(
-                out,
-                "\n{:gutter$} {bar} {:column$}{}",
-                "",
-                "",
-                paint.with(tint, "^")
-            );
+            let _ = write!(out, "\n{} {bar} {source}", paint.with(BLUE, &self.line.to_string()));
+            let _ = write!(out, "\n{:gutter$} {bar} {:column$}{}", "", "", paint.with(tint, "^"));
         }
         if !self.help.is_empty() {
-            let _ = write!(
-                out,
-                "\n{:gutter$} {} help: {}",
-                "",
-                paint.with(BLUE, "="),
-                self.help
-            );
+            let _ = write!(out, "\n{:gutter$} {} help: {}", "", paint.with(BLUE, "="), self.help);
         }
         out
     }
@@ -158,11 +137,7 @@ struct Paint(bool);
 
 impl Paint {
     fn with(&self, code: &str, text: &str) -> String {
-        if self.0 {
-            format!("{code}{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.0 { format!("{code}{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 
@@ -173,11 +148,7 @@ const EXCERPT: usize = 160;
 /// characters are never sent to a terminal.
 fn excerpt(source: &str, column: u32) -> (String, usize) {
     let column = (column as usize).saturating_sub(1);
-    let start = if column < EXCERPT - 20 {
-        0
-    } else {
-        column - EXCERPT / 2
-    };
+    let start = if column < EXCERPT - 20 { 0 } else { column - EXCERPT / 2 };
     let shown: String = source
         .chars()
         .skip(start)
@@ -194,3 +165,6 @@ fn excerpt(source: &str, column: u32) -> (String, usize) {
         .collect();
     (shown, column - start)
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,18 +16,16 @@ mod text;
 
 pub use check::check;
 pub use diagnostic::{Diagnostic, Severity};
-pub use kinds::authorization_policy::{
-    Action, AuthorizationPolicy, AuthorizationRule, Caller, Operation,
-};
+pub use kinds::authorization_policy::{Action, AuthorizationPolicy, AuthorizationRule, Caller, Operation};
 pub use kinds::gateway::{AllowedNamespaces, Gateway, Listener, ListenerProtocol};
 pub use kinds::http_route::{
-    GrpcRoute, HeaderEdits, HttpMatch, HttpRoute, HttpRule, PathEdit, PathMatch, Redirect, Rewrite,
-    ValueMatch, ValueRule,
+    GrpcRoute, HeaderEdits, HttpMatch, HttpRoute, HttpRule, PathEdit, PathMatch, Redirect, Rewrite, ValueMatch,
+    ValueRule,
 };
 pub use kinds::mesh::{AccessLog, Mesh, MtlsMode, OutboundMode};
 pub use kinds::pod::{
-    Container, ContainerPort, Deployment, EnvValue, EnvVar, FieldRef, Job, PodTemplate, Probe,
-    ProbeAction, RestartPolicy, StatefulSet,
+    Container, ContainerPort, Deployment, EnvValue, EnvVar, FieldRef, Job, PodTemplate, Probe, ProbeAction,
+    RestartPolicy, StatefulSet,
 };
 pub use kinds::reference_grant::{GrantFrom, GrantTo, ReferenceGrant};
 pub use kinds::route::{BackendRef, ParentKind, ParentRef, TcpRoute, TcpRule};

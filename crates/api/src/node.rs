@@ -59,11 +59,7 @@ pub(crate) struct Fault {
 
 impl Fault {
     fn new(at: Position, message: impl Into<String>) -> Fault {
-        Fault {
-            at,
-            message: message.into(),
-            help: "",
-        }
+        Fault { at, message: message.into(), help: "" }
     }
 }
 
@@ -96,19 +92,13 @@ impl Node {
 impl Scalar {
     /// Whether it is a truth value of the YAML 1.2 core schema.
     pub(crate) fn is_bool(&self) -> bool {
-        self.plain
-            && matches!(
-                self.text.as_str(),
-                "true" | "True" | "TRUE" | "false" | "False" | "FALSE"
-            )
+        self.plain && matches!(self.text.as_str(), "true" | "True" | "TRUE" | "false" | "False" | "FALSE")
     }
 
     /// Whether it is a number of the YAML 1.2 core schema, near enough: what begins like one and reads as one.
     pub(crate) fn is_number(&self) -> bool {
         let digits = self.text.trim_start_matches(['+', '-']);
-        self.plain
-            && digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
-            && self.text.parse::<f64>().is_ok()
+        self.plain && digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') && self.text.parse::<f64>().is_ok()
     }
 }
 
@@ -128,11 +118,8 @@ pub(crate) fn split(text: &str) -> Vec<(u32, &str)> {
     let (mut start, mut start_line) = (0, 0);
     let mut offset = 0;
     for (line, content) in (0u32..).zip(text.split_inclusive('\n')) {
-        let marker = |m: &str| {
-            content
-                .strip_prefix(m)
-                .is_some_and(|r| r.is_empty() || r.starts_with([' ', '\t', '\r', '\n']))
-        };
+        let marker =
+            |m: &str| content.strip_prefix(m).is_some_and(|r| r.is_empty() || r.starts_with([' ', '\t', '\r', '\n']));
         if marker("---") {
             parts.push((start_line, &text[start..offset]));
             (start, start_line) = (offset, line);
@@ -150,11 +137,7 @@ pub(crate) fn split(text: &str) -> Vec<(u32, &str)> {
 
 /// Whether a line is more than a comment, a directive or a marker.
 fn has_content(line: &str) -> bool {
-    let line = line
-        .strip_prefix("---")
-        .or(line.strip_prefix("..."))
-        .unwrap_or(line)
-        .trim();
+    let line = line.strip_prefix("---").or(line.strip_prefix("...")).unwrap_or(line).trim();
     !line.is_empty() && !line.starts_with(['#', '%'])
 }
 
@@ -187,10 +170,7 @@ pub(crate) fn parse(lines: u32, text: &str) -> Vec<Document> {
         if let Some(fault) = fault {
             builder.faults.push(fault);
             builder.root = None;
-            documents.push(Document {
-                root: None,
-                faults: builder.faults,
-            });
+            documents.push(Document { root: None, faults: builder.faults });
             return documents;
         }
     }
@@ -211,10 +191,7 @@ fn hint(text: &str, line: usize) -> &'static str {
 
 fn position(lines: u32, line: usize, column: usize) -> Position {
     let line = u32::try_from(line.max(1)).unwrap_or(u32::MAX);
-    Position {
-        line: lines.saturating_add(line),
-        column: u32::try_from(column).unwrap_or(u32::MAX - 1) + 1,
-    }
+    Position { line: lines.saturating_add(line), column: u32::try_from(column).unwrap_or(u32::MAX - 1) + 1 }
 }
 
 /// A collection that is not yet closed.
@@ -252,21 +229,11 @@ struct Builder {
 
 impl Builder {
     fn new(lines: u32) -> Builder {
-        Builder {
-            lines,
-            stack: Vec::new(),
-            anchors: HashMap::new(),
-            nodes: 0,
-            root: None,
-            faults: Vec::new(),
-        }
+        Builder { lines, stack: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None, faults: Vec::new() }
     }
 
     fn finish(self) -> Document {
-        Document {
-            root: self.root,
-            faults: self.faults,
-        }
+        Document { root: self.root, faults: self.faults }
     }
 
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Fault> {
@@ -274,16 +241,11 @@ impl Builder {
         let open = |value| Node { at, value };
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let quoted = tag
-                    .as_ref()
-                    .is_some_and(|t| t.is_yaml_core_schema_tag("str"));
+                let quoted = tag.as_ref().is_some_and(|t| t.is_yaml_core_schema_tag("str"));
                 self.tag(at, tag.as_deref())?;
                 let plain = style == ScalarStyle::Plain && !quoted;
                 self.count(at, weight(&text))?;
-                let node = open(Value::Scalar(Scalar {
-                    text: text.into_owned(),
-                    plain,
-                }));
+                let node = open(Value::Scalar(Scalar { text: text.into_owned(), plain }));
                 self.value(node, anchor)
             }
             Event::SequenceStart(_, anchor, tag) => {
@@ -302,13 +264,9 @@ impl Builder {
             }
             Event::Alias(id) => {
                 let Some(anchored) = self.anchors.get(&id) else {
-                    return Err(Fault::new(
-                        at,
-                        "an alias cannot stand inside the value that it names",
-                    ));
+                    return Err(Fault::new(at, "an alias cannot stand inside the value that it names"));
                 };
-                let (mut node, nodes, depth) =
-                    (anchored.node.clone(), anchored.nodes, anchored.depth);
+                let (mut node, nodes, depth) = (anchored.node.clone(), anchored.nodes, anchored.depth);
                 if self.stack.len() + depth > MAX_DEPTH {
                     return Err(too_deep(at));
                 }
@@ -322,10 +280,9 @@ impl Builder {
 
     fn tag(&self, at: Position, tag: Option<&granit_parser::Tag>) -> Result<(), Fault> {
         match tag {
-            Some(tag) if tag.is_custom() => Err(Fault::new(
-                at,
-                format!("the tag {} means nothing here", shorten(&tag.original())),
-            )),
+            Some(tag) if tag.is_custom() => {
+                Err(Fault::new(at, format!("the tag {} means nothing here", shorten(&tag.original()))))
+            }
             _ => Ok(()),
         }
     }
@@ -335,12 +292,7 @@ impl Builder {
             return Err(too_deep(node.at));
         }
         self.count(node.at, 1)?;
-        self.stack.push(Open {
-            node,
-            anchor,
-            key: None,
-            keys: HashMap::new(),
-        });
+        self.stack.push(Open { node, anchor, key: None, keys: HashMap::new() });
         Ok(())
     }
 
@@ -361,14 +313,7 @@ impl Builder {
             let (nodes, depth) = measure(&node);
             // The copy that aliases are made from is memory too.
             self.count(node.at, nodes)?;
-            self.anchors.insert(
-                anchor,
-                Anchored {
-                    node: node.clone(),
-                    nodes,
-                    depth,
-                },
-            );
+            self.anchors.insert(anchor, Anchored { node: node.clone(), nodes, depth });
         }
         let Some(parent) = self.stack.last_mut() else {
             self.root = Some(node);
@@ -379,10 +324,7 @@ impl Builder {
             (Value::Map(_), None) => match node.value {
                 Value::Scalar(scalar) => parent.key = Some((scalar.text, node.at)),
                 _ => {
-                    return Err(Fault::new(
-                        node.at,
-                        "a key must be a text, not a list or a mapping",
-                    ));
+                    return Err(Fault::new(node.at, "a key must be a text, not a list or a mapping"));
                 }
             },
             (Value::Map(_), Some((key, at))) => self.faults.extend(parent.insert(key, at, node)),
@@ -403,10 +345,7 @@ impl Open {
             Value::Map(merged) if key == "<<" => {
                 for entry in merged {
                     if let hash_map::Entry::Vacant(vacant) = self.keys.entry(entry.key.clone()) {
-                        vacant.insert(Held {
-                            index: entries.len(),
-                            merged: true,
-                        });
+                        vacant.insert(Held { index: entries.len(), merged: true });
                         entries.push(entry);
                     }
                 }
@@ -414,10 +353,7 @@ impl Open {
             }
             _ => match self.keys.entry(key.clone()) {
                 hash_map::Entry::Vacant(vacant) => {
-                    vacant.insert(Held {
-                        index: entries.len(),
-                        merged: false,
-                    });
+                    vacant.insert(Held { index: entries.len(), merged: false });
                     entries.push(Entry { key, at, value });
                     None
                 }
@@ -441,10 +377,7 @@ impl Open {
 }
 
 fn too_deep(at: Position) -> Fault {
-    Fault::new(
-        at,
-        format!("lists and mappings are nested more than {MAX_DEPTH} deep"),
-    )
+    Fault::new(at, format!("lists and mappings are nested more than {MAX_DEPTH} deep"))
 }
 
 /// What a text counts for against [`MAX_NODES`]: one, and one more for every 128 bytes, which bounds memory too.
@@ -454,8 +387,7 @@ fn weight(text: &str) -> usize {
 
 /// What a tree counts for against [`MAX_NODES`], and its depth.
 fn measure(node: &Node) -> (usize, usize) {
-    let add =
-        |(nodes, depth): (usize, usize), (n, d): (usize, usize)| (nodes + n, depth.max(d + 1));
+    let add = |(nodes, depth): (usize, usize), (n, d): (usize, usize)| (nodes + n, depth.max(d + 1));
     match &node.value {
         Value::Scalar(scalar) => (weight(&scalar.text), 0),
         Value::List(list) => list.iter().map(measure).fold((1, 1), add),
@@ -468,3 +400,6 @@ fn measure(node: &Node) -> (usize, usize) {
             .fold((1, 1), add),
     }
 }
+
+#[cfg(test)]
+mod tests;

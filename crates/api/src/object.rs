@@ -96,11 +96,7 @@ pub struct ObjectKey {
 impl ObjectKey {
     /// A key of these parts.
     pub fn new(kind: Kind, namespace: &str, name: &str) -> ObjectKey {
-        ObjectKey {
-            kind,
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        ObjectKey { kind, namespace: namespace.into(), name: name.into() }
     }
 }
 
@@ -141,13 +137,8 @@ pub(crate) struct SourceText {
 
 impl SourceText {
     pub(crate) fn new(text: &str) -> SourceText {
-        let starts = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(i, _)| i + 1))
-            .collect();
-        SourceText {
-            text: text.to_owned(),
-            starts,
-        }
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(i, _)| i + 1)).collect();
+        SourceText { text: text.to_owned(), starts }
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -201,11 +192,7 @@ impl Object {
 
     /// What identifies it.
     pub fn key(&self) -> ObjectKey {
-        ObjectKey {
-            kind: self.kind(),
-            namespace: Arc::clone(&self.meta.namespace),
-            name: Arc::clone(&self.meta.name),
-        }
+        ObjectKey { kind: self.kind(), namespace: Arc::clone(&self.meta.namespace), name: Arc::clone(&self.meta.name) }
     }
 
     /// Whether both say the same, wherever they were written.
@@ -215,12 +202,7 @@ impl Object {
 
     /// A diagnostic at `field` of this object (`spec.rules[0].backendRefs[1]`), or at the nearest field around it that was
     /// written.
-    pub fn diagnostic(
-        &self,
-        severity: Severity,
-        field: &str,
-        message: impl Into<String>,
-    ) -> Diagnostic {
+    pub fn diagnostic(&self, severity: Severity, field: &str, message: impl Into<String>) -> Diagnostic {
         let mut diagnostic = Diagnostic::new(severity, message);
         diagnostic.object = Some(self.key());
         diagnostic.field = field.to_owned();

@@ -8,9 +8,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::kinds::authorization_policy::{self, Action, AuthorizationPolicy};
-use crate::kinds::{
-    gateway, http_route, mesh, pod, reference_grant, route, service, traffic_policy, workload,
-};
+use crate::kinds::{gateway, http_route, mesh, pod, reference_grant, route, service, traffic_policy, workload};
 use crate::node::{self, Node, Position, Value, shorten};
 use crate::object::{Kind, Location, Meta, Object, ObjectKey, SourceText, Spec};
 use crate::read::{At, Map, Problems, Unknown};
@@ -49,43 +47,22 @@ pub struct Failed {
 
 /// Reads every document of a YAML or JSON file. `file` is the name that diagnostics show.
 pub fn parse(file: &str, bytes: &[u8]) -> Parsed {
-    let mut reader = FileReader {
-        file: file.into(),
-        text: Arc::default(),
-        parsed: Parsed::default(),
-        documents: 0,
-    };
+    let mut reader = FileReader { file: file.into(), text: Arc::default(), parsed: Parsed::default(), documents: 0 };
     if bytes.len() > MAX_FILE {
-        reader.fault(
-            Position::default(),
-            format!("the file is larger than {} MiB", MAX_FILE >> 20),
-            "split it",
-        );
+        reader.fault(Position::default(), format!("the file is larger than {} MiB", MAX_FILE >> 20), "split it");
         return reader.finish();
     }
     match std::str::from_utf8(bytes) {
         Ok(text) => {
-            reader.text = Arc::new(SourceText::new(
-                text.strip_prefix('\u{feff}').unwrap_or(text),
-            ));
+            reader.text = Arc::new(SourceText::new(text.strip_prefix('\u{feff}').unwrap_or(text)));
             reader.read();
         }
         Err(error) => {
             let good = &bytes[..error.valid_up_to()];
             let line = good.split(|b| *b == b'\n').count();
-            let column = good
-                .rsplit(|b| *b == b'\n')
-                .next()
-                .map_or(0, |l| String::from_utf8_lossy(l).chars().count());
-            let at = Position {
-                line: line as u32,
-                column: column as u32 + 1,
-            };
-            reader.fault(
-                at,
-                "the file is not UTF-8 text".to_owned(),
-                "save it as UTF-8",
-            );
+            let column = good.rsplit(|b| *b == b'\n').next().map_or(0, |l| String::from_utf8_lossy(l).chars().count());
+            let at = Position { line: line as u32, column: column as u32 + 1 };
+            reader.fault(at, "the file is not UTF-8 text".to_owned(), "save it as UTF-8");
         }
     }
     reader.finish()
@@ -115,10 +92,7 @@ impl FileReader {
 
     fn push(&mut self, at: Position, mut diagnostic: Diagnostic) {
         match self.parsed.diagnostics.len() {
-            MAX_DIAGNOSTICS => {
-                diagnostic =
-                    Diagnostic::new(Severity::Error, "there is more to say about this file")
-            }
+            MAX_DIAGNOSTICS => diagnostic = Diagnostic::new(Severity::Error, "there is more to say about this file"),
             more if more > MAX_DIAGNOSTICS => return,
             _ => {}
         }
@@ -136,10 +110,7 @@ impl FileReader {
                 let faulty = !document.faults.is_empty();
                 self.parsed.incomplete |= faulty && document.root.is_none();
                 for fault in document.faults {
-                    self.push(
-                        fault.at,
-                        Diagnostic::new(Severity::Error, fault.message).with_help(fault.help),
-                    );
+                    self.push(fault.at, Diagnostic::new(Severity::Error, fault.message).with_help(fault.help));
                 }
                 let Some(root) = document.root.filter(|root| !root.is_null()) else {
                     continue;
@@ -176,18 +147,10 @@ impl FileReader {
         };
         let location = Some(self.location(root));
         match spec {
-            Some(spec) if !failed => self.parsed.objects.push(Object {
-                meta,
-                spec,
-                location,
-            }),
+            Some(spec) if !failed => self.parsed.objects.push(Object { meta, spec, location }),
             spec => {
                 let reason = reason.unwrap_or_else(|| "its document has errors".to_owned());
-                let fallback = unusable(kind, &meta, spec, reason).map(|spec| Object {
-                    meta,
-                    spec,
-                    location,
-                });
+                let fallback = unusable(kind, &meta, spec, reason).map(|spec| Object { meta, spec, location });
                 self.parsed.failed.push(Failed { key, fallback });
             }
         }
@@ -211,12 +174,7 @@ fn list_items(root: &Node) -> Option<&[Node]> {
     let Value::Map(entries) = &root.value else {
         return None;
     };
-    let field = |name: &str| {
-        entries
-            .iter()
-            .find(|e| e.key == name)
-            .map(|e| &e.value.value)
-    };
+    let field = |name: &str| entries.iter().find(|e| e.key == name).map(|e| &e.value.value);
     match (field("kind"), field("items")) {
         (Some(Value::Scalar(kind)), Some(Value::List(items))) if kind.text == "List" => Some(items),
         _ => None,
@@ -236,16 +194,8 @@ fn index(node: &Node, path: String, fields: &mut BTreeMap<String, (u32, u32)>) {
         }
         Value::Map(entries) => {
             for entry in entries {
-                let path = if path.is_empty() {
-                    entry.key.clone()
-                } else {
-                    format!("{path}.{}", entry.key)
-                };
-                let at = if matches!(entry.value.value, Value::Scalar(_)) {
-                    entry.value.at
-                } else {
-                    entry.at
-                };
+                let path = if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
+                let at = if matches!(entry.value.value, Value::Scalar(_)) { entry.value.at } else { entry.at };
                 fields.insert(path.clone(), (at.line, at.column));
                 index(&entry.value, path, fields);
             }
@@ -262,11 +212,7 @@ struct Draft {
 
 impl Draft {
     fn key(&self) -> ObjectKey {
-        ObjectKey {
-            kind: self.kind,
-            namespace: Arc::clone(&self.meta.namespace),
-            name: Arc::clone(&self.meta.name),
-        }
+        ObjectKey { kind: self.kind, namespace: Arc::clone(&self.meta.namespace), name: Arc::clone(&self.meta.name) }
     }
 }
 
@@ -296,20 +242,10 @@ fn read_object(problems: &Problems, root: &Node) -> Option<Draft> {
     let (api_version, kind_at) = (api_version?, kind?);
     let kind = recognise(&api_version, &kind_at)?;
     let core = matches!(kind.group(), "" | "apps" | "batch");
-    let unknown = if core {
-        Unknown::Ignored
-    } else {
-        Unknown::Refused
-    };
-    let meta = map
-        .require("metadata")
-        .and_then(|at| read_meta(&at, kind))?;
+    let unknown = if core { Unknown::Ignored } else { Unknown::Refused };
+    let meta = map.require("metadata").and_then(|at| read_meta(&at, kind))?;
     map.ignore(&["status"]);
-    let spec_at = if kind == Kind::Mesh {
-        map.get("spec")
-    } else {
-        map.require("spec")
-    };
+    let spec_at = if kind == Kind::Mesh { map.get("spec") } else { map.require("spec") };
     let spec = match spec_at {
         Some(at) => at.taking(unknown).map().and_then(|mut spec| {
             let read = read_spec(kind, &mut spec, &meta.namespace);
@@ -337,9 +273,7 @@ fn read_spec(kind: Kind, spec: &mut Map<'_>, namespace: &str) -> Option<Spec> {
         Kind::TcpRoute => Some(Spec::TcpRoute(route::read_tcp(spec, namespace))),
         Kind::ReferenceGrant => Some(Spec::ReferenceGrant(reference_grant::read(spec, namespace))),
         Kind::TrafficPolicy => Some(Spec::TrafficPolicy(traffic_policy::read(spec, namespace))),
-        Kind::AuthorizationPolicy => Some(Spec::AuthorizationPolicy(authorization_policy::read(
-            spec, namespace,
-        ))),
+        Kind::AuthorizationPolicy => Some(Spec::AuthorizationPolicy(authorization_policy::read(spec, namespace))),
     }
 }
 
@@ -351,29 +285,21 @@ fn versions(kind: Kind) -> &'static [&'static str] {
         Kind::GrpcRoute => &["v1"],
         Kind::TcpRoute => &["v1", "v1alpha2"],
         Kind::ReferenceGrant => &["v1", "v1beta1"],
-        Kind::Mesh | Kind::Workload | Kind::TrafficPolicy | Kind::AuthorizationPolicy => {
-            &["v1alpha1"]
-        }
+        Kind::Mesh | Kind::Workload | Kind::TrafficPolicy | Kind::AuthorizationPolicy => &["v1alpha1"],
     }
 }
+
+/// Kinds that are no misspelt ones of ours.
+const LATER: [&str; 6] = ["TLSRoute", "UDPRoute", "BackendTLSPolicy", "ListenerSet", "ExternalService", "GatewayClass"];
 
 /// Which of our kinds this is.
 fn recognise(api_version: &At<'_>, kind_at: &At<'_>) -> Option<Kind> {
     let (group_version, name) = (api_version.string()?, kind_at.string()?);
-    let (group, version) = group_version
-        .rsplit_once('/')
-        .unwrap_or(("", group_version));
-    if let Some(kind) = Kind::ALL
-        .iter()
-        .copied()
-        .find(|k| k.name() == name && k.group() == group)
-    {
+    let (group, version) = group_version.rsplit_once('/').unwrap_or(("", group_version));
+    if let Some(kind) = Kind::ALL.iter().copied().find(|k| k.name() == name && k.group() == group) {
         if !versions(kind).contains(&version) {
             api_version.error_help(
-                format!(
-                    "{kind} has no version \"{}\" that is read here",
-                    shorten(version)
-                ),
+                format!("{kind} has no version \"{}\" that is read here", shorten(version)),
                 format!("write {}", written(kind)),
             );
             return None;
@@ -381,8 +307,7 @@ fn recognise(api_version: &At<'_>, kind_at: &At<'_>) -> Option<Kind> {
         return Some(kind);
     }
     if let Some(kind) = Kind::ALL.iter().copied().find(|k| k.name() == name)
-        && (kind.group() != "" && !group.contains('.')
-            || text::closest(group, [kind.group()]).is_some())
+        && (kind.group() != "" && !group.contains('.') || text::closest(group, [kind.group()]).is_some())
     {
         api_version.error_help(
             format!("there is no {kind} in \"{}\"", shorten(group_version)),
@@ -390,28 +315,18 @@ fn recognise(api_version: &At<'_>, kind_at: &At<'_>) -> Option<Kind> {
         );
         return None;
     }
-    let siblings = Kind::ALL
-        .iter()
-        .filter(|k| k.group() == group)
-        .map(|k| k.name());
+    let siblings = Kind::ALL.iter().filter(|k| k.group() == group).map(|k| k.name());
     let ours = group == Kind::Mesh.group() || group == Kind::Gateway.group();
-    if let Some(close) = text::closest(name, siblings.clone()) {
-        kind_at.error_help(
-            format!("there is no kind \"{}\" here", shorten(name)),
-            format!("did you mean \"{close}\"?"),
-        );
+    let close = text::closest(name, siblings.clone()).filter(|_| !LATER.contains(&name));
+    if let Some(close) = close {
+        kind_at
+            .error_help(format!("there is no kind \"{}\" here", shorten(name)), format!("did you mean \"{close}\"?"));
     } else if ours && name != "GatewayClass" {
         let names: Vec<&str> = siblings.collect();
         let message = format!("the kind {} is not implemented yet", shorten(name));
-        kind_at.error_help(
-            message,
-            format!("the kinds of this group are: {}", names.join(", ")),
-        );
+        kind_at.error_help(message, format!("the kinds of this group are: {}", names.join(", ")));
     } else {
-        kind_at.notice(
-            format!("{} does not concern the mesh and is skipped", shorten(name)),
-            "",
-        );
+        kind_at.notice(format!("{} does not concern the mesh and is skipped", shorten(name)), "");
     }
     None
 }
@@ -419,11 +334,7 @@ fn recognise(api_version: &At<'_>, kind_at: &At<'_>) -> Option<Kind> {
 /// `apiVersion` of a kind as it should be written.
 fn written(kind: Kind) -> String {
     let version = versions(kind)[0];
-    if kind.group().is_empty() {
-        version.to_owned()
-    } else {
-        format!("{}/{version}", kind.group())
-    }
+    if kind.group().is_empty() { version.to_owned() } else { format!("{}/{version}", kind.group()) }
 }
 
 /// Reads `metadata`; `None` when the object has no usable name.
@@ -431,55 +342,31 @@ fn read_meta(at: &At<'_>, kind: Kind) -> Option<Meta> {
     let mut map = at.map()?;
     map.ignore(&["generateName", "managedFields", "selfLink", "uid"]);
     // These name instances or stand in host names, where a dot would mean something else.
-    let dotless = matches!(
-        kind,
-        Kind::Service | Kind::Deployment | Kind::StatefulSet | Kind::Job | Kind::Workload
-    );
+    let dotless = matches!(kind, Kind::Service | Kind::Deployment | Kind::StatefulSet | Kind::Job | Kind::Workload);
     let name_at = map.require("name");
-    let name = name_at.as_ref().and_then(|at| {
-        at.parse(if dotless {
-            text::label
-        } else {
-            text::subdomain
-        })
-    });
-    let namespace = map
-        .get("namespace")
-        .map_or(Some("default".to_owned()), |at| at.parse(text::label));
+    let name = name_at.as_ref().and_then(|at| at.parse(if dotless { text::label } else { text::subdomain }));
+    let namespace = map.get("namespace").map_or(Some("default".to_owned()), |at| at.parse(text::label));
     let meta = Meta {
         labels: map.get("labels").map(|at| at.labels()).unwrap_or_default(),
-        annotations: map
-            .get("annotations")
-            .map(|at| at.texts())
-            .unwrap_or_default(),
-        created_unix_ms: map
-            .get("creationTimestamp")
-            .and_then(|at| at.parse(timestamp))
-            .unwrap_or(0),
+        annotations: map.get("annotations").map(|at| at.texts()).unwrap_or_default(),
+        created_unix_ms: map.get("creationTimestamp").and_then(|at| at.parse(timestamp)).unwrap_or(0),
         namespace: Arc::from(""),
         name: Arc::from(name.as_deref().unwrap_or_default()),
     };
     map.finish();
     if kind == Kind::Mesh && name.as_deref().is_some_and(|n| n != "default") {
-        name_at?.error_help(
-            "there is one Mesh, and its name is \"default\"",
-            "write name: default",
-        );
+        name_at?.error_help("there is one Mesh, and its name is \"default\"", "write name: default");
     }
     name?;
-    if kind.namespaced() {
-        Some(Meta {
-            namespace: namespace?.into(),
-            ..meta
-        })
-    } else {
-        Some(meta)
-    }
+    if kind.namespaced() { Some(Meta { namespace: namespace?.into(), ..meta }) } else { Some(meta) }
 }
 
 /// RFC 3339 to Unix milliseconds.
 fn timestamp(text: &str) -> Result<i64, String> {
-    let time = OffsetDateTime::parse(text, &Rfc3339)
-        .map_err(|_| "is not a time such as 2026-01-31T12:00:00Z".to_owned())?;
+    let time =
+        OffsetDateTime::parse(text, &Rfc3339).map_err(|_| "is not a time such as 2026-01-31T12:00:00Z".to_owned())?;
     i64::try_from(time.unix_timestamp_nanos() / 1_000_000).map_err(|_| "is out of range".to_owned())
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -69,22 +69,11 @@ pub(crate) struct At<'a> {
 impl<'a> At<'a> {
     /// The root of a document.
     pub(crate) fn root(problems: &'a Problems, node: &'a Node, unknown: Unknown) -> At<'a> {
-        At {
-            problems,
-            node,
-            path: String::new(),
-            unknown,
-        }
+        At { problems, node, path: String::new(), unknown }
     }
 
     fn report(&self, severity: Severity, message: impl Into<String>, help: impl Into<String>) {
-        self.problems.add(
-            severity,
-            self.node.at,
-            &self.path,
-            message.into(),
-            help.into(),
-        );
+        self.problems.add(severity, self.node.at, &self.path, message.into(), help.into());
     }
 
     /// The same value with another way to take unknown fields in it.
@@ -113,10 +102,7 @@ impl<'a> At<'a> {
     }
 
     fn expected(&self, what: &str, help: impl Into<String>) {
-        self.error_help(
-            format!("expected {what}, found {}", self.node.describe()),
-            help,
-        );
+        self.error_help(format!("expected {what}, found {}", self.node.describe()), help);
     }
 
     /// How many errors the object has so far.
@@ -127,11 +113,7 @@ impl<'a> At<'a> {
     /// A mapping whose fields are to be read.
     pub(crate) fn map(&self) -> Option<Map<'a>> {
         match &self.node.value {
-            Value::Map(entries) => Some(Map {
-                at: self.clone(),
-                entries,
-                known: BTreeSet::new(),
-            }),
+            Value::Map(entries) => Some(Map { at: self.clone(), entries, known: BTreeSet::new() }),
             _ => {
                 self.expected("a mapping", "");
                 None
@@ -144,25 +126,14 @@ impl<'a> At<'a> {
         let Value::List(list) = &self.node.value else {
             self.expected(
                 "a list",
-                if self.node.is_null() {
-                    ""
-                } else {
-                    "write it as `[…]` or with `- ` before each item"
-                },
+                if self.node.is_null() { "" } else { "write it as `[…]` or with `- ` before each item" },
             );
             return Vec::new();
         };
         if list.len() > max {
-            self.error(format!(
-                "has {} items; at most {max} are allowed",
-                list.len()
-            ));
+            self.error(format!("has {} items; at most {max} are allowed", list.len()));
         }
-        let item = |(i, node)| At {
-            node,
-            path: format!("{}[{i}]", self.path),
-            ..self.clone()
-        };
+        let item = |(i, node)| At { node, path: format!("{}[{i}]", self.path), ..self.clone() };
         list.iter().take(max).enumerate().map(item).collect()
     }
 
@@ -188,10 +159,7 @@ impl<'a> At<'a> {
             self.expected("a text", "");
             None
         } else if scalar.is_bool() || scalar.is_number() {
-            self.expected(
-                "a text",
-                format!("write it in quotes: \"{}\"", shorten(&scalar.text)),
-            );
+            self.expected("a text", format!("write it in quotes: \"{}\"", shorten(&scalar.text)));
             None
         } else {
             Some(&scalar.text)
@@ -201,9 +169,7 @@ impl<'a> At<'a> {
     /// A text with a grammar of its own.
     pub(crate) fn parse<T>(&self, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let text = self.string()?;
-        read(text)
-            .map_err(|why| self.error(format!("\"{}\" {why}", shorten(text))))
-            .ok()
+        read(text).map_err(|why| self.error(format!("\"{}\" {why}", shorten(text)))).ok()
     }
 
     /// A whole number within `range`.
@@ -248,10 +214,7 @@ impl<'a> At<'a> {
         if let Value::Scalar(scalar) = &self.node.value
             && scalar.is_number()
         {
-            self.expected(
-                "a length of time",
-                format!("give it a unit: {0}s or {0}ms", shorten(&scalar.text)),
-            );
+            self.expected("a length of time", format!("give it a unit: {0}s or {0}ms", shorten(&scalar.text)));
             return None;
         }
         self.parse(text::duration)
@@ -279,20 +242,12 @@ impl<'a> At<'a> {
             return Some(*value);
         }
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-        let part = || {
-            names
-                .iter()
-                .copied()
-                .find(|n| text.len() > 2 && n.to_lowercase().contains(&text.to_lowercase()))
-        };
+        let part = || names.iter().copied().find(|n| text.len() > 2 && n.to_lowercase().contains(&text.to_lowercase()));
         let help = match text::closest(text, names.iter().copied()).or_else(part) {
             Some(close) => format!("did you mean \"{close}\"?"),
             None => String::new(),
         };
-        self.error_help(
-            format!("\"{}\" is not one of: {}", shorten(text), names.join(", ")),
-            help,
-        );
+        self.error_help(format!("\"{}\" is not one of: {}", shorten(text), names.join(", ")), help);
         None
     }
 
@@ -301,9 +256,7 @@ impl<'a> At<'a> {
         let Some(map) = self.map() else {
             return BTreeMap::new();
         };
-        map.items()
-            .filter_map(|(key, at)| at.string().map(|text| (key.to_owned(), text.to_owned())))
-            .collect()
+        map.items().filter_map(|(key, at)| at.string().map(|text| (key.to_owned(), text.to_owned()))).collect()
     }
 
     /// A mapping of labels.
@@ -342,18 +295,12 @@ impl<'a> Map<'a> {
 
     fn value(&self, entry: &'a Entry) -> At<'a> {
         let dot = if self.at.path.is_empty() { "" } else { "." };
-        At {
-            node: &entry.value,
-            path: format!("{}{dot}{}", self.at.path, entry.key),
-            ..self.at.clone()
-        }
+        At { node: &entry.value, path: format!("{}{dot}{}", self.at.path, entry.key), ..self.at.clone() }
     }
 
     /// Every key and value, for mappings whose keys people choose.
     pub(crate) fn items(&self) -> impl Iterator<Item = (&'a str, At<'a>)> {
-        self.entries
-            .iter()
-            .map(|entry| (entry.key.as_str(), self.value(entry)))
+        self.entries.iter().map(|entry| (entry.key.as_str(), self.value(entry)))
     }
 
     /// A field, if it is written and not null.
@@ -364,10 +311,7 @@ impl<'a> Map<'a> {
     /// A field, if it is written, even if it is null: for fields whose absence would let more through.
     pub(crate) fn written(&mut self, name: &'static str) -> Option<At<'a>> {
         self.known.insert(name);
-        self.entries
-            .iter()
-            .find(|e| e.key == name)
-            .map(|e| self.value(e))
+        self.entries.iter().find(|e| e.key == name).map(|e| self.value(e))
     }
 
     /// A field that must be written.
@@ -375,10 +319,7 @@ impl<'a> Map<'a> {
         let found = self.get(name);
         if found.is_none() {
             // A misspelt field is not missing; finish() reports it with a suggestion.
-            let misspelt = self
-                .entries
-                .iter()
-                .any(|e| text::closest(&e.key, [name]).is_some() && e.key != name);
+            let misspelt = self.entries.iter().any(|e| text::closest(&e.key, [name]).is_some() && e.key != name);
             if !misspelt {
                 self.at.error(format!("the field {name} is missing"));
             }
@@ -402,21 +343,11 @@ impl<'a> Map<'a> {
 
     /// Reports the fields that nobody asked for.
     pub(crate) fn finish(self) {
-        let missing: Vec<&str> = self
-            .known
-            .iter()
-            .copied()
-            .filter(|k| !self.entries.iter().any(|e| e.key == *k))
-            .collect();
-        let unknown = self
-            .entries
-            .iter()
-            .filter(|e| !self.known.contains(e.key.as_str()));
+        let missing: Vec<&str> =
+            self.known.iter().copied().filter(|k| !self.entries.iter().any(|e| e.key == *k)).collect();
+        let unknown = self.entries.iter().filter(|e| !self.known.contains(e.key.as_str()));
         for entry in unknown.take(MAX_UNKNOWN) {
-            let help = match (
-                text::closest(&entry.key, missing.iter().copied()),
-                self.at.unknown,
-            ) {
+            let help = match (text::closest(&entry.key, missing.iter().copied()), self.at.unknown) {
                 (Some(close), _) => format!("did you mean \"{close}\"?"),
                 (None, Unknown::Ignored) => continue,
                 (None, Unknown::Refused) => {
@@ -425,13 +356,7 @@ impl<'a> Map<'a> {
                 }
             };
             let message = format!("there is no field \"{}\" here", shorten(&entry.key));
-            self.at.problems.add(
-                Severity::Error,
-                entry.at,
-                &self.value(entry).path,
-                message,
-                help,
-            );
+            self.at.problems.add(Severity::Error, entry.at, &self.value(entry).path, message, help);
         }
     }
 }

@@ -32,35 +32,13 @@ pub struct Condition {
 
 impl Condition {
     /// A condition that holds.
-    pub fn holds(
-        kind: &str,
-        reason: &str,
-        message: impl Into<String>,
-        observed_generation: u64,
-    ) -> Condition {
-        Condition::new(
-            kind,
-            ConditionStatus::True,
-            reason,
-            message,
-            observed_generation,
-        )
+    pub fn holds(kind: &str, reason: &str, message: impl Into<String>, observed_generation: u64) -> Condition {
+        Condition::new(kind, ConditionStatus::True, reason, message, observed_generation)
     }
 
     /// A condition that does not hold.
-    pub fn fails(
-        kind: &str,
-        reason: &str,
-        message: impl Into<String>,
-        observed_generation: u64,
-    ) -> Condition {
-        Condition::new(
-            kind,
-            ConditionStatus::False,
-            reason,
-            message,
-            observed_generation,
-        )
+    pub fn fails(kind: &str, reason: &str, message: impl Into<String>, observed_generation: u64) -> Condition {
+        Condition::new(kind, ConditionStatus::False, reason, message, observed_generation)
     }
 
     fn new(

@@ -14,10 +14,7 @@ pub(crate) fn label(text: &str) -> Checked<String> {
     if text.is_empty() || text.len() > 63 {
         Err("must have 1 to 63 characters".to_owned())
     } else if !text.chars().all(good) || text.starts_with('-') || text.ends_with('-') {
-        Err(
-            "must be lower-case letters, digits and `-`, with a letter or digit at both ends"
-                .to_owned(),
-        )
+        Err("must be lower-case letters, digits and `-`, with a letter or digit at both ends".to_owned())
     } else {
         Ok(text.to_owned())
     }
@@ -46,9 +43,7 @@ pub(crate) fn host(text: &str) -> Checked<String> {
 pub(crate) fn host_pattern(text: &str) -> Checked<String> {
     match text.strip_prefix("*.") {
         Some(suffix) => host(suffix).map(|_| text.to_owned()),
-        None if text.contains('*') => {
-            Err("may have `*` only as the whole first part: `*.example.com`".to_owned())
-        }
+        None if text.contains('*') => Err("may have `*` only as the whole first part: `*.example.com`".to_owned()),
         None => host(text),
     }
 }
@@ -74,11 +69,7 @@ pub(crate) fn label_key(text: &str) -> Checked<()> {
         }
         None => text,
     };
-    if name.is_empty() {
-        Err("must not be empty".to_owned())
-    } else {
-        label_value(name)
-    }
+    if name.is_empty() { Err("must not be empty".to_owned()) } else { label_value(name) }
 }
 
 /// A label's value: empty, or up to 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends.
@@ -88,10 +79,7 @@ pub(crate) fn label_value(text: &str) -> Checked<()> {
     if text.len() > 63 {
         Err("must have at most 63 characters".to_owned())
     } else if !text.chars().all(good) || !edge(text.chars().next()) || !edge(text.chars().last()) {
-        Err(
-            "must be letters, digits, `-`, `_` and `.`, with a letter or digit at both ends"
-                .to_owned(),
-        )
+        Err("must be letters, digits, `-`, `_` and `.`, with a letter or digit at both ends".to_owned())
     } else {
         Ok(())
     }
@@ -111,8 +99,7 @@ pub(crate) fn printable(text: &str) -> Checked<String> {
 /// A length of time as Gateway API writes it (GEP-2257): one to four numbers of up to five digits with a unit each: `h`,
 /// `m`, `s` or `ms`.
 pub(crate) fn duration(text: &str) -> Checked<Duration> {
-    const FORM: &str =
-        "must be a length of time such as `1h`, `1m30s` or `250ms` (whole numbers; h, m, s, ms)";
+    const FORM: &str = "must be a length of time such as `1h`, `1m30s` or `250ms` (whole numbers; h, m, s, ms)";
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(format!("needs a unit: `{text}s` or `{text}ms`"));
     }
@@ -122,9 +109,7 @@ pub(crate) fn duration(text: &str) -> Checked<Duration> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or(FORM)?;
         let (number, tail) = rest.split_at(digits);
-        let letters = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
+        let letters = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
         parts += 1;
         if number.len() > 5 || parts > 4 {
@@ -141,11 +126,7 @@ pub(crate) fn duration(text: &str) -> Checked<Duration> {
         total += Duration::from_millis(number * millis);
         rest = tail;
     }
-    if parts == 0 {
-        Err(FORM.to_owned())
-    } else {
-        Ok(total)
-    }
+    if parts == 0 { Err(FORM.to_owned()) } else { Ok(total) }
 }
 
 /// A regular expression that compiles when anchored (`^(?:…)$`) within the `regex` crate's own size limit (10 MiB).
@@ -153,19 +134,15 @@ pub(crate) fn regex(text: &str) -> Checked<String> {
     if text.len() > 1024 {
         return Err("must have at most 1024 characters".to_owned());
     }
-    match Regex::new(&format!("^(?:{text})$")) {
+    // Alone first: `a)|(b` is an expression only within the anchors, out of which it would break.
+    match Regex::new(text).and_then(|_| Regex::new(&format!("^(?:{text})$"))) {
         Ok(_) => Ok(text.to_owned()),
-        Err(regex::Error::CompiledTooBig(_)) => {
-            Err("compiles to more than 10 MiB; repeat less".to_owned())
-        }
+        Err(regex::Error::CompiledTooBig(_)) => Err("compiles to more than 10 MiB; repeat less".to_owned()),
         Err(error) => {
             // The crate's message draws several lines; its last says what is wrong.
             let text = error.to_string();
             let why = text.lines().last().unwrap_or_default();
-            Err(format!(
-                "is not a regular expression: {}",
-                why.strip_prefix("error: ").unwrap_or(why)
-            ))
+            Err(format!("is not a regular expression: {}", why.strip_prefix("error: ").unwrap_or(why)))
         }
     }
 }
@@ -204,10 +181,7 @@ pub(crate) fn method(text: &str) -> Checked<String> {
     if text.is_empty() || text.len() > 64 || !text.chars().all(is_token) {
         Err("is not an HTTP method".to_owned())
     } else if text.chars().any(|c| c.is_ascii_lowercase()) {
-        Err(format!(
-            "must be in upper case: {}",
-            text.to_ascii_uppercase()
-        ))
+        Err(format!("must be in upper case: {}", text.to_ascii_uppercase()))
     } else {
         Ok(text.to_owned())
     }
@@ -223,10 +197,7 @@ pub(crate) fn path(text: &str) -> Checked<String> {
         return Err("must begin with `/`".to_owned());
     }
     if let Some(c) = text.chars().find(|c| !good(*c)) {
-        return Err(format!(
-            "must not have `{}`; percent-encode it",
-            c.escape_debug()
-        ));
+        return Err(format!("must not have `{}`; percent-encode it", c.escape_debug()));
     }
     let lower = text.to_ascii_lowercase();
     for part in ["//", "/./", "/../", "%2f"] {
@@ -242,15 +213,8 @@ pub(crate) fn path(text: &str) -> Checked<String> {
 
 /// A text with `*` nowhere but alone, at its start or at its end.
 pub(crate) fn star_pattern(text: &str) -> Checked<String> {
-    let inner = text
-        .strip_suffix('*')
-        .or(text.strip_prefix('*'))
-        .unwrap_or(text);
-    if inner.contains('*') {
-        Err("may have one `*`, at its start or its end".to_owned())
-    } else {
-        printable(text)
-    }
+    let inner = text.strip_suffix('*').or(text.strip_prefix('*')).unwrap_or(text);
+    if inner.contains('*') { Err("may have one `*`, at its start or its end".to_owned()) } else { printable(text) }
 }
 
 /// An IP network: `10.0.0.0/8`, or an address alone.
@@ -283,13 +247,11 @@ pub(crate) fn closest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) 
     known
         .into_iter()
         .filter(|k| k.len().abs_diff(text.len()) <= MISTAKES)
-        .map(|k| {
-            (
-                strsim::damerau_levenshtein(&text.to_lowercase(), &k.to_lowercase()),
-                k,
-            )
-        })
+        .map(|k| (strsim::damerau_levenshtein(&text.to_lowercase(), &k.to_lowercase()), k))
         .filter(|(distance, k)| *distance <= (k.len() / 3).min(MISTAKES))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, k)| k)
 }
+
+#[cfg(test)]
+mod tests;

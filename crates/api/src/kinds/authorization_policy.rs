@@ -79,41 +79,21 @@ const MAX_ITEMS: usize = 256;
 /// Reads `spec`. What cannot be read leaves a policy that is only good for [`AuthorizationPolicy::unusable`]: with the
 /// targets that could be read, or the whole namespace where they could not.
 pub(crate) fn read(spec: &mut Map<'_>, namespace: &str) -> AuthorizationPolicy {
-    const TARGETS: &[TargetKind] = &[
-        TargetKind::Service,
-        TargetKind::Gateway,
-        TargetKind::Namespace,
-        TargetKind::Mesh,
-    ];
+    const TARGETS: &[TargetKind] = &[TargetKind::Service, TargetKind::Gateway, TargetKind::Namespace, TargetKind::Mesh];
     let errors = spec.at().errors();
     let targets = target::read(spec, namespace, TARGETS);
     let targets = match targets {
         Some(targets) if spec.at().errors() == errors => targets,
         _ => vec![whole_namespace(namespace)],
     };
-    let action = spec.get("action").and_then(|at| {
-        at.choice(&[
-            ("allow", Action::Allow),
-            ("deny", Action::Deny),
-            ("audit", Action::Audit),
-        ])
-    });
-    let rules = spec
-        .get("rules")
-        .map(|at| at.each(MAX_ITEMS, |at| read_rule(at, namespace)))
-        .unwrap_or_default();
+    let action = spec
+        .get("action")
+        .and_then(|at| at.choice(&[("allow", Action::Allow), ("deny", Action::Deny), ("audit", Action::Audit)]));
+    let rules = spec.get("rules").map(|at| at.each(MAX_ITEMS, |at| read_rule(at, namespace))).unwrap_or_default();
     if rules.is_empty() && matches!(action, Some(Action::Deny | Action::Audit)) {
-        spec.at().warn(
-            "a policy without rules matches nothing",
-            "add a rule; `rules: [{}]` matches everything",
-        );
+        spec.at().warn("a policy without rules matches nothing", "add a rule; `rules: [{}]` matches everything");
     }
-    AuthorizationPolicy {
-        targets,
-        action: action.unwrap_or(Action::Allow),
-        rules,
-        unusable: None,
-    }
+    AuthorizationPolicy { targets, action: action.unwrap_or(Action::Allow), rules, unusable: None }
 }
 
 /// The target of a policy that names none.
@@ -136,21 +116,14 @@ fn read_rule(at: &At<'_>, namespace: &str) -> Option<AuthorizationRule> {
 }
 
 /// A list of a rule. An empty one would match everything, which is never what an empty list looks like.
-fn items<T>(
-    map: &mut Map<'_>,
-    name: &'static str,
-    read: impl FnMut(&At<'_>) -> Option<T>,
-) -> Vec<T> {
+fn items<T>(map: &mut Map<'_>, name: &'static str, read: impl FnMut(&At<'_>) -> Option<T>) -> Vec<T> {
     let Some(at) = map.written(name) else {
         return Vec::new();
     };
     let errors = at.errors();
     let items = at.each(MAX_ITEMS, read);
     if items.is_empty() && at.errors() == errors {
-        at.error_help(
-            "is an empty list",
-            "leave the field out to match everything, or the rule to match nothing",
-        );
+        at.error_help("is an empty list", "leave the field out to match everything, or the rule to match nothing");
     }
     items
 }
@@ -159,17 +132,12 @@ fn read_caller(at: &At<'_>, namespace: &str) -> Option<Caller> {
     let mut map = at.map()?;
     let caller = Caller {
         identities: items(&mut map, "identities", |at| at.parse(identity)),
-        service_accounts: items(&mut map, "serviceAccounts", |at| {
-            at.parse(|text| service_account(text, namespace))
-        }),
+        service_accounts: items(&mut map, "serviceAccounts", |at| at.parse(|text| service_account(text, namespace))),
         namespaces: items(&mut map, "namespaces", |at| at.parse(text::label)),
         addresses: items(&mut map, "addresses", |at| at.parse(text::network)),
     };
     if map.items().next().is_none() {
-        at.error_help(
-            "says nothing about the caller",
-            "leave `from` out to match every caller",
-        );
+        at.error_help("says nothing about the caller", "leave `from` out to match every caller");
     }
     map.finish();
     Some(caller)
@@ -202,10 +170,7 @@ fn read_operation(at: &At<'_>) -> Option<Operation> {
         headers: items(&mut map, "headers", read_header),
     };
     if map.items().next().is_none() {
-        at.error_help(
-            "says nothing about the operation",
-            "leave `to` out to match every operation",
-        );
+        at.error_help("says nothing about the operation", "leave `to` out to match every operation");
     }
     map.finish();
     Some(operation)
@@ -223,9 +188,7 @@ fn path_pattern(text: &str) -> Result<String, String> {
 /// A header by name and one of `exact` or `regex`.
 fn read_header(at: &At<'_>) -> Option<ValueMatch> {
     let mut map = at.map()?;
-    let name = map
-        .require("name")
-        .and_then(|at| at.parse(text::header_name));
+    let name = map.require("name").and_then(|at| at.parse(text::header_name));
     let exact = map.get("exact");
     let regex = map.get("regex");
     map.finish();

@@ -56,20 +56,11 @@ pub enum AllowedNamespaces {
 
 /// Reads `spec`.
 pub(crate) fn read(spec: &mut Map<'_>, _namespace: &str) -> Gateway {
-    spec.not_yet(&[
-        "addresses",
-        "infrastructure",
-        "backendTLS",
-        "tls",
-        "allowedListeners",
-        "defaultScope",
-    ]);
-    let class = spec
-        .require("gatewayClassName")
-        .and_then(|at| at.parse(text::subdomain))
-        .unwrap_or_default();
+    spec.not_yet(&["addresses", "infrastructure", "backendTLS", "tls", "allowedListeners", "defaultScope"]);
+    let class = spec.require("gatewayClassName").and_then(|at| at.parse(text::subdomain)).unwrap_or_default();
     let mut listeners: Vec<Listener> = Vec::new();
     if let Some(list) = spec.require("listeners") {
+        let errors = list.errors();
         for at in list.list(64) {
             let Some(listener) = read_listener(&at) else {
                 continue;
@@ -78,14 +69,11 @@ pub(crate) fn read(spec: &mut Map<'_>, _namespace: &str) -> Gateway {
                 at.error(format!("two listeners have the name \"{}\"", listener.name));
             }
             if let Some(other) = listeners.iter().find(|l| conflict(l, &listener)) {
-                at.error(format!(
-                    "conflicts with the listener \"{}\": same port {}",
-                    other.name, listener.port
-                ));
+                at.error(format!("conflicts with the listener \"{}\": same port {}", other.name, listener.port));
             }
             listeners.push(listener);
         }
-        if listeners.is_empty() && list.errors() == 0 {
+        if listeners.is_empty() && list.errors() == errors {
             list.error("needs at least one listener");
         }
     }
@@ -94,20 +82,14 @@ pub(crate) fn read(spec: &mut Map<'_>, _namespace: &str) -> Gateway {
 
 /// Whether two listeners cannot be told apart: one port with other protocols, or with one host.
 fn conflict(a: &Listener, b: &Listener) -> bool {
-    a.port == b.port
-        && (a.protocol != b.protocol
-            || a.protocol == ListenerProtocol::Tcp
-            || a.hostname == b.hostname)
+    a.port == b.port && (a.protocol != b.protocol || a.protocol == ListenerProtocol::Tcp || a.hostname == b.hostname)
 }
 
 fn read_listener(at: &At<'_>) -> Option<Listener> {
     let mut map = at.map()?;
     let name = map.require("name").and_then(|at| at.parse(text::subdomain));
     let hostname_at = map.get("hostname");
-    let hostname = hostname_at
-        .as_ref()
-        .and_then(|at| at.parse(text::host_pattern))
-        .unwrap_or_default();
+    let hostname = hostname_at.as_ref().and_then(|at| at.parse(text::host_pattern)).unwrap_or_default();
     let port = map.require("port").and_then(|at| at.port());
     let protocol = map.require("protocol").and_then(|at| read_protocol(&at));
     map.not_yet(&["tls"]);
@@ -144,16 +126,10 @@ impl ListenerProtocol {
 fn read_protocol(at: &At<'_>) -> Option<ListenerProtocol> {
     let text = at.string()?;
     if ["HTTPS", "TLS", "UDP"].contains(&text) {
-        at.error_help(
-            format!("{text} listeners are not implemented yet"),
-            "the protocols there are: HTTP, TCP",
-        );
+        at.error_help(format!("{text} listeners are not implemented yet"), "the protocols there are: HTTP, TCP");
         return None;
     }
-    at.choice(&[
-        ("HTTP", ListenerProtocol::Http),
-        ("TCP", ListenerProtocol::Tcp),
-    ])
+    at.choice(&[("HTTP", ListenerProtocol::Http), ("TCP", ListenerProtocol::Tcp)])
 }
 
 fn read_allowed(at: &At<'_>, listener: &mut Listener) {
@@ -162,10 +138,9 @@ fn read_allowed(at: &At<'_>, listener: &mut Listener) {
         if let Some(from) = namespaces.get("from") {
             if from.string() == Some("Selector") {
                 from.error_help("not implemented yet", "use Same or All");
-            } else if let Some(allowed) = from.choice(&[
-                ("Same", AllowedNamespaces::Same),
-                ("All", AllowedNamespaces::All),
-            ]) {
+            } else if let Some(allowed) =
+                from.choice(&[("Same", AllowedNamespaces::Same), ("All", AllowedNamespaces::All)])
+            {
                 listener.allowed_namespaces = allowed;
             }
         }
@@ -173,21 +148,13 @@ fn read_allowed(at: &At<'_>, listener: &mut Listener) {
         namespaces.finish();
     }
     if let Some(kinds) = map.get("kinds") {
-        let allowed = listener
-            .protocol
-            .kinds()
-            .iter()
-            .map(|k| (k.name(), *k))
-            .collect::<Vec<_>>();
+        let allowed = listener.protocol.kinds().iter().map(|k| (k.name(), *k)).collect::<Vec<_>>();
         listener.allowed_kinds = kinds.each(8, |at| {
             let mut map = at.map()?;
             if let Some(group) = map.get("group")
                 && group.string().is_some_and(|g| g != Kind::HttpRoute.group())
             {
-                group.error(format!(
-                    "the group of routes is \"{}\"",
-                    Kind::HttpRoute.group()
-                ));
+                group.error(format!("the group of routes is \"{}\"", Kind::HttpRoute.group()));
             }
             let kind = map.require("kind").and_then(|at| at.choice(&allowed));
             map.finish();

@@ -21,10 +21,7 @@ impl Filters {
     pub(crate) fn edits_prefix(&self) -> bool {
         let redirect = self.redirect.as_ref().and_then(|r| r.path.as_ref());
         let rewrite = self.rewrite.as_ref().and_then(|r| r.path.as_ref());
-        redirect
-            .into_iter()
-            .chain(rewrite)
-            .any(|path| matches!(path, PathEdit::Prefix(_)))
+        redirect.into_iter().chain(rewrite).any(|path| matches!(path, PathEdit::Prefix(_)))
     }
 
     /// The rule that these and the other parts make.
@@ -36,12 +33,7 @@ impl Filters {
         request_timeout: Option<Duration>,
         attempt_timeout: Option<Duration>,
     ) -> HttpRule {
-        let Filters {
-            request_headers,
-            response_headers,
-            redirect,
-            rewrite,
-        } = self;
+        let Filters { request_headers, response_headers, redirect, rewrite } = self;
         HttpRule {
             name,
             matches,
@@ -67,16 +59,8 @@ enum Type {
 
 /// Every type of filter, with the field that holds it.
 const TYPES: [(&str, &str, Type); 9] = [
-    (
-        "RequestHeaderModifier",
-        "requestHeaderModifier",
-        Type::RequestHeaders,
-    ),
-    (
-        "ResponseHeaderModifier",
-        "responseHeaderModifier",
-        Type::ResponseHeaders,
-    ),
+    ("RequestHeaderModifier", "requestHeaderModifier", Type::RequestHeaders),
+    ("ResponseHeaderModifier", "responseHeaderModifier", Type::ResponseHeaders),
     ("RequestRedirect", "requestRedirect", Type::Redirect),
     ("URLRewrite", "urlRewrite", Type::Rewrite),
     ("RequestMirror", "requestMirror", Type::Later),
@@ -146,9 +130,7 @@ fn read_edits(map: &mut Map<'_>) -> HeaderEdits {
                 at.each(16, |at| {
                     let mut map = at.map()?;
                     let name = map.require("name").and_then(|at| at.parse(editable));
-                    let value = map
-                        .require("value")
-                        .and_then(|at| at.parse(text::header_value));
+                    let value = map.require("value").and_then(|at| at.parse(text::header_value));
                     map.finish();
                     Some((name?, value?))
                 })
@@ -156,16 +138,8 @@ fn read_edits(map: &mut Map<'_>) -> HeaderEdits {
             .unwrap_or_default()
     };
     let (set, add): (Vec<_>, Vec<_>) = (pairs("set"), pairs("add"));
-    let remove: Vec<String> = map
-        .get("remove")
-        .map(|at| at.each(16, |at| at.parse(editable)))
-        .unwrap_or_default();
-    let names: Vec<&String> = set
-        .iter()
-        .chain(&add)
-        .map(|(name, _)| name)
-        .chain(&remove)
-        .collect();
+    let remove: Vec<String> = map.get("remove").map(|at| at.each(16, |at| at.parse(editable))).unwrap_or_default();
+    let names: Vec<&String> = set.iter().chain(&add).map(|(name, _)| name).chain(&remove).collect();
     for (i, name) in names.iter().enumerate() {
         if names[..i].contains(name) {
             map.at().error(format!("edits the header {name} twice"));
@@ -199,47 +173,32 @@ fn editable(text: &str) -> Result<String, String> {
 }
 
 fn read_redirect(map: &mut Map<'_>) -> Redirect {
-    let scheme = map
-        .get("scheme")
-        .and_then(|at| at.choice(&[("http", "http"), ("https", "https")]));
+    let scheme = map.get("scheme").and_then(|at| at.choice(&[("http", "http"), ("https", "https")]));
     let hostname = map.get("hostname").and_then(|at| at.parse(text::host));
     let port = map.get("port").and_then(|at| at.port());
     let path = map.get("path").and_then(|at| read_path(&at));
     let status = map.get("statusCode").and_then(|at| {
         let code = at.integer(300..=399)?;
-        let known = [301_u16, 302, 303, 307, 308]
-            .into_iter()
-            .find(|c| u32::from(*c) == code);
+        let known = [301_u16, 302, 303, 307, 308].into_iter().find(|c| u32::from(*c) == code);
         if known.is_none() {
             at.error(format!("{code} is not one of: 301, 302, 303, 307, 308"));
         }
         known
     });
-    Redirect {
-        scheme: scheme.map(str::to_owned),
-        hostname,
-        port,
-        path,
-        status: status.unwrap_or(302),
-    }
+    Redirect { scheme: scheme.map(str::to_owned), hostname, port, path, status: status.unwrap_or(302) }
 }
 
 fn read_path(at: &At<'_>) -> Option<PathEdit> {
     let mut map = at.map()?;
-    let full = map
-        .require("type")
-        .and_then(|at| at.choice(&[("ReplaceFullPath", true), ("ReplacePrefixMatch", false)]));
+    let full =
+        map.require("type").and_then(|at| at.choice(&[("ReplaceFullPath", true), ("ReplacePrefixMatch", false)]));
     let (full_at, prefix_at) = (map.get("replaceFullPath"), map.get("replacePrefixMatch"));
     map.finish();
     match (full?, full_at, prefix_at) {
         (true, Some(at), None) => at.parse(text::path).map(PathEdit::Full),
         (false, None, Some(at)) => at.parse(prefix).map(PathEdit::Prefix),
         (full, ..) => {
-            let field = if full {
-                "replaceFullPath"
-            } else {
-                "replacePrefixMatch"
-            };
+            let field = if full { "replaceFullPath" } else { "replacePrefixMatch" };
             at.error(format!("needs the field {field}, and not the other one"));
             None
         }
@@ -248,9 +207,5 @@ fn read_path(at: &At<'_>) -> Option<PathEdit> {
 
 /// What a prefix is replaced with; nothing at all is allowed.
 fn prefix(text: &str) -> Result<String, String> {
-    if text.is_empty() {
-        Ok(String::new())
-    } else {
-        text::path(text)
-    }
+    if text.is_empty() { Ok(String::new()) } else { text::path(text) }
 }

@@ -158,11 +158,7 @@ pub(crate) fn read(spec: &mut Map<'_>, namespace: &str) -> HttpRoute {
         Some(at) => read_rules(&at, |at| read_rule(at, namespace)),
         None => vec![HttpRule::default()],
     };
-    HttpRoute {
-        parents,
-        hostnames,
-        rules,
-    }
+    HttpRoute { parents, hostnames, rules }
 }
 
 /// Reads `spec` of a GRPCRoute.
@@ -173,17 +169,11 @@ pub(crate) fn read_grpc(spec: &mut Map<'_>, namespace: &str) -> GrpcRoute {
         Some(at) => read_rules(&at, |at| read_grpc_rule(at, namespace)),
         None => vec![HttpRule::default()],
     };
-    GrpcRoute {
-        parents,
-        hostnames,
-        rules,
-    }
+    GrpcRoute { parents, hostnames, rules }
 }
 
 fn read_hostnames(spec: &mut Map<'_>) -> Vec<String> {
-    spec.get("hostnames")
-        .map(|at| at.each(MAX_HOSTNAMES, |at| at.parse(text::host_pattern)))
-        .unwrap_or_default()
+    spec.get("hostnames").map(|at| at.each(MAX_HOSTNAMES, |at| at.parse(text::host_pattern))).unwrap_or_default()
 }
 
 fn read_rules(at: &At<'_>, read: impl FnMut(&At<'_>) -> Option<HttpRule>) -> Vec<HttpRule> {
@@ -199,29 +189,12 @@ fn read_rules(at: &At<'_>, read: impl FnMut(&At<'_>) -> Option<HttpRule>) -> Vec
 fn read_rule(at: &At<'_>, namespace: &str) -> Option<HttpRule> {
     let mut map = at.map()?;
     map.not_yet(&["retry", "sessionPersistence"]);
-    let name = map
-        .get("name")
-        .and_then(|at| at.parse(text::subdomain))
-        .unwrap_or_default();
-    let matches = map
-        .get("matches")
-        .map(|at| at.each(MAX_MATCHES, read_match))
-        .unwrap_or_default();
+    let name = map.get("name").and_then(|at| at.parse(text::subdomain)).unwrap_or_default();
+    let matches = map.get("matches").map(|at| at.each(MAX_MATCHES, read_match)).unwrap_or_default();
     let (filters, backends) = read_ways(at, &mut map, namespace);
-    let (request_timeout, attempt_timeout) = map
-        .get("timeouts")
-        .map(|at| read_timeouts(&at))
-        .unwrap_or_default();
+    let (request_timeout, attempt_timeout) = map.get("timeouts").map(|at| read_timeouts(&at)).unwrap_or_default();
     map.finish();
-    if filters.edits_prefix()
-        && !matches!(
-            matches.as_slice(),
-            [HttpMatch {
-                path: Some(PathMatch::Prefix(_)),
-                ..
-            }]
-        )
-    {
+    if filters.edits_prefix() && !matches!(matches.as_slice(), [HttpMatch { path: Some(PathMatch::Prefix(_)), .. }]) {
         at.error_help(
             "ReplacePrefixMatch needs a rule with one match, whose path is of type PathPrefix",
             "split the rule, one for each prefix",
@@ -232,25 +205,15 @@ fn read_rule(at: &At<'_>, namespace: &str) -> Option<HttpRule> {
 
 /// Filters and backends, and whether they go together.
 fn read_ways(at: &At<'_>, map: &mut Map<'_>, namespace: &str) -> (Filters, Vec<BackendRef>) {
-    let filters = map
-        .get("filters")
-        .map(|at| http_filter::read(&at))
-        .unwrap_or_default();
+    let filters = map.get("filters").map(|at| http_filter::read(&at)).unwrap_or_default();
     let field = map.get("backendRefs");
     let backends: Vec<BackendRef> = field
         .as_ref()
-        .map(|at| {
-            at.each(route::MAX_BACKENDS, |at| {
-                route::read_backend(at, namespace, true)
-            })
-        })
+        .map(|at| at.each(route::MAX_BACKENDS, |at| route::read_backend(at, namespace, true)))
         .unwrap_or_default();
     match (&field, filters.redirect.is_some()) {
         (Some(field), true) => {
-            field.error_help(
-                "a rule that redirects sends nothing to backends",
-                "remove backendRefs or the redirect",
-            );
+            field.error_help("a rule that redirects sends nothing to backends", "remove backendRefs or the redirect");
         }
         (None, false) => at.warn(
             "the rule has no backendRefs and no redirect, so its requests are answered with 500",
@@ -264,14 +227,8 @@ fn read_ways(at: &At<'_>, map: &mut Map<'_>, namespace: &str) -> (Filters, Vec<B
 /// Filters of a backend: RequestHeaderModifier alone.
 pub(crate) fn read_backend_filters(at: &At<'_>) -> HeaderEdits {
     let filters = http_filter::read(at);
-    if filters.redirect.is_some()
-        || filters.rewrite.is_some()
-        || filters.response_headers != HeaderEdits::default()
-    {
-        at.error_help(
-            "only RequestHeaderModifier is implemented here yet",
-            "move the other filters to the rule",
-        );
+    if filters.redirect.is_some() || filters.rewrite.is_some() || filters.response_headers != HeaderEdits::default() {
+        at.error_help("only RequestHeaderModifier is implemented here yet", "move the other filters to the rule");
     }
     filters.request_headers
 }
@@ -294,23 +251,14 @@ fn read_timeouts(at: &At<'_>) -> (Option<Duration>, Option<Duration>) {
 }
 
 fn read_match(at: &At<'_>) -> Option<HttpMatch> {
-    const METHODS: [&str; 9] = [
-        "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
-    ];
+    const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
     let mut map = at.map()?;
     let path = map.get("path").and_then(|at| read_path(&at));
     let headers = read_values(&mut map, "headers", text::header_name);
     let query = read_values(&mut map, "queryParams", text::printable);
-    let method = map
-        .get("method")
-        .and_then(|at| at.choice(&METHODS.map(|m| (m, m))));
+    let method = map.get("method").and_then(|at| at.choice(&METHODS.map(|m| (m, m))));
     map.finish();
-    Some(HttpMatch {
-        path,
-        method: method.map(str::to_owned),
-        headers,
-        query,
-    })
+    Some(HttpMatch { path, method: method.map(str::to_owned), headers, query })
 }
 
 fn read_path(at: &At<'_>) -> Option<PathMatch> {
@@ -321,14 +269,8 @@ fn read_path(at: &At<'_>) -> Option<PathMatch> {
         Regex,
     }
     let mut map = at.map()?;
-    let types = [
-        ("Exact", Type::Exact),
-        ("PathPrefix", Type::Prefix),
-        ("RegularExpression", Type::Regex),
-    ];
-    let kind = map
-        .get("type")
-        .map_or(Some(Type::Prefix), |at| at.choice(&types));
+    let types = [("Exact", Type::Exact), ("PathPrefix", Type::Prefix), ("RegularExpression", Type::Regex)];
+    let kind = map.get("type").map_or(Some(Type::Prefix), |at| at.choice(&types));
     let value = map.get("value");
     map.finish();
     let Some(value) = value else {
@@ -359,9 +301,8 @@ fn read_values(
     };
     let values = at.each(MAX_VALUES, |at| {
         let mut map = at.map()?;
-        let regex = map.get("type").map_or(Some(false), |at| {
-            at.choice(&[("Exact", false), ("RegularExpression", true)])
-        });
+        let regex =
+            map.get("type").map_or(Some(false), |at| at.choice(&[("Exact", false), ("RegularExpression", true)]));
         let name = map.require("name").and_then(|at| at.parse(&name));
         let value = map.require("value");
         map.finish();
@@ -373,10 +314,7 @@ fn read_values(
     });
     for (i, value) in values.iter().enumerate() {
         if values[..i].iter().any(|v| v.name == value.name) {
-            at.error(format!(
-                "names {} twice; all entries must match, so this never would",
-                value.name
-            ));
+            at.error(format!("names {} twice; all entries must match, so this never would", value.name));
         }
     }
     values
@@ -385,14 +323,8 @@ fn read_values(
 fn read_grpc_rule(at: &At<'_>, namespace: &str) -> Option<HttpRule> {
     let mut map = at.map()?;
     map.not_yet(&["sessionPersistence"]);
-    let name = map
-        .get("name")
-        .and_then(|at| at.parse(text::subdomain))
-        .unwrap_or_default();
-    let matches = map
-        .get("matches")
-        .map(|at| at.each(MAX_MATCHES, read_grpc_match))
-        .unwrap_or_default();
+    let name = map.get("name").and_then(|at| at.parse(text::subdomain)).unwrap_or_default();
+    let matches = map.get("matches").map(|at| at.each(MAX_MATCHES, read_grpc_match)).unwrap_or_default();
     let errors = at.errors();
     let (filters, backends) = read_ways(at, &mut map, namespace);
     map.finish();
@@ -407,20 +339,13 @@ fn read_grpc_match(at: &At<'_>) -> Option<HttpMatch> {
     let path = map.get("method").and_then(|at| read_grpc_method(&at));
     let headers = read_values(&mut map, "headers", text::header_name);
     map.finish();
-    Some(HttpMatch {
-        path,
-        method: None,
-        headers,
-        query: Vec::new(),
-    })
+    Some(HttpMatch { path, method: None, headers, query: Vec::new() })
 }
 
 /// The path that a gRPC method is called by: `/service/method`.
 fn read_grpc_method(at: &At<'_>) -> Option<PathMatch> {
     let mut map = at.map()?;
-    let regex = map.get("type").map_or(Some(false), |at| {
-        at.choice(&[("Exact", false), ("RegularExpression", true)])
-    });
+    let regex = map.get("type").map_or(Some(false), |at| at.choice(&[("Exact", false), ("RegularExpression", true)]));
     let service_at = map.get("service");
     let method_at = map.get("method");
     map.finish();
@@ -433,23 +358,14 @@ fn read_grpc_method(at: &At<'_>) -> Option<PathMatch> {
             at.error("needs service, method or both");
             None
         }
-        (Some(service), Some(method)) if !regex => {
-            Some(PathMatch::Exact(format!("/{service}/{method}")))
-        }
+        (Some(service), Some(method)) if !regex => Some(PathMatch::Exact(format!("/{service}/{method}"))),
         (Some(service), None) if !regex => Some(PathMatch::Prefix(format!("/{service}"))),
         (service, method) => {
             let any = || "[^/]+".to_owned();
             let part = |text: String| {
-                if regex {
-                    format!("(?:{text})")
-                } else {
-                    regex::escape(&text)
-                }
+                if regex { format!("(?:{text})") } else { regex::escape(&text) }
             };
-            let (service, method) = (
-                service.map_or_else(any, part),
-                method.map_or_else(any, part),
-            );
+            let (service, method) = (service.map_or_else(any, part), method.map_or_else(any, part));
             Some(PathMatch::Regex(format!("/{service}/{method}")))
         }
     }

@@ -77,35 +77,14 @@ impl AccessLog {
 pub(crate) fn read(spec: &mut Map<'_>, _namespace: &str) -> Mesh {
     let default = Mesh::default();
     Mesh {
-        trust_domain: spec
-            .get("trustDomain")
-            .and_then(|at| at.parse(text::host))
-            .unwrap_or(default.trust_domain),
-        mtls: mode(
-            spec,
-            "mtls",
-            &[
-                ("permissive", MtlsMode::Permissive),
-                ("strict", MtlsMode::Strict),
-            ],
-        )
-        .unwrap_or(default.mtls),
-        outbound: mode(
-            spec,
-            "outbound",
-            &[
-                ("any", OutboundMode::Any),
-                ("registered", OutboundMode::Registered),
-            ],
-        )
-        .unwrap_or(default.outbound),
+        trust_domain: spec.get("trustDomain").and_then(|at| at.parse(text::host)).unwrap_or(default.trust_domain),
+        mtls: mode(spec, "mtls", &[("permissive", MtlsMode::Permissive), ("strict", MtlsMode::Strict)])
+            .unwrap_or(default.mtls),
+        outbound: mode(spec, "outbound", &[("any", OutboundMode::Any), ("registered", OutboundMode::Registered)])
+            .unwrap_or(default.outbound),
         access_log: spec
             .get("accessLog")
-            .and_then(|at| {
-                at.choice(
-                    &[AccessLog::Off, AccessLog::Errors, AccessLog::All].map(|a| (a.name(), a)),
-                )
-            })
+            .and_then(|at| at.choice(&[AccessLog::Off, AccessLog::Errors, AccessLog::All].map(|a| (a.name(), a))))
             .unwrap_or(default.access_log),
     }
 }

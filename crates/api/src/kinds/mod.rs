@@ -12,3 +12,6 @@ pub(crate) mod service;
 pub(crate) mod target;
 pub(crate) mod traffic_policy;
 pub(crate) mod workload;
+
+#[cfg(test)]
+mod tests;

@@ -221,58 +221,33 @@ const LOCAL_COMMAND: &str = "heddle.dev/command";
 pub(crate) fn read_deployment(spec: &mut Map<'_>, _namespace: &str) -> Option<Deployment> {
     let replicas = read_replicas(spec);
     let template = read_template(spec, RestartPolicy::Always);
-    Some(Deployment {
-        replicas,
-        template: template?,
-    })
+    Some(Deployment { replicas, template: template? })
 }
 
 /// Reads `spec` of a StatefulSet.
 pub(crate) fn read_stateful_set(spec: &mut Map<'_>, _namespace: &str) -> Option<StatefulSet> {
     let replicas = read_replicas(spec);
-    let service_name = spec
-        .get("serviceName")
-        .and_then(|at| at.parse(text::label))
-        .unwrap_or_default();
+    let service_name = spec.get("serviceName").and_then(|at| at.parse(text::label)).unwrap_or_default();
     let template = read_template(spec, RestartPolicy::Always);
-    Some(StatefulSet {
-        replicas,
-        service_name,
-        template: template?,
-    })
+    Some(StatefulSet { replicas, service_name, template: template? })
 }
 
 /// Reads `spec` of a Job.
 pub(crate) fn read_job(spec: &mut Map<'_>, _namespace: &str) -> Option<Job> {
-    let mut number = |name, default| {
-        spec.get(name)
-            .and_then(|at| at.integer(0..=MAX_REPLICAS))
-            .unwrap_or(default)
-    };
+    let mut number = |name, default| spec.get(name).and_then(|at| at.integer(0..=MAX_REPLICAS)).unwrap_or(default);
     let (completions, parallelism) = (number("completions", 1), number("parallelism", 1));
     let backoff_limit = number("backoffLimit", 6);
     let template = read_template(spec, RestartPolicy::Never);
-    Some(Job {
-        completions,
-        parallelism,
-        backoff_limit,
-        template: template?,
-    })
+    Some(Job { completions, parallelism, backoff_limit, template: template? })
 }
 
 fn read_replicas(spec: &mut Map<'_>) -> u32 {
-    spec.get("replicas")
-        .and_then(|at| at.integer(0..=MAX_REPLICAS))
-        .unwrap_or(1)
+    spec.get("replicas").and_then(|at| at.integer(0..=MAX_REPLICAS)).unwrap_or(1)
 }
 
 /// Reads `template`, and whether `selector` fits it. A Job (`default` Never) has no selector of its own to write.
 fn read_template(spec: &mut Map<'_>, default: RestartPolicy) -> Option<PodTemplate> {
-    let selector = if default == RestartPolicy::Always {
-        spec.require("selector")
-    } else {
-        spec.get("selector")
-    };
+    let selector = if default == RestartPolicy::Always { spec.require("selector") } else { spec.get("selector") };
     let template_at = spec.require("template")?;
     let mut map = template_at.map()?;
     let (mut labels, mut annotations) = (BTreeMap::new(), BTreeMap::new());
@@ -301,13 +276,8 @@ fn read_template(spec: &mut Map<'_>, default: RestartPolicy) -> Option<PodTempla
         selector.finish();
     }
     let mut pod = spec_at?.map()?;
-    let service_account = pod
-        .get("serviceAccountName")
-        .and_then(|at| at.parse(text::subdomain));
-    let grace = pod
-        .get("terminationGracePeriodSeconds")
-        .and_then(|at| at.integer(0..=86_400))
-        .unwrap_or(30);
+    let service_account = pod.get("serviceAccountName").and_then(|at| at.parse(text::subdomain));
+    let grace = pod.get("terminationGracePeriodSeconds").and_then(|at| at.integer(0..=86_400)).unwrap_or(30);
     let restart_policy = read_restart_policy(&mut pod, default);
     if let Some(init) = pod.get("initContainers") {
         init.notice("init containers are not run on one machine", "");
@@ -316,10 +286,11 @@ fn read_template(spec: &mut Map<'_>, default: RestartPolicy) -> Option<PodTempla
     pod.ignore(&["serviceAccount"]);
     pod.finish();
     let containers = containers?;
+    let errors = containers.errors();
     let list = containers.list(64);
     match list.get(1) {
         Some(second) => second.notice("only the first container is run on one machine", ""),
-        None if list.is_empty() => containers.error("needs a container"),
+        None if list.is_empty() && containers.errors() == errors => containers.error("needs a container"),
         None => {}
     }
     Some(PodTemplate {
@@ -337,23 +308,14 @@ fn read_restart_policy(pod: &mut Map<'_>, default: RestartPolicy) -> Option<Rest
     use RestartPolicy::{Always, Never, OnFailure};
     let Some(at) = pod.get("restartPolicy") else {
         if default == Never {
-            pod.at().error_help(
-                "the field restartPolicy is missing",
-                "a Job must say OnFailure or Never",
-            );
+            pod.at().error_help("the field restartPolicy is missing", "a Job must say OnFailure or Never");
         }
         return Some(default);
     };
-    let policy = at.choice(&[
-        ("Always", Always),
-        ("OnFailure", OnFailure),
-        ("Never", Never),
-    ])?;
+    let policy = at.choice(&[("Always", Always), ("OnFailure", OnFailure), ("Never", Never)])?;
     match (default, policy) {
         (Always, OnFailure | Never) => at.error("must be Always; a Job can be OnFailure or Never"),
-        (_, Always) if default != Always => {
-            at.error("a Job cannot restart Always; OnFailure or Never is allowed")
-        }
+        (_, Always) if default != Always => at.error("a Job cannot restart Always; OnFailure or Never is allowed"),
         _ => {}
     }
     Some(policy)
@@ -361,32 +323,19 @@ fn read_restart_policy(pod: &mut Map<'_>, default: RestartPolicy) -> Option<Rest
 
 /// A list is the command itself; other text is for the shell.
 fn read_local_command(annotations: &At<'_>) -> Option<Vec<String>> {
-    let (_, at) = annotations
-        .map()?
-        .items()
-        .find(|(key, _)| *key == LOCAL_COMMAND)?;
+    let (_, at) = annotations.map()?.items().find(|(key, _)| *key == LOCAL_COMMAND)?;
     let written = at.string()?.trim();
     if written.is_empty() {
         at.error("is empty");
         return None;
     }
     if !written.starts_with('[') {
-        return Some(vec![
-            "/bin/sh".to_owned(),
-            "-c".to_owned(),
-            written.to_owned(),
-        ]);
+        return Some(vec!["/bin/sh".to_owned(), "-c".to_owned(), written.to_owned()]);
     }
     let list = crate::node::parse(0, written).into_iter().next()?;
-    let list = list
-        .root
-        .and_then(|node| words(&node))
-        .filter(|words| !words.is_empty());
+    let list = list.root.and_then(|node| words(&node)).filter(|words| !words.is_empty());
     if list.is_none() {
-        at.error_help(
-            "is not a list of texts",
-            "write [program, \"argument\"], or a line for the shell",
-        );
+        at.error_help("is not a list of texts", "write [program, \"argument\"], or a line for the shell");
     }
     list
 }
@@ -406,44 +355,20 @@ fn words(node: &crate::node::Node) -> Option<Vec<String>> {
 fn read_container(at: &At<'_>) -> Option<Container> {
     let mut map = at.map()?;
     let name = map.require("name").and_then(|at| at.parse(text::label));
-    let mut strings = |name| {
-        map.get(name)
-            .map(|at| at.each(4096, |at| at.string().map(str::to_owned)))
-            .unwrap_or_default()
-    };
+    let mut strings =
+        |name| map.get(name).map(|at| at.each(4096, |at| at.string().map(str::to_owned))).unwrap_or_default();
     let (command, args): (Vec<String>, Vec<String>) = (strings("command"), strings("args"));
-    let env = map
-        .get("env")
-        .map(|at| at.each(4096, read_env))
-        .unwrap_or_default();
+    let env = map.get("env").map(|at| at.each(4096, read_env)).unwrap_or_default();
     if let Some(at) = map.get("envFrom") {
-        at.warn(
-            "not read on one machine: the variables from there are missing",
-            "write them under env",
-        );
+        at.warn("not read on one machine: the variables from there are missing", "write them under env");
     }
-    let working_dir = map
-        .get("workingDir")
-        .and_then(|at| at.string().map(str::to_owned));
-    let ports = map
-        .get("ports")
-        .map(|at| at.each(256, read_port))
-        .unwrap_or_default();
+    let working_dir = map.get("workingDir").and_then(|at| at.string().map(str::to_owned));
+    let ports = map.get("ports").map(|at| at.each(256, read_port)).unwrap_or_default();
     let mut probe = |name, strict| map.get(name).and_then(|at| read_probe(&at, strict));
     let (readiness, liveness) = (probe("readinessProbe", false), probe("livenessProbe", true));
     let startup = probe("startupProbe", true);
     map.finish();
-    Some(Container {
-        name: name?,
-        command,
-        args,
-        env,
-        working_dir,
-        ports,
-        readiness,
-        liveness,
-        startup,
-    })
+    Some(Container { name: name?, command, args, env, working_dir, ports, readiness, liveness, startup })
 }
 
 fn read_env(at: &At<'_>) -> Option<EnvVar> {
@@ -465,12 +390,7 @@ fn read_env(at: &At<'_>) -> Option<EnvVar> {
 /// `fieldRef` of `valueFrom`; other sources exist on a cluster alone.
 fn read_field_ref(at: &At<'_>) -> Option<FieldRef> {
     let mut map = at.map()?;
-    for name in [
-        "secretKeyRef",
-        "configMapKeyRef",
-        "resourceFieldRef",
-        "fileKeyRef",
-    ] {
+    for name in ["secretKeyRef", "configMapKeyRef", "resourceFieldRef", "fileKeyRef"] {
         if let Some(at) = map.get(name) {
             at.warn("not read on one machine: the variable is missing there", "");
             return None;
@@ -482,12 +402,7 @@ fn read_field_ref(at: &At<'_>) -> Option<FieldRef> {
     let path = map.require("fieldPath");
     map.finish();
     path?.parse(|text| {
-        let keyed = |prefix: &str| {
-            text.strip_prefix(prefix)?
-                .strip_prefix("['")?
-                .strip_suffix("']")
-                .map(str::to_owned)
-        };
+        let keyed = |prefix: &str| text.strip_prefix(prefix)?.strip_prefix("['")?.strip_suffix("']").map(str::to_owned);
         Ok(match text {
             "metadata.name" => FieldRef::Name,
             "metadata.namespace" => FieldRef::Namespace,
@@ -500,10 +415,7 @@ fn read_field_ref(at: &At<'_>) -> Option<FieldRef> {
                 (Some(key), _) => FieldRef::Label(key),
                 (_, Some(key)) => FieldRef::Annotation(key),
                 _ => {
-                    return Err(
-                        "is not a field that the downward API gives, such as status.podIP"
-                            .to_owned(),
-                    );
+                    return Err("is not a field that the downward API gives, such as status.podIP".to_owned());
                 }
             },
         })
@@ -519,37 +431,21 @@ fn read_port(at: &At<'_>) -> Option<ContainerPort> {
     map.finish();
     let protocol = AppProtocol::named(name.as_deref().unwrap_or_default());
     let port = port?;
-    tcp.then_some(ContainerPort {
-        name,
-        port,
-        protocol,
-    })
+    tcp.then_some(ContainerPort { name, port, protocol })
 }
 
 /// Reads a probe; `once` for those whose success threshold must be 1 (liveness and startup).
 fn read_probe(at: &At<'_>, once: bool) -> Option<Probe> {
     let mut map = at.map()?;
     let mut seconds = |name, least, default| {
-        let seconds = map
-            .get(name)
-            .and_then(|at| at.integer(least..=86_400))
-            .unwrap_or(default);
+        let seconds = map.get(name).and_then(|at| at.integer(least..=86_400)).unwrap_or(default);
         Duration::from_secs(u64::from(seconds))
     };
     let initial_delay = seconds("initialDelaySeconds", 0, 0);
-    let (period, timeout) = (
-        seconds("periodSeconds", 1, 10),
-        seconds("timeoutSeconds", 1, 1),
-    );
-    let failure_threshold = map
-        .get("failureThreshold")
-        .and_then(|at| at.integer(1..=10_000))
-        .unwrap_or(3);
+    let (period, timeout) = (seconds("periodSeconds", 1, 10), seconds("timeoutSeconds", 1, 1));
+    let failure_threshold = map.get("failureThreshold").and_then(|at| at.integer(1..=10_000)).unwrap_or(3);
     let most = if once { 1 } else { 10_000 };
-    let success_threshold = map
-        .get("successThreshold")
-        .and_then(|at| at.integer(1..=most))
-        .unwrap_or(1);
+    let success_threshold = map.get("successThreshold").and_then(|at| at.integer(1..=most)).unwrap_or(1);
     let actions: Vec<(&str, At<'_>)> = ["httpGet", "tcpSocket", "exec", "grpc"]
         .into_iter()
         .filter_map(|name| map.get(name).map(|at| (name, at)))
@@ -564,71 +460,39 @@ fn read_probe(at: &At<'_>, once: bool) -> Option<Probe> {
         "httpGet" => read_http_get(&mut body),
         "tcpSocket" => {
             let host = body.get("host").and_then(|at| at.parse(text::printable));
-            body.require("port")
-                .and_then(|at| at.port_ref())
-                .map(|port| ProbeAction::Tcp { port, host })
+            body.require("port").and_then(|at| at.port_ref()).map(|port| ProbeAction::Tcp { port, host })
         }
-        "exec" => body.require("command").map(|at| ProbeAction::Exec {
-            command: at.each(4096, |at| at.string().map(str::to_owned)),
-        }),
+        "exec" => body
+            .require("command")
+            .map(|at| ProbeAction::Exec { command: at.each(4096, |at| at.string().map(str::to_owned)) }),
         _ => {
-            let service = body
-                .get("service")
-                .and_then(|at| at.string().map(str::to_owned))
-                .unwrap_or_default();
-            body.require("port")
-                .and_then(|at| at.port())
-                .map(|port| ProbeAction::Grpc { port, service })
+            let service = body.get("service").and_then(|at| at.string().map(str::to_owned)).unwrap_or_default();
+            body.require("port").and_then(|at| at.port()).map(|port| ProbeAction::Grpc { port, service })
         }
     };
     body.finish();
-    Some(Probe {
-        action: action?,
-        initial_delay,
-        period,
-        timeout,
-        success_threshold,
-        failure_threshold,
-    })
+    Some(Probe { action: action?, initial_delay, period, timeout, success_threshold, failure_threshold })
 }
 
 fn read_http_get(map: &mut Map<'_>) -> Option<ProbeAction> {
-    let path = map
-        .get("path")
-        .and_then(|at| at.string().map(str::to_owned))
-        .unwrap_or_else(|| "/".to_owned());
+    let path = map.get("path").and_then(|at| at.string().map(str::to_owned)).unwrap_or_else(|| "/".to_owned());
     let port = map.require("port").and_then(|at| at.port_ref());
     let host = map.get("host").and_then(|at| at.parse(text::printable));
-    let https = map
-        .get("scheme")
-        .and_then(|at| at.choice(&[("HTTP", false), ("HTTPS", true)]))
-        .unwrap_or(false);
+    let https = map.get("scheme").and_then(|at| at.choice(&[("HTTP", false), ("HTTPS", true)])).unwrap_or(false);
     let headers = map
         .get("httpHeaders")
         .map(|at| {
             at.each(64, |at| {
                 let mut map = at.map()?;
-                let name = map.require("name").and_then(|at| {
-                    at.parse(|text| text::header_name(text).map(|_| text.to_owned()))
-                });
-                let value = map
-                    .require("value")
-                    .and_then(|at| at.parse(text::header_value));
+                let name = map
+                    .require("name")
+                    .and_then(|at| at.parse(|text| text::header_name(text).map(|_| text.to_owned())));
+                let value = map.require("value").and_then(|at| at.parse(text::header_value));
                 map.finish();
                 Some((name?, value?))
             })
         })
         .unwrap_or_default();
-    let path = if path.starts_with('/') {
-        path
-    } else {
-        format!("/{path}")
-    };
-    Some(ProbeAction::HttpGet {
-        path,
-        port: port?,
-        host,
-        https,
-        headers,
-    })
+    let path = if path.starts_with('/') { path } else { format!("/{path}") };
+    Some(ProbeAction::HttpGet { path, port: port?, host, https, headers })
 }

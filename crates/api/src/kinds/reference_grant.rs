@@ -39,35 +39,25 @@ pub struct GrantTo {
 impl ReferenceGrant {
     /// Whether an object of `from` in `from_namespace` may refer to the `to` called `to_name` in this grant's namespace.
     pub fn permits(&self, from: Kind, from_namespace: &str, to: Kind, to_name: &str) -> bool {
-        self.from.iter().any(|f| {
-            f.group == from.group() && f.kind == from.name() && f.namespace == from_namespace
-        }) && self.to.iter().any(|t| {
-            t.group == to.group()
-                && t.kind == to.name()
-                && t.name.as_deref().is_none_or(|n| n == to_name)
-        })
+        self.from.iter().any(|f| f.group == from.group() && f.kind == from.name() && f.namespace == from_namespace)
+            && self
+                .to
+                .iter()
+                .any(|t| t.group == to.group() && t.kind == to.name() && t.name.as_deref().is_none_or(|n| n == to_name))
     }
 }
 
 /// Reads `spec`.
 pub(crate) fn read(spec: &mut Map<'_>, _namespace: &str) -> ReferenceGrant {
     ReferenceGrant {
-        from: spec
-            .require("from")
-            .map(|at| at.each(16, read_from))
-            .unwrap_or_default(),
-        to: spec
-            .require("to")
-            .map(|at| at.each(16, read_to))
-            .unwrap_or_default(),
+        from: spec.require("from").map(|at| at.each(16, read_from)).unwrap_or_default(),
+        to: spec.require("to").map(|at| at.each(16, read_to)).unwrap_or_default(),
     }
 }
 
 /// `group` and `kind`; the group may be empty but must be written.
 fn group_and_kind(map: &mut Map<'_>) -> Option<(String, String)> {
-    let group = map
-        .require("group")
-        .and_then(|at| at.string().map(str::to_owned));
+    let group = map.require("group").and_then(|at| at.string().map(str::to_owned));
     let kind = map.require("kind").and_then(|at| at.parse(text::printable));
     Some((group?, kind?))
 }
@@ -75,16 +65,10 @@ fn group_and_kind(map: &mut Map<'_>) -> Option<(String, String)> {
 fn read_from(at: &At<'_>) -> Option<GrantFrom> {
     let mut map = at.map()?;
     let what = group_and_kind(&mut map);
-    let namespace = map
-        .require("namespace")
-        .and_then(|at| at.parse(text::label));
+    let namespace = map.require("namespace").and_then(|at| at.parse(text::label));
     map.finish();
     let (group, kind) = what?;
-    Some(GrantFrom {
-        group,
-        kind,
-        namespace: namespace?,
-    })
+    Some(GrantFrom { group, kind, namespace: namespace? })
 }
 
 fn read_to(at: &At<'_>) -> Option<GrantTo> {

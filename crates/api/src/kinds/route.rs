@@ -73,29 +73,18 @@ pub(crate) const MAX_BACKENDS: usize = 16;
 /// Reads `spec` of a TCPRoute.
 pub(crate) fn read_tcp(spec: &mut Map<'_>, namespace: &str) -> TcpRoute {
     let parents = read_parents(spec, namespace);
-    let rules = spec
-        .require("rules")
-        .map(|at| at.each(MAX_RULES, |at| read_tcp_rule(at, namespace)));
+    let rules = spec.require("rules").map(|at| at.each(MAX_RULES, |at| read_tcp_rule(at, namespace)));
     if let Some(at) = spec.get("rules")
         && rules.as_ref().is_some_and(|r| r.len() > 1)
     {
-        at.warn(
-            "only the first rule of a TCPRoute can be taken",
-            "put all backends into one rule",
-        );
+        at.warn("only the first rule of a TCPRoute can be taken", "put all backends into one rule");
     }
-    TcpRoute {
-        parents,
-        rules: rules.unwrap_or_default(),
-    }
+    TcpRoute { parents, rules: rules.unwrap_or_default() }
 }
 
 fn read_tcp_rule(at: &At<'_>, namespace: &str) -> Option<TcpRule> {
     let mut map = at.map()?;
-    let name = map
-        .get("name")
-        .and_then(|at| at.parse(text::subdomain))
-        .unwrap_or_default();
+    let name = map.get("name").and_then(|at| at.parse(text::subdomain)).unwrap_or_default();
     let backends = map
         .require("backendRefs")
         .map(|at| at.each(MAX_BACKENDS, |at| read_backend(at, namespace, false)))
@@ -113,10 +102,7 @@ pub(crate) fn read_parents(spec: &mut Map<'_>, namespace: &str) -> Vec<ParentRef
     let errors = field.errors();
     let parents = field.each(MAX_PARENTS, |at| read_parent(at, namespace));
     if parents.is_empty() && field.errors() == errors {
-        field.error_help(
-            "names nothing",
-            "name the Gateway or the Service that the route is for",
-        );
+        field.error_help("names nothing", "name the Gateway or the Service that the route is for");
     }
     for (i, parent) in parents.iter().enumerate() {
         if parents[..i].contains(parent) {
@@ -130,18 +116,12 @@ fn read_parent(at: &At<'_>, own: &str) -> Option<ParentRef> {
     let mut map = at.map()?;
     let group = map.written("group");
     let kind = match map.get("kind") {
-        Some(at) => at.choice(&[
-            ("Gateway", ParentKind::Gateway),
-            ("Service", ParentKind::Service),
-        ]),
+        Some(at) => at.choice(&[("Gateway", ParentKind::Gateway), ("Service", ParentKind::Service)]),
         None => Some(ParentKind::Gateway),
     };
     let namespace = map.get("namespace").and_then(|at| at.parse(text::label));
     let name = map.require("name").and_then(|at| at.parse(text::subdomain));
-    let section = map
-        .get("sectionName")
-        .and_then(|at| at.parse(text::subdomain))
-        .unwrap_or_default();
+    let section = map.get("sectionName").and_then(|at| at.parse(text::subdomain)).unwrap_or_default();
     let port = map.get("port").and_then(|at| at.port());
     map.finish();
     let kind = kind?;
@@ -153,20 +133,11 @@ fn read_parent(at: &At<'_>, own: &str) -> Option<ParentRef> {
     };
     if written != kind.group() {
         group.as_ref().unwrap_or(at).error_help(
-            format!(
-                "there is no kind {} in the group \"{written}\"",
-                kind.name()
-            ),
+            format!("there is no kind {} in the group \"{written}\"", kind.name()),
             format!("write group: \"{}\"", kind.group()),
         );
     }
-    Some(ParentRef {
-        kind,
-        namespace: namespace.unwrap_or_else(|| own.to_owned()),
-        name: name?,
-        section,
-        port,
-    })
+    Some(ParentRef { kind, namespace: namespace.unwrap_or_else(|| own.to_owned()), name: name?, section, port })
 }
 
 impl ParentKind {
@@ -193,10 +164,7 @@ pub(crate) fn read_backend(at: &At<'_>, own: &str, filters: bool) -> Option<Back
     if let Some(group) = map.get("group")
         && group.string().is_some_and(|g| !g.is_empty())
     {
-        group.error_help(
-            "not implemented yet",
-            "the only backends are Services, whose group is \"\"",
-        );
+        group.error_help("not implemented yet", "the only backends are Services, whose group is \"\"");
     }
     if let Some(kind) = map.get("kind")
         && kind.string().is_some_and(|k| k != "Service")
@@ -206,15 +174,9 @@ pub(crate) fn read_backend(at: &At<'_>, own: &str, filters: bool) -> Option<Back
     let namespace = map.get("namespace").and_then(|at| at.parse(text::label));
     let name = map.require("name").and_then(|at| at.parse(text::label));
     let port = map.require("port").and_then(|at| at.port());
-    let weight = map
-        .get("weight")
-        .map_or(Some(1), |at| at.integer(0..=1_000_000));
-    let request_headers = if filters {
-        map.get("filters")
-            .map(|at| http_route::read_backend_filters(&at))
-    } else {
-        None
-    };
+    let weight = map.get("weight").map_or(Some(1), |at| at.integer(0..=1_000_000));
+    let request_headers =
+        if filters { map.get("filters").map(|at| http_route::read_backend_filters(&at)) } else { None };
     map.finish();
     Some(BackendRef {
         namespace: namespace.unwrap_or_else(|| own.to_owned()),

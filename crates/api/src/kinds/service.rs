@@ -98,26 +98,14 @@ const IGNORED: &[&str] = &[
 pub(crate) fn read(spec: &mut Map<'_>, _namespace: &str) -> Service {
     spec.ignore(IGNORED);
     if let Some(at) = spec.get("type")
-        && at.choice(&[
-            ("ClusterIP", true),
-            ("NodePort", true),
-            ("LoadBalancer", true),
-            ("ExternalName", false),
-        ]) == Some(false)
+        && at.choice(&[("ClusterIP", true), ("NodePort", true), ("LoadBalancer", true), ("ExternalName", false)])
+            == Some(false)
     {
-        at.error_help(
-            "ExternalName is not implemented yet",
-            "give the service a selector, or a Workload for the host",
-        );
+        at.error_help("ExternalName is not implemented yet", "give the service a selector, or a Workload for the host");
     }
     spec.not_yet(&["externalName"]);
-    let mut service = Service {
-        selector: spec
-            .get("selector")
-            .map(|at| at.labels())
-            .unwrap_or_default(),
-        ..Service::default()
-    };
+    let mut service =
+        Service { selector: spec.get("selector").map(|at| at.labels()).unwrap_or_default(), ..Service::default() };
     if let Some(at) = spec.get("clusterIP") {
         match at.string() {
             Some("None") => service.headless = true,
@@ -125,14 +113,12 @@ pub(crate) fn read(spec: &mut Map<'_>, _namespace: &str) -> Service {
         }
     }
     if let Some(ports) = spec.get("ports") {
-        let count = ports.list(MAX_PORTS).len();
-        service.ports = ports.each(MAX_PORTS, |at| read_port(at, count));
+        let list = ports.list(MAX_PORTS);
+        service.ports = list.iter().filter_map(|at| read_port(at, list.len())).collect();
         unique(&ports, &service.ports);
     } else if !service.headless {
-        spec.at().error_help(
-            "the field ports is missing",
-            "only a headless service (clusterIP: None) may have no ports",
-        );
+        spec.at()
+            .error_help("the field ports is missing", "only a headless service (clusterIP: None) may have no ports");
     }
     service
 }
@@ -141,27 +127,16 @@ fn read_port(at: &At<'_>, count: usize) -> Option<ServicePort> {
     let mut map = at.map()?;
     map.ignore(&["nodePort"]);
     let tcp = transport(&mut map);
-    let name = map
-        .get("name")
-        .and_then(|at| at.parse(text::port_name))
-        .unwrap_or_default();
+    let name = map.get("name").and_then(|at| at.parse(text::port_name)).unwrap_or_default();
     if name.is_empty() && count > 1 && !map.items().any(|(key, _)| key == "name") {
-        at.error_help(
-            "the field name is missing",
-            "a service with several ports must name each",
-        );
+        at.error_help("the field name is missing", "a service with several ports must name each");
     }
     let port = map.require("port").and_then(|at| at.port());
     let target_port = map.get("targetPort").and_then(|at| at.port_ref());
     let protocol = read_protocol(&mut map, &name);
     map.finish();
     let port = port?;
-    tcp.then_some(ServicePort {
-        name,
-        port,
-        target_port: target_port.unwrap_or(PortRef::Number(port)),
-        protocol,
-    })
+    tcp.then_some(ServicePort { name, port, target_port: target_port.unwrap_or(PortRef::Number(port)), protocol })
 }
 
 /// Whether `protocol` is TCP; other ports are skipped.
@@ -169,9 +144,7 @@ pub(crate) fn transport(map: &mut Map<'_>) -> bool {
     let Some(at) = map.get("protocol") else {
         return true;
     };
-    let tcp = at
-        .choice(&[("TCP", true), ("UDP", false), ("SCTP", false)])
-        .unwrap_or(true);
+    let tcp = at.choice(&[("TCP", true), ("UDP", false), ("SCTP", false)]).unwrap_or(true);
     if !tcp {
         at.notice("this port is skipped: the mesh carries TCP alone", "");
     }
@@ -207,8 +180,8 @@ impl AppProtocol {
             "http" | "http1" | "http/1.1" | "kubernetes.io/ws" => AppProtocol::Http,
             "http2" | "h2c" | "grpc" | "grpc-web" | "kubernetes.io/h2c" => AppProtocol::Http2,
             "https" | "tls" | "kubernetes.io/wss" => AppProtocol::Tls,
-            "tcp" | "amqp" | "kafka" | "mongo" | "mongodb" | "mysql" | "nats" | "postgres"
-            | "postgresql" | "redis" | "smtp" => AppProtocol::Tcp,
+            "tcp" | "amqp" | "kafka" | "mongo" | "mongodb" | "mysql" | "nats" | "postgres" | "postgresql" | "redis"
+            | "smtp" => AppProtocol::Tcp,
             _ => AppProtocol::Auto,
         }
     }

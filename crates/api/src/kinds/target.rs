@@ -76,26 +76,16 @@ impl TargetKind {
 }
 
 /// Reads `targetRefs` of a policy that can apply to `allowed`; `None` where the field is not written.
-pub(crate) fn read(
-    spec: &mut Map<'_>,
-    namespace: &str,
-    allowed: &[TargetKind],
-) -> Option<Vec<TargetRef>> {
+pub(crate) fn read(spec: &mut Map<'_>, namespace: &str, allowed: &[TargetKind]) -> Option<Vec<TargetRef>> {
     let field = spec.written("targetRefs")?;
+    let errors = field.errors();
     let targets = field.each(64, |at| read_one(at, namespace, allowed));
-    if targets.is_empty() {
-        field.error_help(
-            "names nothing",
-            "name at least one target, or leave the field out where that is allowed",
-        );
+    if targets.is_empty() && field.errors() == errors {
+        field.error_help("names nothing", "name at least one target, or leave the field out where that is allowed");
     }
     for (i, target) in targets.iter().enumerate() {
         if targets[..i].contains(target) {
-            field.error(format!(
-                "names {} {} twice",
-                target.kind.name(),
-                target.name
-            ));
+            field.error(format!("names {} {} twice", target.kind.name(), target.name));
         }
     }
     Some(targets)
@@ -105,9 +95,7 @@ fn read_one(at: &At<'_>, namespace: &str, allowed: &[TargetKind]) -> Option<Targ
     let mut map = at.map()?;
     let group = map.get("group");
     let kind_at = map.require("kind");
-    let kind = kind_at
-        .as_ref()
-        .and_then(|at| at.choice(&TargetKind::ALL.map(|k| (k.name(), k))));
+    let kind = kind_at.as_ref().and_then(|at| at.choice(&TargetKind::ALL.map(|k| (k.name(), k))));
     let name = map.require("name");
     let section = map.get("sectionName");
     map.finish();
@@ -115,10 +103,7 @@ fn read_one(at: &At<'_>, namespace: &str, allowed: &[TargetKind]) -> Option<Targ
     if !allowed.contains(&kind) {
         let names: Vec<&str> = allowed.iter().map(|k| k.name()).collect();
         kind_at?.error_help(
-            format!(
-                "a policy of this kind on a {} is not implemented yet",
-                kind.name()
-            ),
+            format!("a policy of this kind on a {} is not implemented yet", kind.name()),
             format!("it can be on: {}", names.join(", ")),
         );
         return None;
@@ -126,18 +111,12 @@ fn read_one(at: &At<'_>, namespace: &str, allowed: &[TargetKind]) -> Option<Targ
     if let Some(group) = group
         && group.string().is_some_and(|g| g != kind.group())
     {
-        group.error(format!(
-            "the group of {} is \"{}\"",
-            kind.name(),
-            kind.group()
-        ));
+        group.error(format!("the group of {} is \"{}\"", kind.name(), kind.group()));
     }
     let name = name_at.parse(text::subdomain)?;
     match kind {
         TargetKind::Namespace if name != namespace => {
-            name_at.error(format!(
-                "a policy can apply to its own namespace alone, which is {namespace}"
-            ));
+            name_at.error(format!("a policy can apply to its own namespace alone, which is {namespace}"));
         }
         TargetKind::Mesh if name != "default" => name_at.error("the mesh is called \"default\""),
         _ => {}
@@ -150,15 +129,6 @@ fn read_one(at: &At<'_>, namespace: &str, allowed: &[TargetKind]) -> Option<Targ
         Some(at) => at.parse(text::subdomain),
         None => None,
     };
-    let namespace = if kind == TargetKind::Mesh {
-        String::new()
-    } else {
-        namespace.to_owned()
-    };
-    Some(TargetRef {
-        kind,
-        namespace,
-        name,
-        section: section.unwrap_or_default(),
-    })
+    let namespace = if kind == TargetKind::Mesh { String::new() } else { namespace.to_owned() };
+    Some(TargetRef { kind, namespace, name, section: section.unwrap_or_default() })
 }

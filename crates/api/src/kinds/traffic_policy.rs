@@ -162,14 +162,9 @@ pub(crate) fn read(spec: &mut Map<'_>, namespace: &str) -> TrafficPolicy {
     TrafficPolicy {
         targets,
         algorithm: spec.get("loadBalancing").and_then(|at| read_algorithm(&at)),
-        timeouts: spec
-            .get("timeouts")
-            .and_then(|at| read_timeouts(&at))
-            .unwrap_or_default(),
+        timeouts: spec.get("timeouts").and_then(|at| read_timeouts(&at)).unwrap_or_default(),
         retries: spec.get("retries").and_then(|at| read_retries(&at)),
-        outlier: spec
-            .get("outlierDetection")
-            .and_then(|at| read_outlier(&at)),
+        outlier: spec.get("outlierDetection").and_then(|at| read_outlier(&at)),
     }
 }
 
@@ -178,13 +173,7 @@ fn read_algorithm(at: &At<'_>) -> Option<Algorithm> {
     let field = map.require("algorithm");
     map.finish();
     let field = field?;
-    let later = [
-        "least-request",
-        "round-robin",
-        "random",
-        "ring-hash",
-        "maglev",
-    ];
+    let later = ["least-request", "round-robin", "random", "ring-hash", "maglev"];
     if field.string().is_some_and(|text| later.contains(&text)) {
         field.error_help("not implemented yet", "the algorithm there is: fastest");
         return None;
@@ -204,21 +193,13 @@ fn read_timeouts(at: &At<'_>) -> Option<Timeouts> {
     {
         at.error("attempt is longer than request, which bounds all attempts together");
     }
-    Some(Timeouts {
-        request,
-        attempt,
-        connect,
-        idle,
-    })
+    Some(Timeouts { request, attempt, connect, idle })
 }
 
 fn read_retries(at: &At<'_>) -> Option<Retries> {
     use RetryCondition::{ConnectFailure, GatewayError, Reset, ServerError};
     let mut map = at.map()?;
-    let attempts = map
-        .get("attempts")
-        .and_then(|at| at.integer(0..=10))
-        .unwrap_or(2);
+    let attempts = map.get("attempts").and_then(|at| at.integer(0..=10)).unwrap_or(2);
     if let Some(field) = map.get("on") {
         field.error_help(
             "this list is called conditions",
@@ -226,36 +207,19 @@ fn read_retries(at: &At<'_>) -> Option<Retries> {
         );
     }
     let words = [ServerError, GatewayError, Reset, ConnectFailure].map(|c| (c.name(), c));
-    let on = map
-        .get("conditions")
-        .map(|at| at.each(8, |at| at.choice(&words)));
+    let on = map.get("conditions").map(|at| at.each(8, |at| at.choice(&words)));
     let status = |at: &At<'_>| at.integer(400..=599).and_then(|n| u16::try_from(n).ok());
     let statuses = map.get("statuses").map(|at| at.each(64, status));
-    let grpc = map
-        .get("grpcStatuses")
-        .map(|at| at.each(17, |at| at.choice(&GRPC_STATUSES)));
-    let backoff = map
-        .get("backoff")
-        .and_then(|at| read_backoff(&at))
-        .unwrap_or_default();
-    let budget = map
-        .get("budget")
-        .and_then(|at| read_budget(&at))
-        .unwrap_or_default();
+    let grpc = map.get("grpcStatuses").map(|at| at.each(17, |at| at.choice(&GRPC_STATUSES)));
+    let backoff = map.get("backoff").and_then(|at| read_backoff(&at)).unwrap_or_default();
+    let budget = map.get("budget").and_then(|at| read_budget(&at)).unwrap_or_default();
     map.finish();
     let on = match (&on, &statuses, &grpc) {
         (None, None, None) => vec![Reset, ConnectFailure],
         _ => sorted(on.unwrap_or_default()),
     };
     let statuses = sorted(statuses.unwrap_or_default());
-    Some(Retries {
-        attempts,
-        on,
-        statuses,
-        grpc_statuses: sorted(grpc.unwrap_or_default()),
-        backoff,
-        budget,
-    })
+    Some(Retries { attempts, on, statuses, grpc_statuses: sorted(grpc.unwrap_or_default()), backoff, budget })
 }
 
 fn sorted<T: Ord>(mut list: Vec<T>) -> Vec<T> {
@@ -280,40 +244,24 @@ fn read_backoff(at: &At<'_>) -> Option<Backoff> {
 fn read_budget(at: &At<'_>) -> Option<Budget> {
     let mut map = at.map()?;
     let percent = map.get("percent").and_then(|at| at.integer(0..=100));
-    let min_per_second = map
-        .get("minPerSecond")
-        .and_then(|at| at.integer(0..=1_000_000));
+    let min_per_second = map.get("minPerSecond").and_then(|at| at.integer(0..=1_000_000));
     map.finish();
-    Some(Budget {
-        percent,
-        min_per_second,
-    })
+    Some(Budget { percent, min_per_second })
 }
 
 fn read_outlier(at: &At<'_>) -> Option<OutlierDetection> {
     let mut map = at.map()?;
-    let consecutive_failures = map
-        .get("consecutiveFailures")
-        .and_then(|at| at.integer(0..=1_000_000));
-    let base_ejection = map
-        .get("baseEjection")
-        .and_then(|at| at.positive_duration());
+    let consecutive_failures = map.get("consecutiveFailures").and_then(|at| at.integer(0..=1_000_000));
+    let base_ejection = map.get("baseEjection").and_then(|at| at.positive_duration());
     let max_ejection = map.get("maxEjection").and_then(|at| at.positive_duration());
-    let max_ejected_percent = map
-        .get("maxEjectedPercent")
-        .and_then(|at| at.integer(0..=100));
+    let max_ejected_percent = map.get("maxEjectedPercent").and_then(|at| at.integer(0..=100));
     map.finish();
     if let (Some(base), Some(max)) = (base_ejection, max_ejection)
         && base > max
     {
         at.error("baseEjection is longer than maxEjection");
     }
-    Some(OutlierDetection {
-        consecutive_failures,
-        base_ejection,
-        max_ejection,
-        max_ejected_percent,
-    })
+    Some(OutlierDetection { consecutive_failures, base_ejection, max_ejection, max_ejected_percent })
 }
 
 /// The statuses that can mean a failure, by name (grpc/grpc `doc/statuscodes.md`).

@@ -54,30 +54,18 @@ pub(crate) fn read(spec: &mut Map<'_>, _namespace: &str) -> Option<Workload> {
     if let Some(list) = spec.get("ports") {
         for at in list.list(256) {
             let Some(port) = read_port(&at) else { continue };
-            if ports
-                .iter()
-                .any(|p| p.port == port.port || (p.name == port.name && !p.name.is_empty()))
-            {
+            if ports.iter().any(|p| p.port == port.port || (p.name == port.name && !p.name.is_empty())) {
                 at.error("an earlier port has the same number or name");
             }
             ports.push(port);
         }
     }
-    let service_account = spec
-        .get("serviceAccountName")
-        .and_then(|at| at.parse(text::subdomain));
-    let weight = spec
-        .get("weight")
-        .and_then(|at| at.integer(1..=1_000_000))
-        .unwrap_or(1);
-    let locality = spec
-        .get("locality")
-        .and_then(|at| read_locality(&at))
-        .unwrap_or_default();
+    let service_account = spec.get("serviceAccountName").and_then(|at| at.parse(text::subdomain));
+    let weight = spec.get("weight").and_then(|at| at.integer(1..=1_000_000)).unwrap_or(1);
+    let locality = spec.get("locality").and_then(|at| read_locality(&at)).unwrap_or_default();
     let dial = spec.get("dial").and_then(|at| {
         at.parse(|t| {
-            t.parse::<SocketAddr>()
-                .map_err(|_| "must be `address:port`, or `[address]:port` for IPv6".to_owned())
+            t.parse::<SocketAddr>().map_err(|_| "must be `address:port`, or `[address]:port` for IPv6".to_owned())
         })
     });
     Some(Workload {
@@ -92,31 +80,17 @@ pub(crate) fn read(spec: &mut Map<'_>, _namespace: &str) -> Option<Workload> {
 
 fn read_port(at: &At<'_>) -> Option<WorkloadPort> {
     let mut map = at.map()?;
-    let name = map
-        .get("name")
-        .and_then(|at| at.parse(text::port_name))
-        .unwrap_or_default();
+    let name = map.get("name").and_then(|at| at.parse(text::port_name)).unwrap_or_default();
     let port = map.require("port").and_then(|at| at.port());
     let protocol = read_protocol(&mut map, &name);
     map.finish();
-    Some(WorkloadPort {
-        name,
-        port: port?,
-        protocol,
-    })
+    Some(WorkloadPort { name, port: port?, protocol })
 }
 
 fn read_locality(at: &At<'_>) -> Option<Locality> {
     let mut map = at.map()?;
-    let mut word = |name| {
-        map.get(name)
-            .and_then(|at| at.parse(text::printable))
-            .unwrap_or_default()
-    };
-    let locality = Locality {
-        region: word("region"),
-        zone: word("zone"),
-    };
+    let mut word = |name| map.get(name).and_then(|at| at.parse(text::printable)).unwrap_or_default();
+    let locality = Locality { region: word("region"), zone: word("zone") };
     map.finish();
     Some(locality)
 }
