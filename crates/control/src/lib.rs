@@ -6,7 +6,6 @@ mod ca;
 mod config;
 mod instances;
 mod plane;
-mod poll;
 mod random;
 mod report;
 mod runtime;

@@ -10,7 +10,7 @@ use net::spiffe;
 use proto::discovery::Node;
 use proto::mesh::session_server::SessionServer;
 use rustls::pki_types::CertificateDer;
-use sources::Store;
+use sources::{Source as _, Store};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -61,7 +61,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 
     let mut tasks = JoinSet::new();
     let store = Store::new();
-    tasks.spawn(crate::poll::run(config.paths.clone(), store.sink()));
+    tasks.spawn(sources::Files::new(config.paths.clone()).run(store.sink()));
     // Who the mesh is must be known before anybody is given an identity.
     if timeout(SOURCES, store.loaded()).await.is_err() {
         tracing::warn!("the sources are slow; serving what was read so far");

@@ -53,12 +53,14 @@ impl Tokens {
         now: SystemTime,
     ) -> Result<(String, SystemTime), TokenError> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.retain(|_, list| {
-            list.retain(|t| t.expires > now);
-            !list.is_empty()
-        });
         if waiting.values().map(Vec::len).sum::<usize>() >= TOKENS {
-            return Err(TokenError::TooMany);
+            waiting.retain(|_, list| {
+                list.retain(|t| t.expires > now);
+                !list.is_empty()
+            });
+            if waiting.values().map(Vec::len).sum::<usize>() >= TOKENS {
+                return Err(TokenError::TooMany);
+            }
         }
         let list = waiting.entry(workload.to_owned()).or_default();
         if list.len() >= TOKENS_PER_WORKLOAD {

@@ -41,3 +41,7 @@ pub use clock::Clock;
 pub use discover::Discover;
 pub use settings::Settings;
 pub use start::{Parts, Running, start};
+
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub use h1::fuzzing;

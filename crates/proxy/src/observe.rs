@@ -20,7 +20,7 @@ pub(crate) struct Observer {
 
 impl Observer {
     pub(crate) fn new(registry: &Registry, log: Option<Handle>) -> Observer {
-        let unrouted = |direction, service: &str| registry.series(&SeriesKey { direction, service: service.into(), route: "".into() });
+        let unrouted = |direction, service: &str| registry.permanent(&SeriesKey { direction, service: service.into(), route: "".into() });
         Observer {
             recorder: registry.recorder(),
             log,

@@ -73,7 +73,17 @@ struct Entry {
     /// Requests and bytes when [`Registry::expire`] last looked, and since when they have not changed.
     seen: u64,
     quiet_since: Nanos,
-    live: bool,
+    life: Life,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// Expires when it is out of use.
+    Passing,
+    /// Never expires.
+    Permanent,
+    /// Expired; its place is free.
+    Over,
 }
 
 #[derive(Debug)]
@@ -136,6 +146,13 @@ impl Registry {
         SeriesId(id)
     }
 
+    /// The same for a series that no snapshot holds and whose id is kept for the life of the process: it never expires.
+    pub fn permanent(&self, key: &SeriesKey) -> SeriesId {
+        let id = self.series(key);
+        self.table().entries[id.0 as usize].life = Life::Permanent;
+        id
+    }
+
     /// A recorder for one worker. What it has counted stays when it is dropped.
     pub fn recorder(&self) -> Recorder {
         let sheet = Arc::new(Sheet::new());
@@ -148,7 +165,7 @@ impl Registry {
     pub fn expire(&self, now: Nanos, in_use: impl Fn(SeriesId) -> bool) {
         let mut table = self.table();
         for id in 1..table.entries.len() as u32 {
-            if !table.entries[id as usize].live {
+            if table.entries[id as usize].life != Life::Passing {
                 continue;
             }
             let totals = self.totals(id);
@@ -157,7 +174,7 @@ impl Registry {
             if traffic != entry.seen || totals.open() > 0 || in_use(SeriesId(id)) {
                 (entry.seen, entry.quiet_since) = (traffic, now);
             } else if now.since(entry.quiet_since) >= EXPIRY {
-                entry.live = false;
+                entry.life = Life::Over;
                 let key = entry.key.clone();
                 table.ids.remove(&key);
                 table.free.push_back(id);
@@ -168,7 +185,7 @@ impl Registry {
     /// What each live series has counted, in order of its id.
     fn read(&self) -> Vec<Reading> {
         let table = self.table();
-        let live = table.entries.iter().enumerate().filter(|(_, entry)| entry.live);
+        let live = table.entries.iter().enumerate().filter(|(_, entry)| entry.life != Life::Over);
         live.map(|(id, entry)| Reading {
             id: id as u32,
             generation: entry.generation,
@@ -193,7 +210,14 @@ impl Registry {
 
 impl Entry {
     fn new(key: SeriesKey) -> Entry {
-        Entry { key, generation: 0, base: Totals::default(), seen: u64::MAX, quiet_since: Nanos(0), live: true }
+        Entry {
+            key,
+            generation: 0,
+            base: Totals::default(),
+            seen: u64::MAX,
+            quiet_since: Nanos(0),
+            life: Life::Passing,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use crate::wait;
 
-/// A command that [`Process::start`] makes into a process: it dies with the test's thread, however that ends.
+/// A command that [`Command::start`] makes into a [`Process`]: it dies with the test's thread, however that ends.
 #[derive(Debug)]
 pub struct Command(tokio::process::Command);
 

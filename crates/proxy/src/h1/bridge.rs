@@ -31,19 +31,11 @@ impl engine::RequestHead for Http2Head<'_> {
 
     fn authority(&self) -> &str {
         let host = || self.0.headers.get(HOST).and_then(|host| host.to_str().ok());
-        self.0
-            .uri
-            .authority()
-            .map(|authority| authority.as_str())
-            .or_else(host)
-            .unwrap_or_default()
+        self.0.uri.authority().map(|authority| authority.as_str()).or_else(host).unwrap_or_default()
     }
 
     fn header(&self, name: &str) -> Option<&[u8]> {
-        self.0
-            .headers
-            .get(name)
-            .map(|value| value.as_bytes().trim_ascii())
+        self.0.headers.get(name).map(|value| value.as_bytes().trim_ascii())
     }
 }
 
@@ -77,19 +69,12 @@ impl Request {
                     None => path.to_owned(),
                 };
                 let builder = Uri::builder().path_and_query(target);
-                if authority.is_empty() {
-                    builder
-                } else {
-                    builder.scheme("http").authority(authority)
-                }
+                if authority.is_empty() { builder } else { builder.scheme("http").authority(authority) }
             }
         };
         let mut head = http::Request::builder()
             .method(self.method())
-            .uri(
-                uri.build()
-                    .map_err(|_| bad("the request target has no form in HTTP/2"))?,
-            )
+            .uri(uri.build().map_err(|_| bad("the request target has no form in HTTP/2"))?)
             .version(Version::HTTP_2)
             .body(())
             .map_err(|_| bad("the request has no form in HTTP/2"))?
@@ -99,11 +84,9 @@ impl Request {
         if strip {
             drop |= Kind::Mesh.bit();
         }
-        self.fields()
-            .copy_to(&mut head.headers, drop, self.steering().nominates)?;
+        self.fields().copy_to(&mut head.headers, drop, self.steering().nominates)?;
         if self.accepts_trailers() {
-            head.headers
-                .insert(TE, HeaderValue::from_static("trailers"));
+            head.headers.insert(TE, HeaderValue::from_static("trailers"));
         }
         Ok(head)
     }
@@ -134,10 +117,7 @@ impl Response {
 }
 
 const fn upstream(what: &'static str) -> Problem {
-    Problem {
-        reason: Reason::UpstreamProtocol,
-        what,
-    }
+    Problem { reason: Reason::UpstreamProtocol, what }
 }
 
 impl Fields {
@@ -149,10 +129,8 @@ impl Fields {
                 continue;
             }
             let name = HeaderName::from_bytes(name).map_err(|_| bad("invalid header name"))?;
-            let value = HeaderValue::from_bytes(self.value(field))
-                .map_err(|_| bad("invalid header value"))?;
-            map.try_append(name, value)
-                .map_err(|_| bad("too many header fields"))?;
+            let value = HeaderValue::from_bytes(self.value(field)).map_err(|_| bad("invalid header value"))?;
+            map.try_append(name, value).map_err(|_| bad("too many header fields"))?;
         }
         Ok(())
     }
@@ -175,10 +153,7 @@ impl Fields {
 }
 
 /// The framing for HTTP/1 of a request that came over HTTP/2. `ended`: nothing follows its head.
-pub(crate) fn request_framing(
-    parts: &http::request::Parts,
-    ended: bool,
-) -> Result<Framing, Problem> {
+pub(crate) fn request_framing(parts: &http::request::Parts, ended: bool) -> Result<Framing, Problem> {
     match declared_length(&parts.headers)? {
         _ if parts.method == http::Method::CONNECT => Ok(Framing::Tunnel),
         Some(length) if ended && length > 0 => Err(bad("less content than announced")),
@@ -189,11 +164,7 @@ pub(crate) fn request_framing(
 }
 
 /// The framing for an HTTP/1.1 client of a response that came over HTTP/2 in answer to `method`. `ended`: nothing follows its head.
-pub(crate) fn response_framing(
-    parts: &http::response::Parts,
-    method: &str,
-    ended: bool,
-) -> Result<Framing, Problem> {
+pub(crate) fn response_framing(parts: &http::response::Parts, method: &str, ended: bool) -> Result<Framing, Problem> {
     let status = parts.status.as_u16();
     if method == "CONNECT" && parts.status.is_success() {
         return Ok(Framing::Tunnel);
@@ -231,41 +202,22 @@ pub(crate) fn write_request(
     let head = Http2Head(parts);
     let authority = head.authority();
     target::authority(authority.as_bytes())?;
-    if parts
-        .headers
-        .get_all(HOST)
-        .iter()
-        .any(|field| !field.as_bytes().eq_ignore_ascii_case(authority.as_bytes()))
-    {
+    if parts.headers.get_all(HOST).iter().any(|field| !field.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
         return Err(bad("the host field contradicts :authority"));
     }
     let connect = parts.method == http::Method::CONNECT;
-    match (
-        connect,
-        parts.uri.path_and_query().map(|target| target.as_str()),
-    ) {
+    match (connect, parts.uri.path_and_query().map(|target| target.as_str())) {
         (true, _) => put(out, format_args!("CONNECT {authority} HTTP/1.1\r\n")),
         (false, Some(target))
-            if target.starts_with('/')
-                || (target == "*" && parts.method == http::Method::OPTIONS) =>
+            if target.starts_with('/') || (target == "*" && parts.method == http::Method::OPTIONS) =>
         {
             put(out, format_args!("{} {target} HTTP/1.1\r\n", parts.method));
         }
         (false, _) => return Err(bad("invalid request target")),
     }
     put(out, format_args!("host: {}\r\n", host.unwrap_or(authority)));
-    write_fields(
-        &parts.headers,
-        NOT_IN_HTTP2 | Kind::ContentLength.bit() | Kind::Expect.bit(),
-        out,
-    );
-    if parts
-        .headers
-        .get_all(TE)
-        .iter()
-        .flat_map(|te| members(te.as_bytes()))
-        .any(|te| te == b"trailers")
-    {
+    write_fields(&parts.headers, NOT_IN_HTTP2 | Kind::ContentLength.bit() | Kind::Expect.bit(), out);
+    if parts.headers.get_all(TE).iter().flat_map(|te| members(te.as_bytes())).any(|te| te == b"trailers") {
         out.extend_from_slice(b"te: trailers\r\nconnection: TE\r\n");
     }
     write_framing(framing, out);
@@ -285,12 +237,7 @@ pub(crate) fn write_response(
     write_status_line(status, out);
     // Of HEAD and 304 the length says what GET would have brought.
     let keep_length = framing == Framing::None && status >= 200 && status != 204;
-    let drop = NOT_IN_HTTP2 & !Kind::Host.bit()
-        | if keep_length {
-            0
-        } else {
-            Kind::ContentLength.bit()
-        };
+    let drop = NOT_IN_HTTP2 & !Kind::Host.bit() | if keep_length { 0 } else { Kind::ContentLength.bit() };
     write_fields(&parts.headers, drop, out);
     write_framing(framing, out);
     match connection {
@@ -344,25 +291,13 @@ pub(crate) fn apply(edits: &HeaderEdits, map: &mut HeaderMap) {
         let value = HeaderValue::from_bytes(value.as_bytes()).ok()?;
         (!Kind::of(name.as_str().as_bytes()).is_steering()).then_some((name, value))
     };
-    for (name, value) in edits
-        .set
-        .iter()
-        .filter_map(|(name, value)| parsed(name, value))
-    {
+    for (name, value) in edits.set.iter().filter_map(|(name, value)| parsed(name, value)) {
         map.insert(name, value);
     }
-    for (name, value) in edits
-        .add
-        .iter()
-        .filter_map(|(name, value)| parsed(name, value))
-    {
+    for (name, value) in edits.add.iter().filter_map(|(name, value)| parsed(name, value)) {
         map.append(name, value);
     }
-    for name in edits
-        .remove
-        .iter()
-        .filter(|name| !Kind::of(name.as_bytes()).is_steering())
-    {
+    for name in edits.remove.iter().filter(|name| !Kind::of(name.as_bytes()).is_steering()) {
         map.remove(&**name);
     }
 }

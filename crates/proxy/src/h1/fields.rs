@@ -39,10 +39,7 @@ pub(super) struct Span {
 impl Span {
     pub(super) const fn new(start: usize, end: usize) -> Span {
         // Heads are at most MAX_HEAD long.
-        Span {
-            start: start as u32,
-            end: end as u32,
-        }
+        Span { start: start as u32, end: end as u32 }
     }
 
     pub(super) const fn range(self) -> Range<usize> {
@@ -101,10 +98,7 @@ impl Kind {
 
     /// Whether it frames the message or steers the connection, so that neither route edits nor trailers may touch it.
     pub(super) const fn is_steering(self) -> bool {
-        !matches!(
-            self,
-            Kind::Other | Kind::Mesh | Kind::ProxyCredentials | Kind::Expect
-        )
+        !matches!(self, Kind::Other | Kind::Mesh | Kind::ProxyCredentials | Kind::Expect)
     }
 }
 
@@ -131,18 +125,13 @@ pub(crate) struct Fields {
 impl Fields {
     /// The first value of `name` (lower case), without surrounding whitespace.
     pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
-        let found = self
-            .list
-            .iter()
-            .find(|field| self.name(field).eq_ignore_ascii_case(name.as_bytes()))?;
+        let found = self.list.iter().find(|field| self.name(field).eq_ignore_ascii_case(name.as_bytes()))?;
         Some(self.value(found))
     }
 
     /// Every field in order: name as sent, value without surrounding whitespace.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.list
-            .iter()
-            .map(|field| (self.name(field), self.value(field)))
+        self.list.iter().map(|field| (self.name(field), self.value(field)))
     }
 
     /// Whether there is none.
@@ -186,13 +175,9 @@ impl Fields {
 
     /// Whether a `Connection` field names `name`, so that the field goes no further.
     pub(super) fn nominated(&self, name: &[u8]) -> bool {
-        let named = |field: &Field| {
-            members(self.value(field)).any(|option| option.eq_ignore_ascii_case(name))
-        };
+        let named = |field: &Field| members(self.value(field)).any(|option| option.eq_ignore_ascii_case(name));
         self.of_kind(Kind::Connection).any(named)
-            && !NOT_NOMINATED
-                .iter()
-                .any(|kept| kept.as_bytes().eq_ignore_ascii_case(name))
+            && !NOT_NOMINATED.iter().any(|kept| kept.as_bytes().eq_ignore_ascii_case(name))
     }
 
     /// Text that parsing has found to be UTF-8.
@@ -219,29 +204,17 @@ impl Fields {
 
     /// Takes over what `httparse` found in `head`, whose field lines begin at `start`. Refuses what `httparse` lets pass: line ends
     /// that are not CR LF, and anything between two lines.
-    pub(super) fn fill(
-        &mut self,
-        head: &[u8],
-        start: usize,
-        found: &[httparse::Header<'_>],
-    ) -> Result<(), Problem> {
+    pub(super) fn fill(&mut self, head: &[u8], start: usize, found: &[httparse::Header<'_>]) -> Result<(), Problem> {
         self.clear();
         let mut at = start;
         for header in found {
             let name = Span::new(at, at + header.name.len());
             let colon = name.end as usize;
-            if header.name.is_empty()
-                || offset(head, header.name.as_bytes()) != at
-                || head.get(colon) != Some(&b':')
-            {
+            if header.name.is_empty() || offset(head, header.name.as_bytes()) != at || head.get(colon) != Some(&b':') {
                 return Err(bad("malformed header line"));
             }
             // The address of an empty value is not relied on.
-            let value = if header.value.is_empty() {
-                colon + 1
-            } else {
-                offset(head, header.value)
-            };
+            let value = if header.value.is_empty() { colon + 1 } else { offset(head, header.value) };
             let value = Span::new(value, value + header.value.len());
             let mut end = value.end as usize;
             while matches!(head.get(end), Some(b' ' | b'\t')) {
@@ -253,12 +226,7 @@ impl Fields {
             at = end + 2;
             let kind = Kind::of(header.name.as_bytes());
             self.kinds |= kind.bit();
-            self.list.push(Field {
-                name,
-                value,
-                end: at as u32,
-                kind,
-            });
+            self.list.push(Field { name, value, end: at as u32, kind });
         }
         if head.get(at..) != Some(b"\r\n".as_slice()) {
             return Err(bad("the head does not end with CR LF"));
@@ -275,24 +243,15 @@ fn offset(whole: &[u8], part: &[u8]) -> usize {
 
 /// A refusal of a malformed message.
 pub(super) const fn bad(what: &'static str) -> Problem {
-    Problem {
-        reason: Reason::BadRequest,
-        what,
-    }
+    Problem { reason: Reason::BadRequest, what }
 }
 
 /// What `httparse` refused, in our words.
 pub(super) fn refused(error: httparse::Error) -> Problem {
     use httparse::Error;
     match error {
-        Error::TooManyHeaders => Problem {
-            reason: Reason::HeadTooLarge,
-            what: "too many header fields",
-        },
-        Error::Version => Problem {
-            reason: Reason::VersionNotSupported,
-            what: "unknown HTTP version",
-        },
+        Error::TooManyHeaders => Problem { reason: Reason::HeadTooLarge, what: "too many header fields" },
+        Error::Version => Problem { reason: Reason::VersionNotSupported, what: "unknown HTTP version" },
         Error::HeaderName => bad("invalid header name"),
         Error::HeaderValue => bad("invalid header value"),
         Error::NewLine => bad("invalid line end"),
@@ -302,11 +261,19 @@ pub(super) fn refused(error: httparse::Error) -> Problem {
 }
 
 /// The members of a comma-separated list, trimmed, empty ones left out (RFC 9110, 5.6.1).
-pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|&byte| byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|member| !member.is_empty())
+pub(super) fn members(mut value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let split = move || {
+        while !value.is_empty() {
+            let end = memchr::memchr(b',', value).unwrap_or(value.len());
+            let member = value[..end].trim_ascii();
+            value = &value[value.len().min(end + 1)..];
+            if !member.is_empty() {
+                return Some(member);
+            }
+        }
+        None
+    };
+    std::iter::from_fn(split)
 }
 
 /// Looks for the end of a head that arrives in pieces, at each byte once, so that a slow sender costs no more than a fast one.

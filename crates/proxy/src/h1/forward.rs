@@ -99,9 +99,7 @@ impl Filter<'_> {
     fn drops(&self, field: &Field) -> bool {
         field.kind.bit() & self.drop != 0
             || (self.nominates && self.fields.nominated(self.fields.name(field)))
-            || (!self.edits.is_empty()
-                && !field.kind.is_steering()
-                && replaced(self.edits, self.fields.name(field)))
+            || (!self.edits.is_empty() && !field.kind.is_steering() && replaced(self.edits, self.fields.name(field)))
     }
 
     /// Appends the field lines that stay, in runs. `host` replaces the value of `Host`.
@@ -113,11 +111,7 @@ impl Filter<'_> {
             return;
         }
         let mut run = start;
-        let mut line = self
-            .fields
-            .list()
-            .first()
-            .map_or(end, |field| field.name.start as usize);
+        let mut line = self.fields.list().first().map_or(end, |field| field.name.start as usize);
         for field in self.fields.list() {
             if self.drops(field) {
                 out.extend_from_slice(&raw[run..line]);
@@ -137,25 +131,16 @@ impl Filter<'_> {
 /// Whether an edit among `edits` removes what came before it under `name`.
 fn replaced(edits: &[&HeaderEdits], name: &[u8]) -> bool {
     let is = |other: &str| other.as_bytes().eq_ignore_ascii_case(name);
-    edits.iter().any(|edit| {
-        edit.set.iter().any(|(other, _)| is(other)) || edit.remove.iter().any(|other| is(other))
-    })
+    edits.iter().any(|edit| edit.set.iter().any(|(other, _)| is(other)) || edit.remove.iter().any(|other| is(other)))
 }
 
 /// What `edits` add, as far as no later one takes it away again.
 fn additions<'a>(edits: &'a [&'a HeaderEdits]) -> impl Iterator<Item = (&'a str, &'a str)> {
     edits.iter().enumerate().flat_map(move |(index, edit)| {
-        edit.set
-            .iter()
-            .chain(&edit.add)
-            .map(|(name, value)| (&**name, &**value))
-            .filter(move |(name, _)| {
-                !edit
-                    .remove
-                    .iter()
-                    .any(|other| other.eq_ignore_ascii_case(name))
-                    && !replaced(&edits[index + 1..], name.as_bytes())
-            })
+        edit.set.iter().chain(&edit.add).map(|(name, value)| (&**name, &**value)).filter(move |(name, _)| {
+            !edit.remove.iter().any(|other| other.eq_ignore_ascii_case(name))
+                && !replaced(&edits[index + 1..], name.as_bytes())
+        })
     })
 }
 
@@ -167,9 +152,7 @@ fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 }
 
 fn write_additions(edits: &[&HeaderEdits], add: &[(&str, &[u8])], out: &mut Vec<u8>) {
-    for (name, value) in
-        additions(edits).filter(|(name, _)| !Kind::of(name.as_bytes()).is_steering())
-    {
+    for (name, value) in additions(edits).filter(|(name, _)| !Kind::of(name.as_bytes()).is_steering()) {
         write_field(name.as_bytes(), value.as_bytes(), out);
     }
     for (name, value) in add {
@@ -200,24 +183,11 @@ impl Request {
         if self.version() == Version::Http10 {
             drop |= Kind::Expect.bit();
         }
-        let set = additions(edit.edits)
-            .filter(|(name, _)| name.eq_ignore_ascii_case("host"))
-            .last();
-        let own = self
-            .host_differs()
-            .then(|| engine::RequestHead::authority(self));
-        let host = edit
-            .host
-            .or(set.map(|(_, value)| value))
-            .or(own)
-            .map(str::as_bytes);
+        let set = additions(edit.edits).filter(|(name, _)| name.eq_ignore_ascii_case("host")).last();
+        let own = self.host_differs().then(|| engine::RequestHead::authority(self));
+        let host = edit.host.or(set.map(|(_, value)| value)).or(own).map(str::as_bytes);
         let Steering { nominates, .. } = self.steering();
-        let filter = Filter {
-            fields: self.fields(),
-            drop,
-            nominates,
-            edits: edit.edits,
-        };
+        let filter = Filter { fields: self.fields(), drop, nominates, edits: edit.edits };
         if !self.fields().has(Kind::Host.bit()) {
             write_field(b"Host", host.unwrap_or_default(), out);
         }
@@ -242,11 +212,7 @@ impl Request {
             Target::Path(_) => self.form() != Form::Authority,
         };
         if !changed && self.version() == Version::Http11 {
-            return if self.fields().has(Kind::Host.bit()) {
-                0
-            } else {
-                self.write_line_as_is(out)
-            };
+            return if self.fields().has(Kind::Host.bit()) { 0 } else { self.write_line_as_is(out) };
         }
         out.extend_from_slice(method.as_bytes());
         out.push(b' ');
@@ -279,10 +245,7 @@ impl Request {
 
     /// Whether the client takes trailers (`TE: trailers`, RFC 9110, 10.1.4), the one thing of `TE` that can pass a proxy.
     pub(super) fn accepts_trailers(&self) -> bool {
-        let listed = |field| {
-            members(self.fields().value(field))
-                .any(|member| member.eq_ignore_ascii_case(b"trailers"))
-        };
+        let listed = |field| members(self.fields().value(field)).any(|member| member.eq_ignore_ascii_case(b"trailers"));
         self.fields().has(Kind::Te.bit()) && self.fields().of_kind(Kind::Te).any(listed)
     }
 }
@@ -307,29 +270,16 @@ impl Response {
         }
         // 1xx, 204 and an accepted CONNECT may have no Content-Length (RFC 9110, 8.6).
         let no_length = self.status() < 200 || self.status() == 204;
-        if no_length
-            || matches!(
-                edit.framing,
-                Framing::Chunked | Framing::UntilClose | Framing::Tunnel
-            )
-        {
+        if no_length || matches!(edit.framing, Framing::Chunked | Framing::UntilClose | Framing::Tunnel) {
             drop |= Kind::ContentLength.bit();
         }
         let Steering { nominates, .. } = self.steering();
-        Filter {
-            fields: self.fields(),
-            drop,
-            nominates,
-            edits: edit.edits,
-        }
-        .copy(start, None, out);
+        Filter { fields: self.fields(), drop, nominates, edits: edit.edits }.copy(start, None, out);
         if edit.framing == Framing::Chunked && !self.fields().has(Kind::TransferEncoding.bit()) {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
         match edit.connection {
-            _ if edit.upgrade && self.status() == 101 => {
-                out.extend_from_slice(b"Connection: upgrade\r\n")
-            }
+            _ if edit.upgrade && self.status() == 101 => out.extend_from_slice(b"Connection: upgrade\r\n"),
             Connection::Default => {}
             Connection::KeepAlive => out.extend_from_slice(b"Connection: keep-alive\r\n"),
             Connection::Close => out.extend_from_slice(b"Connection: close\r\n"),

@@ -48,9 +48,7 @@ pub(super) fn declared(fields: &Fields, version: Version) -> Result<Option<Frami
         (Some(_), None) if codings.next().is_some() => Err(bad("several Transfer-Encoding fields")),
         (Some(coding), None) => chunked(fields.value(coding)).map(|()| Some(Framing::Chunked)),
         (None, Some(_)) if lengths.next().is_some() => Err(bad("several Content-Length fields")),
-        (None, Some(length)) => {
-            content_length(fields.value(length)).map(|length| Some(Framing::Length(length)))
-        }
+        (None, Some(length)) => content_length(fields.value(length)).map(|length| Some(Framing::Length(length))),
         (None, None) => Ok(None),
     }
 }
@@ -65,10 +63,7 @@ fn chunked(value: &[u8]) -> Result<(), Problem> {
     let count = members(value).filter(|member| is_chunked(member)).count();
     match members(value).last() {
         Some(last) if is_chunked(last) && count == 1 && members(value).count() > 1 => {
-            Err(Problem {
-                reason: Reason::CodingNotSupported,
-                what: "a transfer coding other than chunked",
-            })
+            Err(Problem { reason: Reason::CodingNotSupported, what: "a transfer coding other than chunked" })
         }
         Some(last) if is_chunked(last) => Err(bad("malformed Transfer-Encoding")),
         _ => Err(bad("Transfer-Encoding does not end with chunked")),
@@ -85,9 +80,7 @@ pub(super) fn content_length(value: &[u8]) -> Result<u64, Problem> {
         if !byte.is_ascii_digit() {
             return Err(INVALID);
         }
-        sum.checked_mul(10)
-            .and_then(|sum| sum.checked_add(u64::from(byte - b'0')))
-            .ok_or(INVALID)
+        sum.checked_mul(10).and_then(|sum| sum.checked_add(u64::from(byte - b'0'))).ok_or(INVALID)
     })
 }
 
@@ -104,18 +97,12 @@ pub(super) struct Steering {
 
 /// Reads the `Connection` fields (RFC 9112, 9.3). A `close` outweighs a `keep-alive`.
 pub(super) fn steering(fields: &Fields, version: Version) -> Steering {
-    let mut steering = Steering {
-        keep_alive: version == Version::Http11,
-        ..Steering::default()
-    };
+    let mut steering = Steering { keep_alive: version == Version::Http11, ..Steering::default() };
     if !fields.has(Kind::Connection.bit()) {
         return steering;
     }
     let mut close = false;
-    for option in fields
-        .of_kind(Kind::Connection)
-        .flat_map(|field| members(fields.value(field)))
-    {
+    for option in fields.of_kind(Kind::Connection).flat_map(|field| members(fields.value(field))) {
         let is = |known: &str| option.eq_ignore_ascii_case(known.as_bytes());
         if is("keep-alive") {
             steering.keep_alive = true;

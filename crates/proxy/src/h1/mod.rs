@@ -9,6 +9,8 @@ pub(crate) mod bridge;
 mod fields;
 mod forward;
 mod framing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod reply;
 mod request;
 mod response;
@@ -44,3 +46,6 @@ pub(crate) enum Version {
     #[default]
     Http11,
 }
+
+#[cfg(test)]
+mod tests;

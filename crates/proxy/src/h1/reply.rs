@@ -24,17 +24,8 @@ pub(crate) struct Reply<'a> {
 /// Appends `reply` to `out`: HTTP/1.1, `heddle-reason`, `content-type: text/plain`, `content-length`.
 pub(crate) fn write_reply(reply: &Reply<'_>, out: &mut Vec<u8>) {
     write_status_line(reply.status, out);
-    put(
-        out,
-        format_args!(
-            "heddle-reason: {}\r\ncontent-type: text/plain; charset=utf-8\r\n",
-            reply.reason.code()
-        ),
-    );
-    put(
-        out,
-        format_args!("content-length: {}\r\n", reply.text.len() + 1),
-    );
+    put(out, format_args!("heddle-reason: {}\r\ncontent-type: text/plain; charset=utf-8\r\n", reply.reason.code()));
+    put(out, format_args!("content-length: {}\r\n", reply.text.len() + 1));
     for (name, value) in reply.fields {
         put(out, format_args!("{name}: {value}\r\n"));
     }
@@ -49,19 +40,13 @@ pub(crate) fn write_reply(reply: &Reply<'_>, out: &mut Vec<u8>) {
 
 /// Appends a status line with the reason phrase that the registry has for `status`; none where it has none.
 pub(super) fn write_status_line(status: u16, out: &mut Vec<u8>) {
-    let phrase = http::StatusCode::from_u16(status)
-        .ok()
-        .and_then(|status| status.canonical_reason());
-    put(
-        out,
-        format_args!("HTTP/1.1 {status} {}\r\n", phrase.unwrap_or_default()),
-    );
+    let phrase = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    put(out, format_args!("HTTP/1.1 {status} {}\r\n", phrase.unwrap_or_default()));
 }
 
 /// Appends formatted text.
 pub(super) fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    out.write_fmt(text)
-        .expect("writing to memory does not fail");
+    out.write_fmt(text).expect("writing to memory does not fail");
 }
 
 #[cfg(test)]

@@ -16,14 +16,8 @@ const METHOD_BYTES: usize = 32;
 /// What a request line holds besides its target: method, two spaces, version, line end.
 const LINE_BYTES: usize = METHOD_BYTES + 12;
 
-const TARGET_TOO_LONG: Problem = Problem {
-    reason: Reason::TargetTooLong,
-    what: "the request target is too long",
-};
-pub(super) const HEAD_TOO_LARGE: Problem = Problem {
-    reason: Reason::HeadTooLarge,
-    what: "the head is too large",
-};
+const TARGET_TOO_LONG: Problem = Problem { reason: Reason::TargetTooLong, what: "the request target is too long" };
+pub(super) const HEAD_TOO_LARGE: Problem = Problem { reason: Reason::HeadTooLarge, what: "the head is too large" };
 
 /// A request's head. Reuse one per connection: parsing keeps its buffers.
 #[derive(Clone, Debug, Default)]
@@ -50,11 +44,7 @@ impl Request {
     /// give up a half-read head, call [`Request::reset`].
     ///
     /// One empty line before the request line is skipped (RFC 9112, 2.2).
-    pub(crate) fn parse(
-        &mut self,
-        input: &[u8],
-        limits: &Limits,
-    ) -> Result<Option<usize>, Problem> {
+    pub(crate) fn parse(&mut self, input: &[u8], limits: &Limits) -> Result<Option<usize>, Problem> {
         let skipped = match input {
             [] | [b'\r'] => return Ok(None),
             [b'\r', b'\n', ..] => 2,
@@ -62,11 +52,7 @@ impl Request {
         };
         let input = &input[skipped..];
         if matches!(input, [] | [b'\r'] | [b'\n', ..] | [b'\r', _, ..]) {
-            return if input.is_empty() {
-                Ok(None)
-            } else {
-                Err(bad("an empty request line"))
-            };
+            return if input.is_empty() { Ok(None) } else { Err(bad("an empty request line")) };
         }
         if self.scan.begun() && !self.scan.finds_end(input)? {
             return self.wait(input, limits);
@@ -94,12 +80,7 @@ impl Request {
         Ok(None)
     }
 
-    fn read<'b>(
-        &mut self,
-        input: &'b [u8],
-        slots: Slots<'_, 'b>,
-        limits: &Limits,
-    ) -> Result<Option<usize>, Problem> {
+    fn read<'b>(&mut self, input: &'b [u8], slots: Slots<'_, 'b>, limits: &Limits) -> Result<Option<usize>, Problem> {
         let mut parsed = httparse::Request::new(&mut []);
         let length = match parsed.parse_with_uninit_headers(input, slots) {
             Ok(httparse::Status::Complete(length)) => length,
@@ -109,9 +90,7 @@ impl Request {
             }
             Err(error) => return Err(refused(error)),
         };
-        let (Some(method), Some(target), Some(version)) =
-            (parsed.method, parsed.path, parsed.version)
-        else {
+        let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
             return Err(bad("malformed request line"));
         };
         if method.len() > METHOD_BYTES {
@@ -128,13 +107,8 @@ impl Request {
         if input.get(fields_at - 2..fields_at) != Some(b"\r\n".as_slice()) {
             return Err(bad("malformed request line"));
         }
-        self.fields
-            .fill(&input[..length], fields_at, parsed.headers)?;
-        self.version = if version == 0 {
-            Version::Http10
-        } else {
-            Version::Http11
-        };
+        self.fields.fill(&input[..length], fields_at, parsed.headers)?;
+        self.version = if version == 0 { Version::Http10 } else { Version::Http11 };
         self.method = Span::new(0, method.len());
         self.target = Span::new(target_at, target_at + target.len());
         self.take_target(target::parse(method, target)?, target_at)?;
@@ -158,17 +132,12 @@ impl Request {
         }
         let Some(host) = host else {
             self.host_differs = true;
-            return if self.version == Version::Http11 {
-                Err(bad("no Host field"))
-            } else {
-                Ok(())
-            };
+            return if self.version == Version::Http11 { Err(bad("no Host field")) } else { Ok(()) };
         };
         target::authority(&self.fields.raw()[host.range()])?;
         if matches!(parts.form, Form::Absolute | Form::Authority) {
             let raw = self.fields.raw();
-            self.host_differs =
-                !raw[host.range()].eq_ignore_ascii_case(&raw[self.authority.range()]);
+            self.host_differs = !raw[host.range()].eq_ignore_ascii_case(&raw[self.authority.range()]);
         } else {
             self.authority = host;
         }
@@ -183,10 +152,7 @@ impl Request {
         self.steering = steering(&self.fields, self.version);
         // Other expectations are ignored (RFC 9110, 10.1.1), and HTTP/1.0 has none.
         self.expects_continue = self.version == Version::Http11
-            && self
-                .fields
-                .of_kind(Kind::Expect)
-                .any(|f| self.fields.value(f).eq_ignore_ascii_case(b"100-continue"));
+            && self.fields.of_kind(Kind::Expect).any(|f| self.fields.value(f).eq_ignore_ascii_case(b"100-continue"));
         Ok(())
     }
 
@@ -194,10 +160,7 @@ impl Request {
     pub(crate) fn reset(&mut self) {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
-        *self = Request {
-            fields,
-            ..Request::default()
-        };
+        *self = Request { fields, ..Request::default() };
     }
 
     /// The version of the sender.
@@ -233,16 +196,12 @@ impl Request {
     /// The protocol that the client wants to switch to, such as `websocket`: `Connection: upgrade`, one `Upgrade` field with one
     /// member, HTTP/1.1 and no body, or it is not one that could be forwarded.
     pub(crate) fn upgrade(&self) -> Option<&str> {
-        if !self.steering.upgrade
-            || self.version == Version::Http10
-            || self.framing != Framing::None
-        {
+        if !self.steering.upgrade || self.version == Version::Http10 || self.framing != Framing::None {
             return None;
         }
         let mut found = self.fields.of_kind(Kind::Upgrade);
         let protocol = std::str::from_utf8(self.fields.value(found.next()?)).ok()?;
-        (found.next().is_none() && !protocol.is_empty() && !protocol.contains(','))
-            .then_some(protocol)
+        (found.next().is_none() && !protocol.is_empty() && !protocol.contains(',')).then_some(protocol)
     }
 
     /// The header fields.
@@ -270,10 +229,12 @@ impl Request {
     }
 }
 
-/// Whether the first line of `input` ends like that of an HTTP request, whatever the version.
+/// Whether the first line of `input` is that of an HTTP request, whatever the version.
 fn names_http(input: &[u8]) -> bool {
     let line = &input[..memchr::memchr(b'\n', input).unwrap_or(input.len())];
-    memchr::memmem::find(line, b" HTTP/").is_some()
+    let mut parts = line.split(|&byte| byte == b' ').skip(1);
+    parts.next().is_some_and(|target| !target.is_empty())
+        && parts.next().is_some_and(|version| version.starts_with(b"HTTP/"))
 }
 
 impl engine::RequestHead for Request {
@@ -284,12 +245,7 @@ impl engine::RequestHead for Request {
     fn path(&self) -> &str {
         match self.fields.text(self.path) {
             // An absolute-form OPTIONS without path stands for the whole server (RFC 9112, 3.2.4).
-            "" if self.form == Form::Absolute
-                && self.query.is_none()
-                && self.method() == "OPTIONS" =>
-            {
-                "*"
-            }
+            "" if self.form == Form::Absolute && self.query.is_none() && self.method() == "OPTIONS" => "*",
             "" if self.form == Form::Absolute => "/",
             path => path,
         }

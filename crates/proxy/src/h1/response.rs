@@ -24,11 +24,7 @@ pub(crate) struct Asked {
 impl Asked {
     /// For a request with this method, sent with or without `Upgrade`.
     pub(crate) fn new(method: &str, upgrade: bool) -> Asked {
-        Asked {
-            head: method == "HEAD",
-            connect: method == "CONNECT",
-            upgrade,
-        }
+        Asked { head: method == "HEAD", connect: method == "CONNECT", upgrade }
     }
 }
 
@@ -48,24 +44,12 @@ pub(crate) struct Response {
 impl Response {
     /// Parses a head from the start of `input`, as [`super::Request::parse`] does. Every refusal is an
     /// [`Reason::UpstreamProtocol`].
-    pub(crate) fn parse(
-        &mut self,
-        input: &[u8],
-        asked: Asked,
-        limits: &Limits,
-    ) -> Result<Option<usize>, Problem> {
-        self.find(input, asked, limits).map_err(|problem| Problem {
-            reason: Reason::UpstreamProtocol,
-            what: problem.what,
-        })
+    pub(crate) fn parse(&mut self, input: &[u8], asked: Asked, limits: &Limits) -> Result<Option<usize>, Problem> {
+        self.find(input, asked, limits)
+            .map_err(|problem| Problem { reason: Reason::UpstreamProtocol, what: problem.what })
     }
 
-    fn find(
-        &mut self,
-        input: &[u8],
-        asked: Asked,
-        limits: &Limits,
-    ) -> Result<Option<usize>, Problem> {
+    fn find(&mut self, input: &[u8], asked: Asked, limits: &Limits) -> Result<Option<usize>, Problem> {
         match input.first() {
             None => return Ok(None),
             Some(b'H') => {}
@@ -116,11 +100,7 @@ impl Response {
         }
         self.fields.fill(head, self.fields_at, parsed.headers)?;
         self.status = status;
-        self.version = if version == 0 {
-            Version::Http10
-        } else {
-            Version::Http11
-        };
+        self.version = if version == 0 { Version::Http10 } else { Version::Http11 };
         self.steering = steering(&self.fields, self.version);
         self.take_framing(asked)?;
         Ok(Some(length))
@@ -162,10 +142,7 @@ impl Response {
     pub(crate) fn reset(&mut self) {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
-        *self = Response {
-            fields,
-            ..Response::default()
-        };
+        *self = Response { fields, ..Response::default() };
     }
 
     /// The version of the sender.
@@ -209,11 +186,7 @@ impl Response {
 }
 
 fn wait(input: &[u8], limits: &Limits) -> Result<Option<usize>, Problem> {
-    if input.len() >= limits.head_bytes.min(MAX_HEAD) {
-        Err(HEAD_TOO_LARGE)
-    } else {
-        Ok(None)
-    }
+    if input.len() >= limits.head_bytes.min(MAX_HEAD) { Err(HEAD_TOO_LARGE) } else { Ok(None) }
 }
 
 #[cfg(test)]

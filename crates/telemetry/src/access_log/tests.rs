@@ -45,13 +45,13 @@ impl Write for Out {
 
 /// Announces each write and waits until the test lets it go on.
 struct Stuck {
-    begun: Sender<()>,
+    begun: Sender<Vec<u8>>,
     go: Receiver<()>,
 }
 
 impl Write for Stuck {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let _ = self.begun.send(());
+        let _ = self.begun.send(bytes.to_vec());
         self.go.recv().map_err(|_| std::io::ErrorKind::BrokenPipe)?;
         Ok(bytes.len())
     }
@@ -136,7 +136,9 @@ fn a_slow_writer_costs_lines_and_no_time() {
         handle.log(&entry());
     }
     assert_eq!(log.dropped(), 6, "four wait");
-    drop(go);
+    go.send(()).expect("the writer waits");
+    let rest = begins.recv().expect("the writer goes on");
+    assert_eq!(rest.split(|&byte| byte == b'\n').count(), 5, "what waits is written at once: four lines and their end");
 }
 
 #[test]

@@ -96,10 +96,13 @@ fn a_series_with_an_open_connection_or_asked_for_again_stays() {
     registry.series(&key("asked"));
     registry.expire(minutes(11), |_| false);
     assert_eq!(shown(&registry), ["other", "open", "asked"]);
+    let kept = registry.permanent(&key("kept"));
     recorder.closed(open);
     registry.expire(minutes(20), |_| false);
     registry.expire(minutes(30), |_| false);
-    assert_eq!(shown(&registry), ["other"]);
+    registry.expire(minutes(40), |_| false);
+    assert_eq!(shown(&registry), ["other", "kept"]);
+    assert_eq!(registry.series(&key("kept")), kept);
 }
 
 #[test]

@@ -14,10 +14,7 @@ const SIZE_LINE_BYTES: usize = 256;
 /// sender cannot make every byte cost a long line.
 const EXCESS_BYTES: usize = 16 * 1024;
 
-const TRAILERS_TOO_LARGE: Problem = Problem {
-    reason: Reason::HeadTooLarge,
-    what: "the trailers are too large",
-};
+const TRAILERS_TOO_LARGE: Problem = Problem { reason: Reason::HeadTooLarge, what: "the trailers are too large" };
 
 /// What the next bytes of a body are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,13 +64,7 @@ impl Decoder {
             Framing::UntilClose | Framing::Tunnel => State::UntilClose,
         };
         let trailer_bytes = trailer_bytes.min(MAX_HEAD);
-        Decoder {
-            state,
-            excess: 0,
-            trailer_bytes,
-            scan: Scan::default(),
-            trailers: None,
-        }
+        Decoder { state, excess: 0, trailer_bytes, scan: Scan::default(), trailers: None }
     }
 
     /// The next part of `input`, which starts where the last part ended.
@@ -135,11 +126,7 @@ impl Decoder {
                 State::Chunk(left) => {
                     let take = fit(left, input.len() - at);
                     at += take;
-                    self.state = if take as u64 == left {
-                        State::ChunkEnd
-                    } else {
-                        State::Chunk(left - take as u64)
-                    };
+                    self.state = if take as u64 == left { State::ChunkEnd } else { State::Chunk(left - take as u64) };
                     if at == input.len() {
                         break;
                     }
@@ -165,25 +152,16 @@ impl Decoder {
                 }
             }
         }
-        Ok(if at == 0 {
-            Part::More(0)
-        } else {
-            Part::Data(0..at)
-        })
+        Ok(if at == 0 { Part::More(0) } else { Part::Data(0..at) })
     }
 
     fn begin_chunk(&mut self, size: u64, line: usize) -> Result<(), Problem> {
-        let allowed =
-            usize::try_from(size.saturating_mul(2).saturating_add(16)).unwrap_or(usize::MAX);
+        let allowed = usize::try_from(size.saturating_mul(2).saturating_add(16)).unwrap_or(usize::MAX);
         self.excess = (self.excess + line).saturating_sub(allowed);
         if self.excess > EXCESS_BYTES {
             return Err(bad("the chunks are mostly framing"));
         }
-        self.state = if size == 0 {
-            State::Trailers
-        } else {
-            State::Chunk(size)
-        };
+        self.state = if size == 0 { State::Trailers } else { State::Chunk(size) };
         Ok(())
     }
 
@@ -194,11 +172,7 @@ impl Decoder {
         }
         let ended = self.scan.finds_end(input)?;
         if !ended {
-            return if input.len() > self.trailer_bytes {
-                Err(TRAILERS_TOO_LARGE)
-            } else {
-                Ok(None)
-            };
+            return if input.len() > self.trailer_bytes { Err(TRAILERS_TOO_LARGE) } else { Ok(None) };
         }
         let mut slots = [httparse::EMPTY_HEADER; MAX_FIELDS];
         match httparse::parse_headers(input, &mut slots) {
@@ -206,9 +180,7 @@ impl Decoder {
                 if used > self.trailer_bytes {
                     return Err(TRAILERS_TOO_LARGE);
                 }
-                self.trailers
-                    .get_or_insert_default()
-                    .fill(&input[..used], 0, found)?;
+                self.trailers.get_or_insert_default().fill(&input[..used], 0, found)?;
                 Ok(Some(used))
             }
             Ok(httparse::Status::Partial) => Err(bad("malformed trailers")),
@@ -247,11 +219,7 @@ fn fit(left: u64, room: usize) -> usize {
 /// after the size, control characters in extensions, a line end other than CR LF.
 fn size_line(input: &[u8]) -> Result<Option<(u64, usize)>, Problem> {
     const INVALID: Problem = bad("invalid chunk size");
-    let digits = input
-        .iter()
-        .take(17)
-        .take_while(|byte| byte.is_ascii_hexdigit())
-        .count();
+    let digits = input.iter().take(17).take_while(|byte| byte.is_ascii_hexdigit()).count();
     if digits > 16 || (digits == 0 && !input.is_empty()) {
         return Err(INVALID);
     }
@@ -267,11 +235,7 @@ fn size_line(input: &[u8]) -> Result<Option<(u64, usize)>, Problem> {
         [b'\r', b'\n', ..] => Ok(Some((size, digits + 2))),
         [b';', ref rest @ ..] => {
             let is_text = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~');
-            let length = rest
-                .iter()
-                .take(SIZE_LINE_BYTES)
-                .take_while(|byte| is_text(byte))
-                .count();
+            let length = rest.iter().take(SIZE_LINE_BYTES).take_while(|byte| is_text(byte)).count();
             let line = digits + 1 + length + 2;
             if line > SIZE_LINE_BYTES {
                 return Err(bad("the chunk extensions are too long"));

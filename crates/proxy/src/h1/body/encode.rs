@@ -5,14 +5,8 @@ use engine::Reason;
 use crate::h1::fields::Kind;
 use crate::h1::{Fields, Framing, Problem};
 
-const TOO_LONG: Problem = Problem {
-    reason: Reason::Internal,
-    what: "more content than announced",
-};
-const TOO_SHORT: Problem = Problem {
-    reason: Reason::Internal,
-    what: "less content than announced",
-};
+const TOO_LONG: Problem = Problem { reason: Reason::Internal, what: "more content than announced" };
+const TOO_SHORT: Problem = Problem { reason: Reason::Internal, what: "less content than announced" };
 
 /// What precedes a piece of content on the wire; nothing unless the body is chunked.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,11 +27,7 @@ impl Prefix {
             bytes[start] = b"0123456789abcdef"[size & 15];
             size >>= 4;
             if size == 0 {
-                break Prefix {
-                    bytes,
-                    start: start as u8,
-                    end: 18,
-                };
+                break Prefix { bytes, start: start as u8, end: 18 };
             }
         }
     }
@@ -64,11 +54,7 @@ pub(crate) struct Encoder {
 impl Encoder {
     /// For a body of `framing`.
     pub(crate) fn new(framing: Framing) -> Encoder {
-        let left = if let Framing::Length(length) = framing {
-            length
-        } else {
-            0
-        };
+        let left = if let Framing::Length(length) = framing { length } else { 0 };
         Encoder { framing, left }
     }
 
@@ -97,11 +83,7 @@ impl Encoder {
 
     /// Ends the body: the last chunk and `trailers`, where the framing has them. Trailers that would frame or steer a message, and
     /// `heddle-*`, are left out (RFC 9110, 6.5.1). An error when less was written than the head promised.
-    pub(crate) fn finish(
-        &mut self,
-        trailers: Option<&Fields>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Problem> {
+    pub(crate) fn finish(&mut self, trailers: Option<&Fields>, out: &mut Vec<u8>) -> Result<(), Problem> {
         if self.left > 0 {
             return Err(TOO_SHORT);
         }
@@ -110,14 +92,8 @@ impl Encoder {
         }
         out.extend_from_slice(b"0\r\n");
         if let Some(trailers) = trailers {
-            for field in trailers
-                .list()
-                .iter()
-                .filter(|field| field.kind == Kind::Other)
-            {
-                out.extend_from_slice(
-                    &trailers.raw()[field.name.start as usize..field.end as usize],
-                );
+            for field in trailers.list().iter().filter(|field| field.kind == Kind::Other) {
+                out.extend_from_slice(&trailers.raw()[field.name.start as usize..field.end as usize]);
             }
         }
         out.extend_from_slice(b"\r\n");
