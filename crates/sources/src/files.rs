@@ -115,7 +115,11 @@ impl Watch {
     /// Watches for `paths`: each one's parent (a file that is renamed over is a new file; a directory can come back), and
     /// the path itself should it be a directory.
     fn new(paths: &[PathBuf], events: mpsc::UnboundedSender<Sign>) -> Watch {
-        let interesting = Interest { paths: paths.iter().map(|p| plain(p)).collect() };
+        // What a link leads to changes somewhere else.
+        let behind = paths.iter().filter_map(|p| p.canonicalize().ok());
+        let paths: Vec<PathBuf> = paths.iter().map(|p| plain(p)).chain(behind).collect();
+        let directories = paths.iter().flat_map(|p| [p.clone(), parent(p)]).map(|p| (p, None)).collect();
+        let interesting = Interest { paths };
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if let Some(sign) = interesting.sign(event) {
                 // The receiver is gone when the source was dropped.
@@ -125,7 +129,6 @@ impl Watch {
         let watcher = watcher
             .inspect_err(|error| tracing::warn!(%error, "files cannot be watched; looking twice a second instead"))
             .ok();
-        let directories = paths.iter().flat_map(|p| [plain(p), parent(&plain(p))]).map(|p| (p, None)).collect();
         Watch { watcher, directories }
     }
 
@@ -188,17 +191,14 @@ impl Interest {
     }
 }
 
-/// A path as event paths show it: without `.` parts, `.` if nothing else is left.
+/// A path as event paths show it. It stays as it is where there is no current directory, as nothing then changes there.
 fn plain(path: &Path) -> PathBuf {
-    let plain: PathBuf = path.components().filter(|c| !matches!(c, std::path::Component::CurDir)).collect();
-    if plain.as_os_str().is_empty() { PathBuf::from(".") } else { plain }
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
+/// The directory that a path is in; of the root the root itself.
 fn parent(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
+    path.parent().unwrap_or(path).to_owned()
 }
 
 /// What was last seen of the files.

@@ -149,6 +149,19 @@ async fn a_swapped_link_changes_all_files_behind_it() {
 }
 
 #[tokio::test]
+async fn what_a_link_leads_to_is_watched() {
+    let dir = TempDir::new().unwrap();
+    let (real, link) = (dir.path().join("real"), dir.path().join("link.yaml"));
+    fs::create_dir(&real).unwrap();
+    write(&real.join("a.yaml"), &service("a", 1));
+    std::os::unix::fs::symlink("real/a.yaml", &link).unwrap();
+    let watched = Watched::new(&[&link]).await;
+    assert_eq!(port(&watched.store.snapshot(), "a"), Some(1));
+    write(&real.join("a.yaml"), &service("a", 2));
+    watched.until("edited behind the link", |s| port(s, "a") == Some(2)).await;
+}
+
+#[tokio::test]
 async fn a_bad_edit_is_reported_and_the_good_state_stays() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("shop.yaml");
@@ -236,9 +249,21 @@ async fn the_first_of_two_files_with_one_object_counts() {
     watched.until("second", |s| port(s, "a") == Some(2) && s.problems.is_empty()).await;
 }
 
-#[test]
-fn paths_are_compared_without_dots() {
-    assert_eq!(plain(Path::new("./a/./b")), Path::new("a/b"));
-    assert_eq!(plain(Path::new(".")), Path::new("."));
-    assert_eq!(parent(Path::new("a.yaml")), Path::new("."));
+#[tokio::test]
+async fn relative_paths_are_watched_too() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("a.yaml");
+    let up = "../".repeat(std::env::current_dir().unwrap().components().count() - 1);
+    let relative = PathBuf::from(format!("./{up}")).join(dir.path().strip_prefix("/").unwrap());
+    for path in [relative.clone(), relative.join("a.yaml")] {
+        write(&file, &service("a", 1));
+        let watched = Watched::new(&[&path]).await;
+        assert_eq!(port(&watched.store.snapshot(), "a"), Some(1));
+        write(&file, &service("a", 2));
+        watched.until("edited", |s| port(s, "a") == Some(2)).await;
+        fs::remove_file(&file).unwrap();
+        watched.until("removed", |s| s.objects.is_empty()).await;
+        write(&file, &service("a", 3));
+        watched.until("made anew", |s| port(s, "a") == Some(3)).await;
+    }
 }
