@@ -276,7 +276,10 @@ mod tests {
 
     #[test]
     fn a_reset_is_an_end() {
-        let server = RawServer::start(|_, raw| raw.reset());
-        Raw::connect(server.address()).expect_end();
+        let server = RawServer::start(|_, mut raw| {
+            raw.expect("x");
+            raw.reset();
+        });
+        Raw::connect(server.address()).send("x").expect_end();
     }
 }

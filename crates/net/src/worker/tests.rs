@@ -37,3 +37,12 @@ async fn a_panic_is_reported_at_once_with_its_message() {
     let error = workers.finished().await.unwrap_err();
     assert_eq!(error.to_string(), "worker 1 panicked: invariant 1 broken");
 }
+
+#[tokio::test]
+async fn the_function_itself_runs_inside_the_runtime() {
+    let workers = spawn(1, "data", |_| {
+        let task = tokio::task::spawn_local(async {});
+        async move { task.await.unwrap() }
+    });
+    workers.unwrap().finished().await.unwrap();
+}
