@@ -75,9 +75,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     world.objects(store.snapshot());
 
     let tcp = match config.listen {
-        Some(address) => {
-            Some(TcpListener::bind(address).await.map_err(|e| Error(format!("cannot listen at {address}: {e}")))?)
-        }
+        Some(address) => Some(TcpListener::bind(address).await.map_err(|e| {
+            Error(format!("cannot listen at {address}: {e}; end what holds it, or choose another address"))
+        })?),
         None => None,
     };
     let control = runtime.listen("control.sock")?;

@@ -4,7 +4,7 @@
 //! the order in which they happened.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -210,15 +210,10 @@ impl State {
         let Some(member) = self.member(workload) else { return Vec::new() };
         self.addresses.retain(|address, owner| owner != workload || address.ip() == member.address);
         let ip = member.address;
-        // What is local to every machine is nobody's address in the mesh.
-        let usable = !(ip.is_unspecified()
-            || ip.is_multicast()
-            || ip == std::net::Ipv4Addr::LOCALHOST
-            || ip == std::net::Ipv6Addr::LOCALHOST)
-            && !self.index.is_service_address(ip);
-        let addresses = std::cell::RefCell::new(&mut self.addresses);
+        let usable = is_own(ip) && !self.index.is_service_address(ip);
+        let addresses = &mut self.addresses;
         let published = self.index.member(&member, |address| {
-            usable && *addresses.borrow_mut().entry(address).or_insert_with(|| workload.to_owned()) == workload
+            usable && *addresses.entry(address).or_insert_with(|| workload.to_owned()) == workload
         });
         let resources: Vec<Resource> =
             published.into_iter().map(|published| Resource { published, origin: None }).collect();
@@ -287,12 +282,12 @@ impl State {
                 Err(refusal) => {
                     tracing::error!(resource = %p.name, field = %refusal.field, reason = %refusal.reason,
                         "not published, for it does not compile; the last good version stays");
-                    if held.is_none() {
-                        if let Some(denial) = denial(p, &refusal) {
-                            changes.push(Change::Upsert(denial.clone()));
-                            let resource = Resource { published: denial, origin: resource.origin };
-                            self.published.insert(name.clone(), resource);
-                        }
+                    if held.is_none()
+                        && let Some(denial) = denial(p, &refusal)
+                    {
+                        changes.push(Change::Upsert(denial.clone()));
+                        let resource = Resource { published: denial, origin: resource.origin };
+                        self.published.insert(name.clone(), resource);
                     }
                     self.broken.insert(name, *refusal);
                 }
@@ -374,6 +369,12 @@ impl State {
     }
 }
 
+/// Whether an address can be one instance's own: what is local to every machine is nobody's in the mesh.
+fn is_own(ip: IpAddr) -> bool {
+    let local = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+    !(ip.is_unspecified() || ip.is_multicast() || local.contains(&ip))
+}
+
 /// An authorization policy that cannot be used and never could denies its targets.
 fn denial(published: &Published, refusal: &mesh::Refusal) -> Option<Published> {
     use prost::Message as _;
@@ -391,3 +392,6 @@ fn is_origin(refusal: &mesh::Refusal, key: &ObjectKey) -> bool {
         .as_ref()
         .is_some_and(|o| o.kind == key.kind.name() && o.namespace == *key.namespace && o.name == *key.name)
 }
+
+#[cfg(test)]
+mod tests;

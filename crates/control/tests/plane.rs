@@ -321,6 +321,65 @@ async fn statistics_are_added_up() {
 }
 
 #[tokio::test]
+async fn statistics_of_any_size_arrive_whole() {
+    let plane = Plane::start(SHOP).await;
+    let mut left = 2500;
+    let report = move || {
+        let rows = std::mem::take(&mut left);
+        let row = |n| mesh::RouteStatistics {
+            direction: "outbound".into(),
+            service: "shop/cart".into(),
+            route: format!("HTTPRoute/shop/cart/{n}"),
+            requests: 1,
+            ..Default::default()
+        };
+        mesh::Statistics { routes: (0..rows).map(row).collect(), ..Default::default() }
+    };
+    let token = plane.token("shop/web-0", "web").await;
+    let mut web = plane.proxy_with(plane.identity(), web(), Some(token), Box::new(report));
+    web.registered().await;
+    until("every row is there", async || plane.get::<model::Stats>("/v1/stats").await.routes.len() == 2500).await;
+}
+
+#[tokio::test]
+async fn proxies_may_come_over_tcp_and_the_mesh_names_its_trust_domain() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let taken = control::Config { listen: Some(address), ..control::Config::new(dir.path().join("run"), vec![]) };
+    let error = control::run(taken, std::future::pending()).await.unwrap_err().to_string();
+    assert!(error.contains(&address.to_string()) && error.contains("choose another"), "{error}");
+    drop(free);
+
+    let mesh = "
+---
+apiVersion: heddle.dev/v1alpha1
+kind: Mesh
+metadata: {name: default}
+spec: {trustDomain: shop.example}
+";
+    let plane = Plane::start_with(&format!("{SHOP}{mesh}"), |c| c.listen = Some(address)).await;
+    let identity = plane.identity();
+    let connector = {
+        let identity = identity.clone();
+        move || -> xds::client::Connecting {
+            let identity = identity.clone();
+            Box::pin(async move { common::over(tokio::net::TcpStream::connect(address).await?, identity).await })
+        }
+    };
+    let options = xds::session::Options {
+        identity: identity.clone(),
+        registration: cart(1),
+        version: "test".into(),
+        token: Some(plane.token("shop/cart-1", "cart").await),
+    };
+    let (session, events) = xds::session::start(options, Arc::new(connector), Box::new(mesh::Statistics::default));
+    let mut proxy = Proxy { session, events, identity };
+    proxy.registered().await;
+    assert_eq!(proxy.identity.id().unwrap().as_str(), "spiffe://shop.example/ns/shop/sa/cart");
+}
+
+#[tokio::test]
 async fn the_admin_socket_answers() {
     let plane = Plane::start(&format!("{SHOP}{ROUTE}")).await;
     let mode = |path: &str| std::fs::metadata(plane.run_dir().join(path)).unwrap().permissions().mode() & 0o777;

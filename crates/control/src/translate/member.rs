@@ -119,7 +119,7 @@ impl Index {
     }
 
     /// Everything that is published for one instance. `own` says which of its `address:port` stand for this instance alone.
-    pub(crate) fn member(&self, member: &Member, own: impl Fn(SocketAddr) -> bool) -> Vec<Published> {
+    pub(crate) fn member(&self, member: &Member, mut own: impl FnMut(SocketAddr) -> bool) -> Vec<Published> {
         let mut published = Vec::new();
         let dial = member.dial.zip(self.identity(member));
         let mut reachable = BTreeMap::new();
@@ -143,7 +143,7 @@ impl Index {
             reachable.entry(port.port).or_insert(port.protocol);
         }
         published.push(self.workload(member));
-        published.extend(alone(member, &reachable, dial.as_ref(), own));
+        published.extend(alone(member, &reachable, dial.as_ref(), &mut own));
         published
     }
 
@@ -214,7 +214,7 @@ fn alone(
     member: &Member,
     reachable: &BTreeMap<u16, mesh::Protocol>,
     dial: Option<&(SocketAddr, spiffe::Id)>,
-    own: impl Fn(SocketAddr) -> bool,
+    own: &mut impl FnMut(SocketAddr) -> bool,
 ) -> Vec<Published> {
     let ports: Vec<_> = reachable.iter().filter(|(port, _)| own(SocketAddr::new(member.address, **port))).collect();
     if ports.is_empty() || !member.endpoint {

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use net::identity::Identity;
 use proto::mesh;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tonic::transport::{Channel, Endpoint};
@@ -165,7 +166,7 @@ impl Plane {
         let (socket, identity) = (self.run_dir().join("control.sock"), identity.clone());
         move || {
             let (socket, identity) = (socket.clone(), identity.clone());
-            Box::pin(async move { connect(socket, identity).await.map_err(Into::into) })
+            Box::pin(async move { connect(socket, identity).await })
         }
     }
 
@@ -231,17 +232,21 @@ impl Proxy {
     }
 }
 
-pub async fn connect(socket: PathBuf, identity: Identity) -> Result<Channel, tonic::transport::Error> {
-    Endpoint::from_static("http://control")
-        .connect_with_connector(tower::service_fn(move |_| {
-            let (socket, identity) = (socket.clone(), identity.clone());
-            async move {
-                let stream = UnixStream::connect(socket).await?;
-                let stream = net::tls::connect_control(stream, &identity).await.map_err(std::io::Error::other)?;
-                Ok::<_, std::io::Error>(TokioIo::new(stream))
-            }
-        }))
-        .await
+pub async fn connect(socket: PathBuf, identity: Identity) -> Result<Channel, Box<dyn Error + Send + Sync>> {
+    over(UnixStream::connect(socket).await?, identity).await
+}
+
+/// A channel over a connected socket.
+pub async fn over<S>(socket: S, identity: Identity) -> Result<Channel, Box<dyn Error + Send + Sync>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let stream = net::tls::connect_control(socket, &identity).await?;
+    let mut once = Some(TokioIo::new(stream));
+    let connector = tower::service_fn(move |_| {
+        std::future::ready(once.take().ok_or_else(|| std::io::Error::other("a channel connects once")))
+    });
+    Ok(Endpoint::from_static("http://control").connect_with_connector(connector).await?)
 }
 
 /// What an instance of `cart` registers.
