@@ -22,7 +22,13 @@ const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
 /// Opens a tunnel to `target`. One to a destination of the mesh is handed back, to be identified; one to a host outside is
 /// carried here, after the host has been reached, so that the client is told when it cannot be.
-pub(crate) async fn open(worker: &Rc<Worker>, door: &Door, mut down: End, target: Target, deadline: &mut Deadline) -> Option<Tunnel> {
+pub(crate) async fn open(
+    worker: &Rc<Worker>,
+    door: &Door,
+    mut down: End,
+    target: Target,
+    deadline: &mut Deadline,
+) -> Option<Tunnel> {
     let up = match prepare(worker, door, &target).await {
         Ok(up) => up,
         Err(refusal) => {

@@ -130,7 +130,12 @@ impl End {
     }
 
     /// Ends the outgoing body.
-    pub(crate) fn finish(&mut self, framing: Framing, encoding: &mut Encoding, trailers: Option<Trailers<'_>>) -> Result<(), Fault> {
+    pub(crate) fn finish(
+        &mut self,
+        framing: Framing,
+        encoding: &mut Encoding,
+        trailers: Option<Trailers<'_>>,
+    ) -> Result<(), Fault> {
         match self {
             End::H1(conn) => {
                 let converted;
@@ -144,7 +149,9 @@ impl End {
                 };
                 match encoding {
                     Encoding::Framed(encoder) => encoder.finish(fields, &mut conn.output)?,
-                    Encoding::Raw if framing == Framing::Chunked => Encoder::new(framing).finish(fields, &mut conn.output)?,
+                    Encoding::Raw if framing == Framing::Chunked => {
+                        Encoder::new(framing).finish(fields, &mut conn.output)?
+                    }
                     Encoding::Raw | Encoding::Frames => {}
                 }
                 Ok(())
@@ -181,14 +188,11 @@ impl End {
                     Ok(_) => {}
                 }
             },
-            End::H2(stream) => {
-                let reset = match (&mut stream.respond, &mut stream.send) {
-                    (Some(respond), _) => respond.poll_reset(cx).map(drop),
-                    (None, Some(send)) => send.poll_reset(cx).map(drop),
-                    (None, None) => Poll::Pending,
-                };
-                reset
-            }
+            End::H2(stream) => match (&mut stream.respond, &mut stream.send) {
+                (Some(respond), _) => respond.poll_reset(cx).map(drop),
+                (None, Some(send)) => send.poll_reset(cx).map(drop),
+                (None, None) => Poll::Pending,
+            },
         }
     }
 }
@@ -202,7 +206,12 @@ pub(crate) struct Accepted {
     pub(crate) ended: bool,
 }
 
-fn accept_http1(conn: &mut Conn, cx: &mut Context<'_>, bytes: &[u8], encoding: &mut Encoding) -> Poll<Result<Accepted, Fault>> {
+fn accept_http1(
+    conn: &mut Conn,
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+    encoding: &mut Encoding,
+) -> Poll<Result<Accepted, Fault>> {
     let n = match encoding {
         Encoding::Framed(encoder) => {
             if conn.unwritten() >= COLLECT {
@@ -270,4 +279,3 @@ impl Stream {
         self.recv.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 }
-

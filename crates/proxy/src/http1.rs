@@ -113,10 +113,19 @@ async fn hear(worker: &Worker, conn: &mut Conn, heads: &mut Heads, deadline: &mu
             // Room for one byte more than a head may have, so that the codec sees that it is too large.
             match conn.poll_fill(cx, worker, limits.head_bytes + crate::buffer::SIZE) {
                 Poll::Ready(Ok(n)) if n > 0 => {}
-                Poll::Ready(Ok(_)) if conn.input.bytes().iter().all(|b| matches!(b, b'\r' | b'\n')) => return Poll::Ready(Heard::Quiet),
-                Poll::Ready(Ok(_)) => return Poll::Ready(Heard::Refused(Refusal::new(Reason::BadRequest, "the request's head is not whole"))),
+                Poll::Ready(Ok(_)) if conn.input.bytes().iter().all(|b| matches!(b, b'\r' | b'\n')) => {
+                    return Poll::Ready(Heard::Quiet);
+                }
+                Poll::Ready(Ok(_)) => {
+                    return Poll::Ready(Heard::Refused(Refusal::new(
+                        Reason::BadRequest,
+                        "the request's head is not whole",
+                    )));
+                }
                 Poll::Ready(Err(_)) => return Poll::Ready(Heard::Quiet),
-                Poll::Pending if deadline.poll(cx).is_ready() => return Poll::Ready(Heard::Refused(Reason::HeadTimeout.into())),
+                Poll::Pending if deadline.poll(cx).is_ready() => {
+                    return Poll::Ready(Heard::Refused(Reason::HeadTimeout.into()));
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -135,7 +144,12 @@ fn destination(worker: &Worker, door: &Door, request: &h1::Request) -> Result<Op
     let default = match request.form() {
         Form::Absolute if has_scheme(request.target(), "http") => 80,
         Form::Authority => 443,
-        Form::Absolute => return Err(Refusal::new(Reason::NoDestination, "the forward proxy takes http: alone; use CONNECT for the rest")),
+        Form::Absolute => {
+            return Err(Refusal::new(
+                Reason::NoDestination,
+                "the forward proxy takes http: alone; use CONNECT for the rest",
+            ));
+        }
         Form::Origin | Form::Asterisk => {
             return Err(Refusal::new(Reason::NoDestination, "this is a forward proxy: send the whole URL, or CONNECT"));
         }

@@ -136,7 +136,8 @@ fn destination(worker: &Worker, door: &Door, head: &Head<'_>) -> Result<Option<T
     if !matches!(door.way, Way::Forward) {
         return Ok(None);
     }
-    let target = Target::parse(head.authority(), 80).ok_or(Refusal::new(Reason::NoDestination, "the request names no host"))?;
+    let target =
+        Target::parse(head.authority(), 80).ok_or(Refusal::new(Reason::NoDestination, "the request names no host"))?;
     Ok(Some(worker.shared.settings.service_at(target)))
 }
 

@@ -70,7 +70,10 @@ async fn to_target(worker: &Rc<Worker>, target: &Target, conn: &mut Conn) -> Spo
     };
     let Resolution::Found(destination) = &**resolution else { return Spoken::Outside };
     let Some(port) = destination.port(target.port) else {
-        return Spoken::Refused(Refusal::new(Reason::NoSuchPort, format!("{} has no port {}", destination.name, target.port)));
+        return Spoken::Refused(Refusal::new(
+            Reason::NoSuchPort,
+            format!("{} has no port {}", destination.name, target.port),
+        ));
     };
     let http_only = port.http.is_some();
     let (protocol, rule) = (port.protocol, Arc::clone(&port.tcp));
@@ -82,7 +85,9 @@ async fn to_target(worker: &Rc<Worker>, target: &Target, conn: &mut Conn) -> Spo
             Detected::Http1 => Spoken::Http1,
             Detected::Http2 => Spoken::Http2,
             Detected::More if conn.input.is_empty() => Spoken::Gone,
-            _ => Spoken::Refused(Refusal::new(Reason::NotHttp, format!("{target} has HTTP rules, and this is not HTTP"))),
+            _ => {
+                Spoken::Refused(Refusal::new(Reason::NotHttp, format!("{target} has HTTP rules, and this is not HTTP")))
+            }
         },
         _ if worker.server_speaks_first(target) => Spoken::Opaque(rule, None),
         _ => while_dialling(worker, target, conn, rule).await,

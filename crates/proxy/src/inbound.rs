@@ -128,7 +128,16 @@ mod tests {
     fn a_name_must_be_ones_own() {
         let own = "shop/cart-0";
         assert_eq!(called_port("p8080.cart-0.shop.heddle", own), Some(8080));
-        for other in ["p8080.cart-1.shop.heddle", "p8080.cart-0.shopp.heddle", "p0.cart-0.shop.heddle", "8080.cart-0.shop.heddle", "p8080cart-0.shop.heddle", "p.cart-0.shop.heddle", "p+1.cart-0.shop.heddle2", ""] {
+        for other in [
+            "p8080.cart-1.shop.heddle",
+            "p8080.cart-0.shopp.heddle",
+            "p0.cart-0.shop.heddle",
+            "8080.cart-0.shop.heddle",
+            "p8080cart-0.shop.heddle",
+            "p.cart-0.shop.heddle",
+            "p+1.cart-0.shop.heddle2",
+            "",
+        ] {
             assert_eq!(called_port(other, own), None, "{other}");
         }
     }

@@ -1,7 +1,6 @@
 //! A byte stream: plain TCP, or TLS from either side. An enum, so that reading and writing are direct calls.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -28,11 +27,6 @@ impl Io {
             Io::Server(tls) => tls.get_ref().0,
             Io::Client(tls) => tls.get_ref().0,
         }
-    }
-
-    /// The other end's address.
-    pub(crate) fn peer(&self) -> io::Result<SocketAddr> {
-        self.tcp().peer_addr()
     }
 
     /// Makes closing an abort, so that the peer cannot take a body that was cut off for a whole one.
@@ -72,7 +66,11 @@ impl AsyncWrite for Io {
         each!(self.get_mut(), io => Pin::new(io).poll_write(cx, bytes))
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         each!(self.get_mut(), io => Pin::new(io).poll_write_vectored(cx, bytes))
     }
 

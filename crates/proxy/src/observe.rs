@@ -20,11 +20,17 @@ pub(crate) struct Observer {
 
 impl Observer {
     pub(crate) fn new(registry: &Registry, log: Option<Handle>) -> Observer {
-        let unrouted = |direction, service: &str| registry.permanent(&SeriesKey { direction, service: service.into(), route: "".into() });
+        let unrouted = |direction, service: &str| {
+            registry.permanent(&SeriesKey { direction, service: service.into(), route: "".into() })
+        };
         Observer {
             recorder: registry.recorder(),
             log,
-            unrouted: [unrouted(Direction::Inbound, "unknown"), unrouted(Direction::Outbound, "outside"), unrouted(Direction::Gateway, "unknown")],
+            unrouted: [
+                unrouted(Direction::Inbound, "unknown"),
+                unrouted(Direction::Outbound, "outside"),
+                unrouted(Direction::Gateway, "unknown"),
+            ],
         }
     }
 
@@ -127,7 +133,11 @@ struct Texts {
 impl Record {
     /// Keeps what the access log says of a request's head. Called only when there is a log.
     pub(crate) fn describe(&mut self, head: &impl RequestHead) {
-        self.texts = Some(Box::new(Texts { method: head.method().into(), path: head.path().into(), authority: head.authority().into() }));
+        self.texts = Some(Box::new(Texts {
+            method: head.method().into(),
+            path: head.path().into(),
+            authority: head.authority().into(),
+        }));
     }
 
     /// Keeps the name of an opaque connection's destination.

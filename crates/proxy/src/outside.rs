@@ -79,6 +79,9 @@ async fn ask_proxy(worker: &Worker, target: &Target, conn: &mut Conn) -> Result<
     .map_err(|_| Refusal::new(Reason::ConnectFailed, "the forward proxy did not answer"))?;
     match response.framing() {
         h1::Framing::Tunnel => Ok(()),
-        _ => Err(Refusal::new(Reason::ConnectFailed, format!("the forward proxy answered {} to CONNECT {target}", response.status()))),
+        _ => Err(Refusal::new(
+            Reason::ConnectFailed,
+            format!("the forward proxy answered {} to CONNECT {target}", response.status()),
+        )),
     }
 }

@@ -104,7 +104,8 @@ impl Pool {
 
     /// Whether a request to `peer` would find a connection.
     pub(crate) fn is_warm(&self, peer: Peer) -> bool {
-        self.http1.get(&peer).is_some_and(|idle| !idle.is_empty()) || self.http2.get(&peer).is_some_and(|bundle| !bundle.connections.is_empty())
+        self.http1.get(&peer).is_some_and(|idle| !idle.is_empty())
+            || self.http2.get(&peer).is_some_and(|bundle| !bundle.connections.is_empty())
     }
 
     /// The HTTP/1 connection to `peer` that was used last and is still good, and when its peer's certificate ends.
@@ -132,7 +133,8 @@ impl Pool {
         let bundle = self.http2.entry(peer).or_default();
         bundle.connections.retain_mut(|shared| shared.usable(now));
         for shared in &bundle.connections {
-            let allowed = u32::try_from(shared.requests.current_max_send_streams()).unwrap_or(u32::MAX).min(self.streams);
+            let allowed =
+                u32::try_from(shared.requests.current_max_send_streams()).unwrap_or(u32::MAX).min(self.streams);
             if shared.streams.get() < allowed {
                 shared.streams.set(shared.streams.get() + 1);
                 shared.idle_since.set(now);
@@ -149,7 +151,13 @@ impl Pool {
     }
 
     /// Shares a new HTTP/2 connection, and takes the first place on it.
-    pub(crate) fn share(&mut self, peer: Peer, requests: SendRequest<Bytes>, expires: Option<Nanos>, now: Nanos) -> Lease {
+    pub(crate) fn share(
+        &mut self,
+        peer: Peer,
+        requests: SendRequest<Bytes>,
+        expires: Option<Nanos>,
+        now: Nanos,
+    ) -> Lease {
         let streams = Rc::new(Cell::new(1));
         let shared = Shared { requests, streams: Rc::clone(&streams), idle_since: Rc::new(Cell::new(now)), expires };
         let bundle = self.http2.entry(peer).or_default();

@@ -44,7 +44,12 @@ pub(crate) async fn relay(call: &mut Call<'_>, plan: &Plan, mut answer: Answer) 
         Ok(begun) => begun,
         Err(fault) => {
             let upstream = !matches!(fault, Fault::Http2(_));
-            finish(plan, answer.in_flight.take(), answer.at, if upstream { Outcome::Reset } else { Outcome::Cancelled });
+            finish(
+                plan,
+                answer.in_flight.take(),
+                answer.at,
+                if upstream { Outcome::Reset } else { Outcome::Cancelled },
+            );
             call.record.failure = upstream;
             return After::Abort;
         }
@@ -167,7 +172,8 @@ fn begin(call: &mut Call<'_>, plan: &Plan, answer: &mut Answer) -> Result<Begun,
                         add: &[],
                         strip,
                         upgrade: incoming == Framing::Tunnel,
-                        proxy_credentials: matches!(plan, Plan::Outside(_)) && call.worker.shared.settings.upstream_proxy.is_some(),
+                        proxy_credentials: matches!(plan, Plan::Outside(_))
+                            && call.worker.shared.settings.upstream_proxy.is_some(),
                     };
                     call.response.forward(&edit, &mut conn.output);
                 }
@@ -227,7 +233,10 @@ async fn pump(call: &mut Call<'_>, answer: &mut Answer, download: &mut Transfer,
         match download.poll(cx, call.worker, &mut answer.upstream.end, call.down) {
             Poll::Ready(Ok(())) => return Poll::Ready(Ended::Whole),
             Poll::Ready(Err(Broken::Source(fault))) => return Poll::Ready(Ended::Upstream(fault)),
-            Poll::Ready(Err(Broken::Sink(_))) => return Poll::Ready(Ended::Client),
+            Poll::Ready(Err(Broken::Sink(fault))) => {
+                tracing::debug!(?fault, "the client stopped reading");
+                return Poll::Ready(Ended::Client);
+            }
             Poll::Pending => {}
         }
         if answer.upload.is_done() && call.down.poll_gone(cx, call.worker, ahead, last).is_ready() {

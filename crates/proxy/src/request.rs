@@ -32,8 +32,10 @@ impl<'a> Edits<'a> {
         let headers: SmallVec<[&HeaderEdits; 2]> = all.into_iter().filter(|edits| !edits.is_empty()).collect();
         let rewrite = choice.rule.rewrite.as_ref();
         let set_host = headers.iter().rev().flat_map(|edits| &edits.set).find(|(name, _)| &**name == "host");
-        let host = rewrite.and_then(|rewrite| rewrite.hostname.as_deref()).or_else(|| set_host.map(|(_, value)| &**value));
-        let path = rewrite.and_then(|rewrite| rewrite.path.as_ref()).map(|change| change.apply(head.path(), choice.prefix));
+        let host =
+            rewrite.and_then(|rewrite| rewrite.hostname.as_deref()).or_else(|| set_host.map(|(_, value)| &**value));
+        let path =
+            rewrite.and_then(|rewrite| rewrite.path.as_ref()).map(|change| change.apply(head.path(), choice.prefix));
         Edits { headers, host, path }
     }
 
@@ -69,7 +71,12 @@ pub(crate) fn is_last(head: &Head<'_>) -> bool {
 }
 
 /// Hands the head to the other side.
-pub(crate) fn begin(call: &mut Call<'_>, plan: &Plan, upstream: &mut Upstream, upload: &mut Transfer) -> Result<(), Fault> {
+pub(crate) fn begin(
+    call: &mut Call<'_>,
+    plan: &Plan,
+    upstream: &mut Upstream,
+    upload: &mut Transfer,
+) -> Result<(), Fault> {
     let edits = Edits::of(plan, &call.head);
     match &mut upstream.end {
         End::H1(conn) => {
@@ -78,7 +85,8 @@ pub(crate) fn begin(call: &mut Call<'_>, plan: &Plan, upstream: &mut Upstream, u
             }
             match call.head {
                 Head::H1(request) => {
-                    let through = matches!(plan, Plan::Outside(_)) && call.worker.shared.settings.upstream_proxy.is_some();
+                    let through =
+                        matches!(plan, Plan::Outside(_)) && call.worker.shared.settings.upstream_proxy.is_some();
                     let target = match (&edits.path, through) {
                         (Some(path), _) => h1::Target::Path(path),
                         (None, true) => h1::Target::AsSent,
@@ -130,7 +138,10 @@ pub(crate) fn begin(call: &mut Call<'_>, plan: &Plan, upstream: &mut Upstream, u
 }
 
 /// An HTTP/2 head after `edits`, without what only the mesh may say. Not copied where nothing changes.
-fn edited<'a>(parts: &'a http::request::Parts, edits: &Edits<'_>) -> Result<Cow<'a, http::request::Parts>, h1::Problem> {
+fn edited<'a>(
+    parts: &'a http::request::Parts,
+    edits: &Edits<'_>,
+) -> Result<Cow<'a, http::request::Parts>, h1::Problem> {
     let internal = parts.headers.keys().any(|name| name.as_str().starts_with("heddle-"));
     if edits.is_empty() && !internal {
         return Ok(Cow::Borrowed(parts));
@@ -176,14 +187,21 @@ pub(crate) enum Interim<'a> {
 }
 
 /// Passes an interim answer on; to an HTTP/1.0 client there is nothing to pass.
-pub(crate) fn interim(cx: &mut Context<'_>, down: &mut End, head: &Head<'_>, interim: Interim<'_>) -> Result<(), Fault> {
+pub(crate) fn interim(
+    cx: &mut Context<'_>,
+    down: &mut End,
+    head: &Head<'_>,
+    interim: Interim<'_>,
+) -> Result<(), Fault> {
     match down {
         End::H1(conn) => {
             if !matches!(head, Head::H1(request) if request.version() == h1::Version::Http11) {
                 return Ok(());
             }
             match interim {
-                Interim::H1(response) => response.forward(&h1::ResponseEdit { strip: true, ..Default::default() }, &mut conn.output),
+                Interim::H1(response) => {
+                    response.forward(&h1::ResponseEdit { strip: true, ..Default::default() }, &mut conn.output)
+                }
                 Interim::H2(response) => {
                     let parts = response.into_parts().0;
                     h1::bridge::write_response(&parts, Framing::None, h1::Connection::Default, &mut conn.output);

@@ -183,7 +183,9 @@ async fn wait(worker: &Worker, name: &str, slot: Arc<Slot>) -> Result<Guard<Arc<
     }
     let resolution = slot.get(worker.now());
     match **resolution {
-        Resolution::Pending => Err(Refusal::new(Reason::DiscoveryUnavailable, format!("what {name} is is not known yet"))),
+        Resolution::Pending => {
+            Err(Refusal::new(Reason::DiscoveryUnavailable, format!("what {name} is is not known yet")))
+        }
         _ => Ok(resolution),
     }
 }
@@ -210,7 +212,10 @@ fn to_destination(worker: &Worker, target: &Target, resolved: &Resolution, head:
 /// Whether a destination that the mesh does not know may be called.
 pub(crate) fn outside(worker: &Worker, target: &Target) -> Result<(), Refusal> {
     if worker.shared.live.mesh.load().registered_only {
-        return Err(Refusal::new(Reason::NotRegistered, format!("{target} is not registered, and the mesh allows only what is")));
+        return Err(Refusal::new(
+            Reason::NotRegistered,
+            format!("{target} is not registered, and the mesh allows only what is"),
+        ));
     }
     if target.address().is_some_and(|address| worker.shared.settings.listens_on(address)) {
         return Err(Refusal::new(Reason::NoDestination, format!("{target} is this proxy itself")));
@@ -232,7 +237,10 @@ fn pick(worker: &Worker, rule: &Arc<Rule>, prefix: usize, head: &Head<'_>, port:
         return matched(Err(Refusal::redirect(redirect.status, redirect.location(head, "http", port, prefix))));
     }
     let Some(share) = rule.backends.pick(&mut worker.rng()) else {
-        return matched(Err(Refusal::new(Reason::InvalidBackend, format!("{} has no backend with a weight", rule.name))));
+        return matched(Err(Refusal::new(
+            Reason::InvalidBackend,
+            format!("{} has no backend with a weight", rule.name),
+        )));
     };
     match &share.target {
         Err(why) => matched(Err(Refusal::new(Reason::InvalidBackend, why.to_string()))),
@@ -248,8 +256,10 @@ fn to_application(worker: &Worker, door: &Door, caller: &Caller, head: &Head<'_>
     let Some(inbound) = &*inbound else { return Reason::NotReady.into() };
     let declared = inbound.ports.binary_search_by_key(&caller.port, |port| port.port).ok().map(|i| &inbound.ports[i]);
     let series = Some(declared.map_or(inbound.series, |port| port.series));
-    let who = engine::authorize::Caller { identity: Some(caller.id.as_str()), address: door.peer.ip(), port: caller.port };
-    let audit = |policy: &str| tracing::info!(policy, caller = %caller.id, port = caller.port, path = head.path(), "audit");
+    let who =
+        engine::authorize::Caller { identity: Some(caller.id.as_str()), address: door.peer.ip(), port: caller.port };
+    let audit =
+        |policy: &str| tracing::info!(policy, caller = %caller.id, port = caller.port, path = head.path(), "audit");
     if let engine::authorize::Decision::Deny(policy) = inbound.authorizer.request(&who, head, audit) {
         tracing::debug!(policy, caller = %caller.id, port = caller.port, "denied");
         return Matched { plan: Err(Reason::Denied.into()), series, rule: None };
@@ -277,5 +287,10 @@ fn through_gateway(worker: &Worker, port: u16, head: &Head<'_>) -> Matched {
 /// The rule of an opaque connection through a gateway's listener.
 pub(crate) fn gateway_tcp(worker: &Worker, port: u16) -> Option<Arc<TcpRule>> {
     let gateway = worker.shared.live.gateway.load();
-    gateway.as_ref()?.listeners.iter().filter(|listener| listener.port == port).find_map(|listener| listener.tcp.clone())
+    gateway
+        .as_ref()?
+        .listeners
+        .iter()
+        .filter(|listener| listener.port == port)
+        .find_map(|listener| listener.tcp.clone())
 }

@@ -138,7 +138,7 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
         let attempt = choose(call, plan, &tried, now).await?;
         call.record.attempts += 1;
         call.record.endpoint.clone_from(&attempt.endpoint);
-        let in_flight = attempt.endpoint.as_ref().map(|endpoint| InFlight::start(Arc::clone(endpoint), now));
+        let mut in_flight = attempt.endpoint.as_ref().map(|endpoint| InFlight::start(Arc::clone(endpoint), now));
         let failure = match connect(call, &attempt, wire, policy, fresh, now).await {
             Err(failure) => failure,
             Ok(mut upstream) => {
@@ -148,9 +148,15 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
                 let at = call.worker.now();
                 match sent {
                     Ok((parts, upload_broken)) => {
+                        if let Some(in_flight) = &mut in_flight {
+                            in_flight.answered(at);
+                        }
                         let mesh = attempt.is_mesh();
                         let (outcome, reached) = judge(call, parts.as_ref(), mesh);
-                        let again = outcome.is_failure().then(|| may_repeat(call, plan, policy, outcome, reached, idempotent, &upload, at)).flatten();
+                        let again = outcome
+                            .is_failure()
+                            .then(|| may_repeat(call, plan, policy, outcome, reached, idempotent, &upload, at))
+                            .flatten();
                         let Some(wait) = again else {
                             upload.settle(call.down);
                             return Ok(Answer { upstream, parts, upload, upload_broken, in_flight, at, mesh });
@@ -164,7 +170,14 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
                     }
                     // A connection that was closed while it waited: nothing is known of the instance, and the request was most
                     // likely never read. Once, outside of the budget.
-                    Err(failure) if reused && !fresh && !failure.client && failure.outcome == Outcome::Reset && upload.can_restart() && (idempotent || !failure.sent) => {
+                    Err(failure)
+                        if reused
+                            && !fresh
+                            && !failure.client
+                            && failure.outcome == Outcome::Reset
+                            && upload.can_restart()
+                            && (idempotent || !failure.sent) =>
+                    {
                         finish(plan, in_flight, at, Outcome::Cancelled);
                         call.record.attempts -= 1;
                         upload.restart();
@@ -209,7 +222,9 @@ async fn choose(call: &Call<'_>, plan: &Plan, tried: &[u64], now: Nanos) -> Resu
             let endpoint = choose_endpoint(call.worker, choice, tried, now)?;
             Ok(Try { peer: Peer::Endpoint(endpoint.load.id), endpoint: Some(endpoint), address: None })
         }
-        Plan::Application { address, .. } => Ok(Try { peer: Peer::Address(*address), endpoint: None, address: Some(*address) }),
+        Plan::Application { address, .. } => {
+            Ok(Try { peer: Peer::Address(*address), endpoint: None, address: Some(*address) })
+        }
         Plan::Outside(target) => {
             let address = crate::outside::address(call.worker, target).await?;
             Ok(Try { peer: Peer::Address(address), endpoint: None, address: Some(address) })
@@ -223,10 +238,22 @@ fn choose_endpoint(worker: &Worker, choice: &Choice, tried: &[u64], now: Nanos) 
     let pool = worker.pool.borrow();
     let warm = |endpoint: &Endpoint| pool.is_warm(Peer::Endpoint(endpoint.load.id));
     let chosen = endpoints.choose(now, &mut worker.rng(), tried, warm);
-    chosen.ok_or_else(|| Refusal::new(Reason::NoEndpoint, format!("{}:{} has no instance that may be used", backend.service, backend.port)))
+    chosen.ok_or_else(|| {
+        Refusal::new(
+            Reason::NoEndpoint,
+            format!("{}:{} has no instance that may be used", backend.service, backend.port),
+        )
+    })
 }
 
-async fn connect(call: &mut Call<'_>, attempt: &Try, wire: Wire, policy: &TrafficPolicy, fresh: bool, now: Nanos) -> Result<Upstream, Failure> {
+async fn connect(
+    call: &mut Call<'_>,
+    attempt: &Try,
+    wire: Wire,
+    policy: &TrafficPolicy,
+    fresh: bool,
+    now: Nanos,
+) -> Result<Upstream, Failure> {
     if wire == Wire::Http1
         && !fresh
         && let Some(upstream) = upstream::pooled(call.worker, attempt.peer, now)
@@ -238,7 +265,12 @@ async fn connect(call: &mut Call<'_>, attempt: &Try, wire: Wire, policy: &Traffi
     let opened = Box::pin(upstream::open(call.worker, attempt.peer, attempt.route(), wire, limit)).await;
     opened.map_err(|refusal| {
         if call.due.is_some_and(|due| call.worker.now() >= due) {
-            return Failure { refusal: Reason::RequestTimeout.into(), outcome: Outcome::Timeout, sent: false, client: false };
+            return Failure {
+                refusal: Reason::RequestTimeout.into(),
+                outcome: Outcome::Timeout,
+                sent: false,
+                client: false,
+            };
         }
         Failure::before_sending(refusal)
     })
@@ -327,7 +359,12 @@ async fn transmit(
         if call.deadline.poll(cx).is_ready() {
             let whole = call.due.is_some_and(|due| call.deadline.due() == Some(due));
             let reason = if whole { Reason::RequestTimeout } else { Reason::AttemptTimeout };
-            return Poll::Ready(Err(Failure { refusal: reason.into(), outcome: Outcome::Timeout, sent: true, client: false }));
+            return Poll::Ready(Err(Failure {
+                refusal: reason.into(),
+                outcome: Outcome::Timeout,
+                sent: true,
+                client: false,
+            }));
         }
         Poll::Pending
     })
@@ -335,7 +372,11 @@ async fn transmit(
 }
 
 /// The head of the answer; interim answers are passed on.
-fn poll_head(cx: &mut Context<'_>, call: &mut Call<'_>, upstream: &mut Upstream) -> Poll<Result<Option<http::response::Parts>, Fault>> {
+fn poll_head(
+    cx: &mut Context<'_>,
+    call: &mut Call<'_>,
+    upstream: &mut Upstream,
+) -> Poll<Result<Option<http::response::Parts>, Fault>> {
     match &mut upstream.end {
         End::H1(conn) => loop {
             if !conn.input.is_empty()
@@ -372,13 +413,19 @@ fn poll_head(cx: &mut Context<'_>, call: &mut Call<'_>, upstream: &mut Upstream)
 /// The other side failed before its answer began.
 fn failed(fault: Fault, written: bool) -> Failure {
     match fault {
-        Fault::Gone => {
-            Failure { refusal: Refusal::new(Reason::UpstreamReset, "the connection ended before an answer"), outcome: Outcome::Reset, sent: written, client: false }
+        Fault::Gone => Failure {
+            refusal: Refusal::new(Reason::UpstreamReset, "the connection ended before an answer"),
+            outcome: Outcome::Reset,
+            sent: written,
+            client: false,
+        },
+        Fault::Protocol(problem) => {
+            Failure { refusal: problem.into(), outcome: Outcome::Reset, sent: true, client: false }
         }
-        Fault::Protocol(problem) => Failure { refusal: problem.into(), outcome: Outcome::Reset, sent: true, client: false },
         Fault::Http2(error) => {
             // GOAWAY for this stream and REFUSED_STREAM say that the request was not processed (RFC 9113, 8.7).
-            let unprocessed = error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM));
+            let unprocessed =
+                error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM));
             let refusal = Refusal::new(Reason::UpstreamReset, format!("the stream ended before an answer: {error}"));
             let outcome = if unprocessed { Outcome::ConnectFailure } else { Outcome::Reset };
             Failure { refusal, outcome, sent: written && !unprocessed, client: false }

@@ -50,7 +50,9 @@ impl Settings {
 
     /// Whether `address` is one that this proxy listens on itself, where it stands for no service.
     pub(crate) fn listens_on(&self, address: SocketAddr) -> bool {
-        self.inbound == Some(address) || self.outbound == Some(address) || self.gateway.iter().any(|binding| binding.listen == address)
+        self.inbound == Some(address)
+            || self.outbound == Some(address)
+            || self.gateway.iter().any(|binding| binding.listen == address)
     }
 }
 

@@ -61,10 +61,9 @@ pub fn start(parts: Parts) -> io::Result<Running> {
     let workers = net::worker::spawn(count, "data", move |index| {
         let observer = Observer::new(&registry, access_log.as_ref().map(|log| log.handle()));
         let worker = Worker::new(Arc::clone(&shared), observer, seed(index));
-        let listeners = bind(&entries);
-        let report = report.clone();
+        let (report, entries) = (report.clone(), entries.clone());
         async move {
-            match listeners {
+            match bind(&entries) {
                 Err(error) => {
                     // `start` waits for every report and fails on the first error; then nobody listens here.
                     let _ = report.send(Err(error));

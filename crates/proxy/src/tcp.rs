@@ -47,18 +47,24 @@ pub(crate) async fn open(worker: &Worker, rule: &TcpRule) -> Result<Opened, Refu
         let now = worker.now();
         let chosen = backend.endpoints.load().choose(now, &mut worker.rng(), &tried, |_| false);
         let Some(endpoint) = chosen else {
-            return Err(Refusal::new(Reason::NoEndpoint, format!("{}:{} has no instance that may be used", backend.service, backend.port)));
+            return Err(Refusal::new(
+                Reason::NoEndpoint,
+                format!("{}:{} has no instance that may be used", backend.service, backend.port),
+            ));
         };
         let in_flight = InFlight::start(Arc::clone(&endpoint), now);
         let limit = rule.policy.connect_timeout.duration();
-        let connected = tokio::time::timeout(limit, upstream::connect(worker, &Route::Endpoint(&endpoint.dial), Alpn::Tcp)).await;
+        let connected =
+            tokio::time::timeout(limit, upstream::connect(worker, &Route::Endpoint(&endpoint.dial), Alpn::Tcp)).await;
         let refusal = match connected {
             Ok(Ok((io, _))) => {
                 let attempts = tried.len() as u32 + 1;
                 return Ok(Opened { conn: Conn::new(io, Buffer::default()), in_flight, backend, attempts });
             }
             Ok(Err(refusal)) => refusal,
-            Err(_) => Refusal::new(Reason::ConnectFailed, format!("no connection to {} within {limit:?}", endpoint.workload)),
+            Err(_) => {
+                Refusal::new(Reason::ConnectFailed, format!("no connection to {} within {limit:?}", endpoint.workload))
+            }
         };
         in_flight.finish(worker.now(), Outcome::ConnectFailure, &backend.endpoints.load());
         tried.push(endpoint.load.id);
@@ -78,7 +84,13 @@ fn pick(backends: &Backends, worker: &Worker) -> Result<Arc<Backend>, Refusal> {
 }
 
 /// Carries a connection by `rule` until both sides have ended.
-pub(crate) async fn carry(worker: &Rc<Worker>, door: &Door, mut conn: Conn, rule: &Arc<TcpRule>, opened: Option<Opened>) {
+pub(crate) async fn carry(
+    worker: &Rc<Worker>,
+    door: &Door,
+    mut conn: Conn,
+    rule: &Arc<TcpRule>,
+    opened: Option<Opened>,
+) {
     let mut record = begin(worker, door);
     record.series = rule.series;
     let opened = match opened {
@@ -107,7 +119,14 @@ pub(crate) async fn carry_outside(worker: &Rc<Worker>, door: &Door, mut conn: Co
 }
 
 /// Carries bytes between two connections, and counts.
-pub(crate) async fn carry_between(worker: &Worker, door: &Door, mut record: Record, down: &mut Conn, up: &mut Conn, idle: Option<Nanos>) {
+pub(crate) async fn carry_between(
+    worker: &Worker,
+    door: &Door,
+    mut record: Record,
+    down: &mut Conn,
+    up: &mut Conn,
+    idle: Option<Nanos>,
+) {
     worker.observer.opened(record.series);
     let open = Open { worker, record: &record };
     let carried = tunnel::join(down, up, idle).await;

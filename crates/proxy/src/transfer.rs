@@ -74,7 +74,9 @@ impl Transfer {
     pub(crate) fn new(from: &End, incoming: Framing, outgoing: Option<Framing>, keep: Option<usize>) -> Transfer {
         let encoding = match (from, outgoing) {
             (_, None) => Encoding::Frames,
-            (End::H1(_), Some(Framing::Chunked)) if incoming != Framing::Chunked => Encoding::Framed(Encoder::new(Framing::Chunked)),
+            (End::H1(_), Some(Framing::Chunked)) if incoming != Framing::Chunked => {
+                Encoding::Framed(Encoder::new(Framing::Chunked))
+            }
             (End::H1(_), Some(_)) => Encoding::Raw,
             (End::H2(_), Some(framing)) => Encoding::Framed(Encoder::new(framing)),
         };
@@ -121,11 +123,6 @@ impl Transfer {
     /// Whether the whole body is handed over and written.
     pub(crate) fn is_done(&self) -> bool {
         self.stage == Stage::Done
-    }
-
-    /// Whether the sender's body was read to its end, so that its connection can go on.
-    pub(crate) fn source_ended(&self) -> bool {
-        self.stage != Stage::Body
     }
 
     /// Bytes of content handed over so far, chunk framing that was passed on included.
@@ -175,7 +172,13 @@ impl Transfer {
     }
 
     /// Moves what can be moved. Ready when the body is handed over and written.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker, from: &mut End, to: &mut End) -> Poll<Result<(), Broken>> {
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        from: &mut End,
+        to: &mut End,
+    ) -> Poll<Result<(), Broken>> {
         if self.stage == Stage::Body {
             ready!(match from {
                 End::H1(conn) => self.poll_http1(cx, worker, conn, to),
@@ -198,7 +201,13 @@ impl Transfer {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_http1(&mut self, cx: &mut Context<'_>, worker: &Worker, conn: &mut Conn, to: &mut End) -> Poll<Result<(), Broken>> {
+    fn poll_http1(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        conn: &mut Conn,
+        to: &mut End,
+    ) -> Poll<Result<(), Broken>> {
         let decoder = self.decoder.as_mut().expect("an HTTP/1 sender has a decoder");
         loop {
             if self.run > 0 {

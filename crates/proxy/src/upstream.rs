@@ -53,8 +53,8 @@ pub(crate) struct Upstream {
     pub(crate) requests: Option<SendRequest<Bytes>>,
     /// HTTP/2 after it.
     pub(crate) answer: Option<ResponseFuture>,
-    /// The place on an HTTP/2 connection.
-    pub(crate) lease: Option<Lease>,
+    /// The place on an HTTP/2 connection, held until the stream is over.
+    pub(crate) _lease: Option<Lease>,
     /// Whom it leads to.
     pub(crate) peer: Peer,
     /// It carried other requests before.
@@ -66,14 +66,23 @@ pub(crate) struct Upstream {
 /// A pooled HTTP/1 connection, if there is one.
 pub(crate) fn pooled(worker: &Worker, peer: Peer, now: Nanos) -> Option<Upstream> {
     let (conn, expires) = worker.pool.borrow_mut().take(peer, now)?;
-    Some(Upstream { end: End::H1(conn), requests: None, answer: None, lease: None, peer, reused: true, expires })
+    Some(Upstream { end: End::H1(conn), requests: None, answer: None, _lease: None, peer, reused: true, expires })
 }
 
 /// A new HTTP/1 connection, or a place on a shared or new HTTP/2 connection, within `limit`.
-pub(crate) async fn open(worker: &Rc<Worker>, peer: Peer, route: Route<'_>, wire: Wire, limit: Nanos) -> Result<Upstream, Refusal> {
+pub(crate) async fn open(
+    worker: &Rc<Worker>,
+    peer: Peer,
+    route: Route<'_>,
+    wire: Wire,
+    limit: Nanos,
+) -> Result<Upstream, Refusal> {
     match tokio::time::timeout(limit.duration(), open_unbounded(worker, peer, &route, wire)).await {
         Ok(result) => result,
-        Err(_) => Err(Refusal::new(Reason::ConnectFailed, format!("no connection to {} within {:?}", route.address(), limit.duration()))),
+        Err(_) => Err(Refusal::new(
+            Reason::ConnectFailed,
+            format!("no connection to {} within {:?}", route.address(), limit.duration()),
+        )),
     }
 }
 
@@ -82,17 +91,29 @@ async fn open_unbounded(worker: &Rc<Worker>, peer: Peer, route: &Route<'_>, wire
         Wire::Http1 => {
             let (io, expires) = connect(worker, route, Alpn::Http1).await?;
             let end = End::H1(Conn::new(io, Buffer::default()));
-            Ok(Upstream { end, requests: None, answer: None, lease: None, peer, reused: false, expires })
+            Ok(Upstream { end, requests: None, answer: None, _lease: None, peer, reused: false, expires })
         }
         Wire::Http2 => {
             let (requests, lease, reused) = place(worker, peer, route).await?;
             let end = End::H2(Stream::default());
-            Ok(Upstream { end, requests: Some(requests), answer: None, lease: Some(lease), peer, reused, expires: None })
+            Ok(Upstream {
+                end,
+                requests: Some(requests),
+                answer: None,
+                _lease: Some(lease),
+                peer,
+                reused,
+                expires: None,
+            })
         }
     }
 }
 
-async fn place(worker: &Rc<Worker>, peer: Peer, route: &Route<'_>) -> Result<(SendRequest<Bytes>, Lease, bool), Refusal> {
+async fn place(
+    worker: &Rc<Worker>,
+    peer: Peer,
+    route: &Route<'_>,
+) -> Result<(SendRequest<Bytes>, Lease, bool), Refusal> {
     loop {
         let place = worker.pool.borrow_mut().place(peer, worker.now());
         match place {
@@ -107,7 +128,9 @@ async fn place(worker: &Rc<Worker>, peer: Peer, route: &Route<'_>) -> Result<(Se
                     .enable_push(false)
                     .handshake(io)
                     .await
-                    .map_err(|error| Refusal::new(Reason::ConnectFailed, format!("{}: HTTP/2 preface: {error}", route.address())))?;
+                    .map_err(|error| {
+                        Refusal::new(Reason::ConnectFailed, format!("{}: HTTP/2 preface: {error}", route.address()))
+                    })?;
                 // The connection ends when its last handle is dropped or its peer ends it; streams learn of errors themselves.
                 tokio::task::spawn_local(async move {
                     if let Err(error) = connection.await {
@@ -149,9 +172,11 @@ pub(crate) async fn connect(worker: &Worker, route: &Route<'_>, alpn: Alpn) -> R
 
 fn handshake_reason(error: &tls::Error) -> Reason {
     match error {
-        tls::Error::Expired | tls::Error::UnknownRoot | tls::Error::WrongIdentity { .. } | tls::Error::Certificate(_) | tls::Error::NoCertificate => {
-            Reason::IdentityMismatch
-        }
+        tls::Error::Expired
+        | tls::Error::UnknownRoot
+        | tls::Error::WrongIdentity { .. }
+        | tls::Error::Certificate(_)
+        | tls::Error::NoCertificate => Reason::IdentityMismatch,
         tls::Error::NotReady(_) => Reason::NotReady,
         tls::Error::Refused(_) | tls::Error::Protocol(_) | tls::Error::Io(_) => Reason::ConnectFailed,
     }

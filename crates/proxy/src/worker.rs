@@ -10,23 +10,25 @@ use std::time::Duration;
 use engine::policy::TrafficPolicy;
 use engine::snapshot::{Live, Slot};
 use engine::{Nanos, Rng};
+use net::drain::State;
 use net::identity::Identity;
 use slab::Slab;
+use tokio::time::Instant;
 
-use crate::{Clock, Discover};
 use crate::buffer::{Buffer, Buffers};
 use crate::h1;
 use crate::observe::Observer;
 use crate::pool::Pool;
 use crate::settings::{Limits, Settings};
 use crate::target::Target;
+use crate::{Clock, Discover};
 
 /// How often a worker tidies up: idle connections, unused buffers, names.
 const TIDY: Duration = Duration::from_secs(1);
 
 /// While draining, an idle client connection is closed after this time: by then its peer knows that this instance is draining
 /// and has begun no further request on it.
-const DRAIN_QUIET: Nanos = Nanos::from_millis(1_000);
+const DRAIN_QUIET: Duration = Duration::from_secs(1);
 
 /// Most names that one worker remembers; beyond it the cache is emptied and filled again from [`Discover`].
 const NAMES: usize = 4_096;
@@ -54,6 +56,17 @@ pub(crate) struct Shared {
     pub(crate) drain: net::drain::Watch,
 }
 
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Draining {
+    #[default]
+    No,
+    /// Peers are being told.
+    Told,
+    /// They had time to hear it.
+    Quiet,
+}
+
 /// One worker.
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
@@ -61,13 +74,14 @@ pub(crate) struct Worker {
     pub(crate) observer: Observer,
     /// The policy where no rule has one: no retries, since whoever called has its own.
     pub(crate) defaults: Arc<TrafficPolicy>,
+    #[allow(clippy::vec_box, reason = "they are lent and come back without being moved")]
     heads: RefCell<Vec<Box<Heads>>>,
     rng: RefCell<Rng>,
     buffers: RefCell<Buffers>,
     names: RefCell<HashMap<Box<str>, Arc<Slot>>>,
     speak_first: RefCell<Vec<Target>>,
     connections: RefCell<Slab<Waker>>,
-    draining_since: Cell<Option<Nanos>>,
+    draining: Cell<Draining>,
 }
 
 impl Worker {
@@ -82,7 +96,7 @@ impl Worker {
             names: RefCell::default(),
             speak_first: RefCell::default(),
             connections: RefCell::default(),
-            draining_since: Cell::new(None),
+            draining: Cell::default(),
             shared,
         })
     }
@@ -179,30 +193,40 @@ impl Worker {
 
     /// Whether peers must be told that this proxy ends.
     pub(crate) fn draining(&self) -> bool {
-        self.draining_since.get().is_some()
+        self.draining.get() != Draining::No
     }
 
     /// Whether a connection without a request may be closed because the proxy ends.
     pub(crate) fn closes_idle(&self) -> bool {
-        self.draining_since.get().is_some_and(|since| self.now().since(since) >= DRAIN_QUIET)
+        self.draining.get() == Draining::Quiet
     }
 
     /// Resolves when peers had time to hear that this proxy drains.
     pub(crate) async fn drained_quietly(&self) {
         let mut drain = self.shared.drain.clone();
         drain.draining().await;
-        tokio::time::sleep(DRAIN_QUIET.duration()).await;
+        tokio::time::sleep(self.quiet_time()).await;
+    }
+
+    /// How long peers have to hear that this proxy drains: never more than half of what is left.
+    fn quiet_time(&self) -> Duration {
+        match self.shared.drain.state() {
+            State::Draining(deadline) => DRAIN_QUIET.min((deadline - Instant::now()) / 2),
+            State::Open | State::Closed => Duration::ZERO,
+        }
     }
 
     /// Begins to drain: every connection's task looks at it now, and again when the idle ones may be closed.
     pub(crate) async fn drain(&self) {
         // Peers that have not heard of it yet still find somebody for this long.
-        let _guard = self.shared.drain.guard();
-        self.draining_since.set(Some(self.now()));
+        let guard = self.shared.drain.guard();
+        self.draining.set(Draining::Told);
         self.wake_all();
-        tokio::time::sleep(DRAIN_QUIET.duration()).await;
+        tokio::time::sleep(self.quiet_time()).await;
+        self.draining.set(Draining::Quiet);
         self.pool.borrow_mut().clear();
         self.wake_all();
+        drop(guard);
     }
 
     fn wake_all(&self) {

@@ -105,6 +105,15 @@ impl Raw {
         String::from_utf8(self.read_through("\r\n\r\n")).expect("tests speak UTF-8")
     }
 
+    /// The same, or `None` when the peer has ended before it.
+    ///
+    /// # Panics
+    /// The end comes in the middle of it.
+    #[track_caller]
+    pub fn next_head(&mut self) -> Option<String> {
+        (!self.ahead.is_empty() || self.read_more(b"a head")).then(|| self.read_head())
+    }
+
     /// Everything until the peer ends.
     ///
     /// # Panics

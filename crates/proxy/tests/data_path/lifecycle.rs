@@ -1,0 +1,102 @@
+//! Starting and ending.
+
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use engine::Protocol;
+use testkit::raw::{Raw, RawServer};
+use testkit::wait;
+
+use crate::world::{World, plain};
+
+const GET: &str = "GET http://cart/ HTTP/1.1\r\nHost: cart\r\n\r\n";
+
+#[test]
+fn draining_is_announced_and_waits_for_what_is_under_way() {
+    let (answer, go) = mpsc::channel::<()>();
+    let go = Arc::new(Mutex::new(go));
+    let app = RawServer::start(move |_, mut raw| {
+        raw.read_head();
+        go.lock().unwrap().recv_timeout(wait::LONG).unwrap();
+        raw.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        raw.expect_end();
+    });
+    let world = World::new();
+    world.publish(Protocol::Http1, vec![plain(app.address())]);
+    let client = world.client(|_| {});
+    let mut idle = client.connect();
+    let mut raw = client.connect();
+    raw.send(GET);
+    wait::until("the request to arrive", wait::LONG, || {
+        if app.accepted() == 1 { Ok(()) } else { Err("not yet".to_owned()) }
+    });
+    client.drain(Duration::from_secs(20));
+    // A connection without a request is closed once its peer had time to learn of it; by then the drain has begun.
+    idle.expect_end();
+    answer.send(()).unwrap();
+    let head = raw.read_head();
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("onnection: close\r\n"), "{head}");
+    raw.expect("ok").expect_end();
+    assert_eq!(client.ended(), 0, "nothing was cut off");
+}
+
+#[test]
+fn what_outlives_the_grace_is_cut_off() {
+    let app = RawServer::start(|_, mut raw| {
+        raw.read_head();
+        raw.expect_end();
+    });
+    let world = World::new();
+    world.publish(Protocol::Http1, vec![plain(app.address())]);
+    let client = world.client(|_| {});
+    let mut raw = client.connect();
+    raw.send(GET);
+    wait::until("the request to arrive", wait::LONG, || {
+        if app.accepted() == 1 { Ok(()) } else { Err("not yet".to_owned()) }
+    });
+    client.drain(Duration::from_millis(50));
+    assert_eq!(client.ended(), 1);
+    raw.expect_end();
+}
+
+#[test]
+fn an_address_that_another_proxy_holds_is_named() {
+    let world = World::new();
+    let first = world.client(|_| {});
+    let (_drain, watch) = net::drain::channel();
+    let error = proxy::start(proxy::Parts {
+        settings: first.settings.clone(),
+        discover: Arc::clone(&world.names) as Arc<dyn proxy::Discover>,
+        live: Arc::clone(&first.live),
+        identity: world.identity("client"),
+        clock: world.clock,
+        registry: Arc::clone(&world.registry),
+        access_log: None,
+        drain: watch,
+    })
+    .expect_err("the address is taken")
+    .to_string();
+    assert!(error.contains(&first.outbound().to_string()), "{error}");
+}
+
+#[test]
+fn two_workers_share_the_listeners() {
+    let app = RawServer::start(|_, mut raw| {
+        while raw.next_head().is_some() {
+            raw.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let world = World::new();
+    world.publish(Protocol::Http1, vec![plain(app.address())]);
+    let client = world.client(|settings| settings.workers = 2);
+    let mut kept: Vec<Raw> = (0..32).map(|_| client.connect()).collect();
+    for raw in &mut kept {
+        raw.send(GET).read_head();
+        raw.expect("ok");
+    }
+    // Each worker has a pool of its own, so two connections to the application show that both served.
+    wait::until("both workers to serve", wait::LONG, || {
+        if app.accepted() >= 2 { Ok(()) } else { Err(format!("{} connections", app.accepted())) }
+    });
+}

@@ -1,0 +1,139 @@
+//! What clients may not do, and what they are told.
+
+use std::time::Duration;
+
+use engine::Protocol;
+use testkit::raw::{Raw, RawServer};
+
+use crate::ways::reason;
+use crate::world::{Sidecar, World, plain};
+
+fn world(change: impl FnOnce(&mut proxy::settings::Limits)) -> (World, RawServer, Sidecar) {
+    let app = RawServer::start(|_, mut raw| {
+        while raw.next_head().is_some() {
+            raw.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let world = World::new();
+    world.publish(Protocol::Http1, vec![plain(app.address())]);
+    let client = world.client(|settings| change(&mut settings.limits));
+    (world, app, client)
+}
+
+#[track_caller]
+fn refused(mut raw: Raw, status: u16, why: &str) {
+    let head = raw.read_head();
+    assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+    assert_eq!(reason(&head), why);
+    assert!(head.to_ascii_lowercase().contains("connection: close\r\n"), "{head}");
+    raw.read_to_end();
+}
+
+#[test]
+fn heads_and_targets_are_bounded() {
+    let (_world, app, client) = world(|_| {});
+    let mut raw = client.connect();
+    raw.send(format!("GET http://cart/ HTTP/1.1\r\nHost: cart\r\nX: {}", "x".repeat(70_000)));
+    refused(raw, 431, "head_too_large");
+    let mut raw = client.connect();
+    raw.send("GET http://cart/ HTTP/1.1\r\nHost: cart\r\n").send("X: y\r\n".repeat(200)).send("\r\n");
+    refused(raw, 431, "head_too_large");
+    let mut raw = client.connect();
+    raw.send(format!("GET http://cart/{} HTTP/1.1\r\nHost: cart\r\n\r\n", "x".repeat(20_000)));
+    refused(raw, 414, "target_too_long");
+    assert_eq!(app.accepted(), 0);
+}
+
+#[test]
+fn a_head_that_comes_too_slowly_is_refused() {
+    let (_world, app, client) = world(|limits| limits.head_timeout = Duration::from_millis(200));
+    let mut raw = client.connect();
+    raw.send("GET http://cart/ HTTP/1.1\r\nHo");
+    refused(raw, 408, "head_timeout");
+    assert_eq!(app.accepted(), 0);
+}
+
+#[test]
+fn an_idle_connection_is_closed_without_a_word() {
+    let (_world, _app, client) = world(|limits| limits.keep_alive = Duration::from_millis(100));
+    let mut raw = client.connect();
+    raw.send("GET http://cart/ HTTP/1.1\r\nHost: cart\r\n\r\n");
+    raw.read_head();
+    raw.expect_end();
+    let (_world, _app, client) = world(|limits| limits.detect_timeout = Duration::from_millis(100));
+    client.connect().expect_end();
+}
+
+#[test]
+fn ambiguous_messages_are_refused_and_go_no_further() {
+    let (_world, app, client) = world(|_| {});
+    for fields in [
+        "Content-Length: 4\r\nTransfer-Encoding: chunked",
+        "Content-Length: 4\r\nContent-Length: 5",
+        "Content-Length: +4",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: xchunked",
+        "X : y",
+        "Host: other",
+    ] {
+        let mut raw = client.connect();
+        raw.send(format!("POST http://cart/ HTTP/1.1\r\nHost: cart\r\n{fields}\r\n\r\n"));
+        raw.send("GET http://cart/smuggled HTTP/1.1\r\nHost: cart\r\n\r\n");
+        refused(raw, 400, "bad_request");
+    }
+    let mut raw = client.connect();
+    raw.send("POST http://cart/ HTTP/1.1\r\nHost: cart\r\nTransfer-Encoding: gzip, chunked\r\n\r\n");
+    refused(raw, 501, "coding_not_supported");
+    assert_eq!(app.accepted(), 0);
+}
+
+#[test]
+fn a_body_that_breaks_its_framing_ends_the_request() {
+    let (ended, end) = std::sync::mpsc::channel();
+    let app = RawServer::start(move |_, mut raw| {
+        ended.send(raw.read_to_end()).unwrap();
+    });
+    let world = World::new();
+    world.publish(Protocol::Http1, vec![plain(app.address())]);
+    let client = world.client(|_| {});
+    let mut raw = client.connect();
+    raw.send("POST http://cart/ HTTP/1.1\r\nHost: cart\r\nTransfer-Encoding: chunked\r\n\r\n");
+    raw.send("3\r\nabc\r\nzz\r\n");
+    refused(raw, 400, "bad_request");
+    let seen = end.recv_timeout(testkit::wait::LONG).expect("the application sees the end");
+    assert!(!seen.ends_with(b"0\r\n\r\n"), "{}", seen.escape_ascii());
+}
+
+#[test]
+fn garbage_and_half_open_connections_are_closed() {
+    let (_world, app, client) = world(|limits| limits.detect_timeout = Duration::from_millis(300));
+    let mut raw = client.connect();
+    raw.send("\x16\x03\x01\x00\x05\x01garbage\r\n\r\n");
+    refused(raw, 400, "bad_request");
+    let mut raw = client.connect();
+    raw.send("GET http://cart/ HTTP/1.1\r\nHost: ca").finish();
+    refused(raw, 400, "bad_request");
+    client.connect().finish().expect_end();
+    let mut raw = client.connect();
+    raw.send("GET http://cart/ HTTP/3.0\r\nHost: cart\r\n\r\n");
+    let head = raw.read_head();
+    assert!(head.starts_with("HTTP/1.1 400 ") || head.starts_with("HTTP/1.1 505 "), "{head}");
+    assert_eq!(app.accepted(), 0);
+}
+
+#[test]
+fn connections_beyond_the_limit_are_closed_at_once() {
+    let (_world, _app, client) = world(|limits| limits.connections = 2);
+    let get = "GET http://cart/ HTTP/1.1\r\nHost: cart\r\n\r\n";
+    let mut kept: Vec<Raw> = (0..2).map(|_| client.connect()).collect();
+    for raw in &mut kept {
+        raw.send(get).read_head();
+    }
+    client.connect().expect_end();
+    drop(kept.pop());
+    testkit::wait::until("a place", testkit::wait::LONG, || {
+        let mut raw = client.connect();
+        raw.send(get);
+        raw.next_head().ok_or_else(|| "no place yet".to_owned())
+    });
+}

@@ -1,0 +1,13 @@
+//! The data path over real sockets: sidecars in this process, scripted peers on both ends.
+#![allow(clippy::unwrap_used)] // In a test the panic is the message.
+
+mod bridge;
+mod failure;
+mod http1;
+mod http2;
+mod lifecycle;
+mod limits;
+mod security;
+mod tcp;
+mod ways;
+mod world;

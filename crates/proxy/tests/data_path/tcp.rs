@@ -1,0 +1,126 @@
+//! Opaque connections.
+
+use std::time::{Duration, Instant};
+
+use engine::Protocol;
+use engine::policy::TrafficPolicy;
+use engine::route::RouteInput;
+use testkit::raw::{Raw, RawServer};
+
+use crate::world::{World, listener, plain};
+
+#[test]
+fn a_server_that_speaks_first_is_heard_at_once() {
+    let app = RawServer::start(|_, mut raw| {
+        raw.send("220 ready\r\n");
+        raw.expect("HELO\r\n").send("250 ok\r\n");
+        raw.expect_end();
+    });
+    let world = World::new();
+    let server = world.server(app.address(), Protocol::Auto, Default::default());
+    world.publish(Protocol::Auto, vec![server.endpoint(app.address().port())]);
+    let mut at = None;
+    let client = world.client(|settings| {
+        at = Some(listener(settings));
+        settings.limits.detect_timeout = Duration::from_secs(20);
+    });
+    for _ in 0..2 {
+        let begin = Instant::now();
+        let mut raw = Raw::connect(at.unwrap());
+        raw.expect("220 ready\r\n");
+        assert!(begin.elapsed() < Duration::from_secs(5), "it took {:?}", begin.elapsed());
+        raw.send("HELO\r\n").expect("250 ok\r\n").finish();
+        raw.expect_end();
+    }
+    drop((client, server));
+    app.finish();
+}
+
+#[test]
+fn a_client_that_speaks_first_is_carried_as_it_is() {
+    let app = RawServer::start(|_, mut raw| {
+        raw.expect("\x00\x01binary");
+        raw.send("yranib\x01\x00");
+        raw.expect_end();
+    });
+    let world = World::new();
+    for protocol in [Protocol::Auto, Protocol::Tcp] {
+        let server = world.server(app.address(), protocol, Default::default());
+        world.publish(protocol, vec![server.endpoint(app.address().port())]);
+        let mut at = None;
+        let _client = world.client(|settings| at = Some(listener(settings)));
+        let mut raw = Raw::connect(at.unwrap());
+        raw.send("\x00\x01binary").expect("yranib\x01\x00").finish();
+        raw.expect_end();
+    }
+    app.finish();
+}
+
+#[test]
+fn http_on_a_port_of_unknown_protocol_is_recognised() {
+    let app = RawServer::start(|_, mut raw| {
+        while raw.next_head().is_some() {
+            raw.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let world = World::new();
+    let backend = world.publish(Protocol::Auto, vec![plain(app.address())]);
+    let mut at = None;
+    let _client = world.client(|settings| at = Some(listener(settings)));
+    let mut raw = Raw::connect(at.unwrap());
+    for _ in 0..3 {
+        raw.send("GET / HTTP/1.1\r\nHost: cart\r\n\r\n");
+        raw.read_head();
+        raw.expect("ok");
+    }
+    assert_eq!(backend.endpoints.load().endpoints[0].load.requests() % 10, 3, "each request was counted");
+}
+
+#[test]
+fn a_port_with_http_rules_takes_no_opaque_bytes() {
+    let app = RawServer::start(|_, mut raw| raw.expect_end());
+    let world = World::new();
+    world.publish_with(
+        Protocol::Auto,
+        vec![plain(app.address())],
+        TrafficPolicy::default(),
+        Some(&|_| vec![RouteInput { hosts: Vec::new(), created: 0, name: "shop/none".into(), rules: Vec::new() }]),
+    );
+    let mut at = None;
+    let _client = world.client(|settings| at = Some(listener(settings)));
+    let mut raw = Raw::connect(at.unwrap());
+    raw.send("\x00\x01binary\r\n\r\n");
+    raw.expect_end();
+    assert_eq!(app.accepted(), 0);
+}
+
+#[test]
+fn another_instance_is_dialled_when_one_cannot_be_reached() {
+    let app = RawServer::start(|_, mut raw| {
+        raw.expect("hello").send("ok");
+    });
+    let world = World::new();
+    let nobody = testkit::address::free();
+    world.publish(Protocol::Tcp, vec![plain(nobody), plain(app.address())]);
+    let mut at = None;
+    let _client = world.client(|settings| at = Some(listener(settings)));
+    for _ in 0..8 {
+        let mut raw = Raw::connect(at.unwrap());
+        raw.send("hello").expect("ok");
+    }
+}
+
+#[test]
+fn a_reset_is_passed_on() {
+    let app = RawServer::start(|_, mut raw| {
+        raw.expect("go");
+        raw.reset();
+    });
+    let world = World::new();
+    world.publish(Protocol::Tcp, vec![plain(app.address())]);
+    let mut at = None;
+    let _client = world.client(|settings| at = Some(listener(settings)));
+    let mut raw = Raw::connect(at.unwrap());
+    raw.send("go");
+    raw.expect_end();
+}
