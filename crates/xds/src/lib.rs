@@ -11,6 +11,8 @@ pub mod session;
 
 #[cfg(test)]
 mod samples;
+#[cfg(test)]
+mod tests;
 
 pub use kind::Kind;
 

@@ -76,7 +76,14 @@ impl Compiler {
     ) -> Vec<(Vec<Match>, Arc<Rule>)> {
         let one = |rule: &HttpRule| {
             let place = Place { route: Some([&route.kind, &route.namespace, &route.object, &rule.name]), ..*place };
-            let mut policy = policy::merge(resources, names, &place);
+            let only = only_service(&rule.backends).filter(|_| direction == Direction::Gateway);
+            let mut policy = match only.and_then(|name| resources.service(name)) {
+                Some(service) => {
+                    let place = Place { towards: Some((service.namespace(), service.object())), ..place };
+                    policy::merge(resources, &[names, &service.policies].concat(), &place)
+                }
+                None => policy::merge(resources, names, &place),
+            };
             policy.request_timeout = rule.request_timeout.unwrap_or(policy.request_timeout);
             policy.attempt_timeout = rule.attempt_timeout.unwrap_or(policy.attempt_timeout);
             let name = format!("{}/{}", route.name, rule.name);
@@ -221,13 +228,19 @@ impl Compiler {
     }
 }
 
+/// The service that all shares name, if it is one.
+fn only_service(shares: &[Share]) -> Option<&str> {
+    let (first, rest) = shares.split_first()?;
+    rest.iter().all(|share| share.service == first.service).then_some(first.service.as_str())
+}
+
 fn straight(backend: &Arc<Backend>) -> WeightedBackend {
     WeightedBackend { weight: 1, target: Ok(backend.clone()), request_headers: HeaderEdits::default() }
 }
 
 fn place<'a>(service: &'a Service, port: &'a Port) -> Place<'a> {
     let (namespace, name) = (service.namespace(), service.object());
-    Place { kind: "Service", namespace, name, section: &port.name, route: None }
+    Place { kind: "Service", namespace, name, section: &port.name, towards: None, route: None }
 }
 
 fn attached(route: &Route, service: &Service, port: &Port) -> bool {

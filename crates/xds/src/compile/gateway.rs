@@ -64,7 +64,7 @@ impl Compiler {
 
     fn gateway_listener(&mut self, resources: &Resources, gateway: &Declared, listener: &Listener) -> GatewayListener {
         let (namespace, name) = gateway.name.split_once('/').unwrap_or_default();
-        let place = Place { kind: "Gateway", namespace, name, section: &listener.name, route: None };
+        let place = Place { kind: "Gateway", namespace, name, section: &listener.name, towards: None, route: None };
         let mut routes: Vec<&Route> = listener.routes.iter().filter_map(|name| resources.route(name)).collect();
         routes.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
         let mut inputs = Vec::new();

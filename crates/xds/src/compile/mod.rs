@@ -12,6 +12,9 @@ mod problem;
 pub(crate) mod resources;
 mod route;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 

@@ -156,12 +156,15 @@ pub(crate) struct Place<'a> {
     pub(crate) name: &'a str,
     /// Port name or listener name.
     pub(crate) section: &'a str,
+    /// The one service that a gateway's rule sends to (`namespace`, `name`): what its owner says of it holds there too.
+    pub(crate) towards: Option<(&'a str, &'a str)>,
     /// Kind, namespace, name and rule of the route, if it is a route's rule.
     pub(crate) route: Option<[&'a str; 4]>,
 }
 
 impl Place<'_> {
-    /// How specifically `target` speaks of this place: mesh, namespace, object, its section, route, its rule.
+    /// How specifically `target` speaks of this place: mesh, namespace, the service behind a gateway, object, its section,
+    /// route, its rule.
     fn level(&self, target: &mesh::PolicyTarget) -> Option<u8> {
         let is = |kind: &str, namespace: &str, name: &str| {
             target.kind == kind && target.namespace == namespace && target.name == name
@@ -172,9 +175,12 @@ impl Place<'_> {
             _ => {}
         }
         let (section, whole) = match self.route {
-            Some([kind, namespace, name, rule]) if is(kind, namespace, name) => (rule, 4),
-            _ if is(self.kind, self.namespace, self.name) => (self.section, 2),
-            _ => return None,
+            Some([kind, namespace, name, rule]) if is(kind, namespace, name) => (rule, 5),
+            _ if is(self.kind, self.namespace, self.name) => (self.section, 3),
+            _ => {
+                let towards = self.towards.is_some_and(|(namespace, name)| is("Service", namespace, name));
+                return (towards && target.section.is_empty()).then_some(2);
+            }
         };
         match target.section.as_str() {
             "" => Some(whole),

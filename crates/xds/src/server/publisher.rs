@@ -79,6 +79,9 @@ impl Publisher {
     }
 }
 
+/// Who may use an alias, and what it then means.
+type Claim = (Option<String>, String);
+
 /// Names, of each kind, that a stream has yet to look at.
 pub(crate) type Pending = [BTreeSet<String>; Kind::COUNT];
 
@@ -91,8 +94,8 @@ pub(crate) struct Mailbox {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     resources: [BTreeMap<String, Arc<Published>>; Kind::COUNT],
-    /// Alias → the resources that claim it, each with the namespace whose askers may use it.
-    aliases: [HashMap<String, BTreeSet<(Option<String>, String)>>; Kind::COUNT],
+    /// Alias → the resources that claim it.
+    aliases: [HashMap<String, BTreeSet<Claim>>; Kind::COUNT],
     /// Name as asked (alias, glob and `*` included) → streams.
     watchers: [HashMap<String, HashSet<u64>>; Kind::COUNT],
     pub(crate) streams: HashMap<u64, Mailbox>,
