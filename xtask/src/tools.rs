@@ -10,8 +10,8 @@ use crate::succeed;
 /// A program, arguments with which it succeeds where it is installed, and the Debian package that it is in.
 const PROGRAMS: &[(&str, &[&str], &str)] = &[
     ("curl", &["--version"], "curl"),
-    // Not in an ordinary user's PATH on Debian, so it is asked for by its path too.
-    ("/usr/sbin/nginx", &["-v"], "nginx-light"),
+    // Debian puts it where an ordinary user's PATH does not look.
+    ("sh", &["-c", "PATH=$PATH:/usr/sbin nginx -v"], "nginx-light"),
     ("h2load", &["--version"], "nghttp2-client"),
     // Without a URL, wrk prints its usage and fails; that it starts is enough.
     ("sh", &["-c", "command -v wrk"], "wrk"),

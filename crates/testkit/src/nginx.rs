@@ -1,6 +1,7 @@
 //! nginx in a directory of its own, in the foreground, without privileges.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use tempfile::TempDir;
 
@@ -31,7 +32,7 @@ impl Nginx {
         let prefix = tempfile::tempdir().expect("the temporary directory takes a directory");
         let configuration = prefix.path().join("nginx.conf");
         std::fs::write(&configuration, configure(address, locations)).expect("a new directory can be written");
-        let process = Command::new("nginx")
+        let process = Command::new(program())
             .args(["-e", "stderr", "-p"])
             .args([prefix.path()])
             .args(["-c"])
@@ -50,6 +51,12 @@ impl Nginx {
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
+}
+
+/// Debian puts it where an ordinary user's PATH does not look.
+fn program() -> &'static str {
+    let debian = "/usr/sbin/nginx";
+    if Path::new(debian).exists() { debian } else { "nginx" }
 }
 
 /// A configuration that writes nothing outside its prefix and runs as whoever starts it.
