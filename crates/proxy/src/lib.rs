@@ -12,7 +12,6 @@ mod deadline;
 pub mod discover;
 mod end;
 mod forward;
-#[allow(dead_code, unused_imports)] // until the data path calls all of it
 pub(crate) mod h1;
 mod http1;
 mod http2;

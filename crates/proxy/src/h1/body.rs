@@ -4,7 +4,7 @@ mod decode;
 mod encode;
 
 pub(crate) use decode::{Decoder, Part};
-pub(crate) use encode::{Encoder, Prefix};
+pub(crate) use encode::Encoder;
 
 #[cfg(test)]
 mod tests;

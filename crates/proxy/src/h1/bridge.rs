@@ -80,9 +80,12 @@ impl Request {
             .map_err(|_| bad("the request has no form in HTTP/2"))?
             .into_parts()
             .0;
-        let mut drop = NOT_IN_HTTP2 | Kind::Expect.bit();
+        let mut drop = NOT_IN_HTTP2;
         if strip {
             drop |= Kind::Mesh.bit();
+        }
+        if self.version() == super::Version::Http10 {
+            drop |= Kind::Expect.bit();
         }
         self.fields().copy_to(&mut head.headers, drop, self.steering().nominates)?;
         if self.accepts_trailers() {
@@ -216,7 +219,7 @@ pub(crate) fn write_request(
         (false, _) => return Err(bad("invalid request target")),
     }
     put(out, format_args!("host: {}\r\n", host.unwrap_or(authority)));
-    write_fields(&parts.headers, NOT_IN_HTTP2 | Kind::ContentLength.bit() | Kind::Expect.bit(), out);
+    write_fields(&parts.headers, NOT_IN_HTTP2 | Kind::ContentLength.bit(), out);
     if parts.headers.get_all(TE).iter().flat_map(|te| members(te.as_bytes())).any(|te| te == b"trailers") {
         out.extend_from_slice(b"te: trailers\r\nconnection: TE\r\n");
     }

@@ -129,7 +129,8 @@ impl Fields {
         Some(self.value(found))
     }
 
-    /// Every field in order: name as sent, value without surrounding whitespace.
+    /// Every field in order, for the tests: name as sent, value without surrounding whitespace.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.list.iter().map(|field| (self.name(field), self.value(field)))
     }

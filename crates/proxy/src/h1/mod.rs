@@ -16,7 +16,7 @@ mod request;
 mod response;
 mod target;
 
-pub(crate) use body::{Decoder, Encoder, Part, Prefix};
+pub(crate) use body::{Decoder, Encoder, Part};
 pub(crate) use fields::Fields;
 pub(crate) use forward::{Connection, RequestEdit, ResponseEdit, Target};
 pub(crate) use framing::Framing;

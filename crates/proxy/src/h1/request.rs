@@ -35,7 +35,6 @@ pub(crate) struct Request {
     steering: Steering,
     /// The `Host` field does not say what the authority is.
     host_differs: bool,
-    expects_continue: bool,
 }
 
 impl Request {
@@ -150,9 +149,6 @@ impl Request {
             return Err(bad("CONNECT with a body"));
         }
         self.steering = steering(&self.fields, self.version);
-        // Other expectations are ignored (RFC 9110, 10.1.1), and HTTP/1.0 has none.
-        self.expects_continue = self.version == Version::Http11
-            && self.fields.of_kind(Kind::Expect).any(|f| self.fields.value(f).eq_ignore_ascii_case(b"100-continue"));
         Ok(())
     }
 
@@ -186,11 +182,6 @@ impl Request {
     /// Whether the client wants to use the connection again.
     pub(crate) fn keep_alive(&self) -> bool {
         self.steering.keep_alive
-    }
-
-    /// Whether the client waits for `100 Continue` before it sends the body.
-    pub(crate) fn expects_continue(&self) -> bool {
-        self.expects_continue
     }
 
     /// The protocol that the client wants to switch to, such as `websocket`: `Connection: upgrade`, one `Upgrade` field with one

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use engine::Reason;
 
-use super::fields::{Kind, MAX_FIELDS, MAX_HEAD, Scan, Slots, Span, bad, refused};
+use super::fields::{Kind, MAX_FIELDS, MAX_HEAD, Scan, Slots, bad, refused};
 use super::framing::{Steering, declared, steering};
 use super::request::HEAD_TOO_LARGE;
 use super::{Fields, Framing, Problem, Version};

@@ -59,6 +59,13 @@ fn connection_cannot_take_framing_or_host_away() {
 }
 
 #[test]
+fn an_expectation_of_http_1_0_means_nothing() {
+    let head = "PUT / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
+    let out = request(head, &RequestEdit::default());
+    assert_eq!(out, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
+}
+
+#[test]
 fn te_trailers_passes() {
     let head = "GET / HTTP/1.1\r\nTE: gzip, trailers\r\nHost: a\r\nConnection: TE\r\n\r\n";
     let out = request(head, &RequestEdit::default());

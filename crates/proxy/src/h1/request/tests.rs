@@ -21,7 +21,7 @@ fn reads_a_plain_request() {
     assert_eq!((head.authority(), head.target()), ("Cart.shop:80", "/cart/7?x=1"));
     assert_eq!(head.header("x-a"), Some(b"b".as_slice()));
     assert_eq!((head.framing(), head.form(), head.version()), (Framing::None, Form::Origin, Version::Http11));
-    assert!(head.keep_alive() && !head.expects_continue() && head.upgrade().is_none());
+    assert!(head.keep_alive() && head.upgrade().is_none());
 }
 
 #[test]
@@ -176,17 +176,6 @@ fn upgrades_need_all_their_parts() {
     assert_eq!(upgrade("Connection: upgrade\r\nUpgrade: a, b\r\n"), None);
     assert_eq!(upgrade("Connection: upgrade\r\nUpgrade: a\r\nUpgrade: b\r\n"), None);
     assert_eq!(upgrade("Connection: upgrade\r\nUpgrade: a\r\nContent-Length: 1\r\n"), None);
-}
-
-#[test]
-fn expectations_are_of_http_1_1() {
-    let expects = |version: &str| {
-        let head =
-            parse(format!("PUT / HTTP/{version}\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 1\r\n\r\n"));
-        head.unwrap().expects_continue()
-    };
-    assert!(expects("1.1"));
-    assert!(!expects("1.0"));
 }
 
 #[test]
