@@ -177,13 +177,8 @@ pub fn chunked(data: &[u8]) {
 }
 
 /// One round of the codec's benchmark: parses `input` into `head` and appends the forwarded head to `out`. Returns its length.
+#[derive(Default)]
 pub struct Round(Request, Limits);
-
-impl Default for Round {
-    fn default() -> Self {
-        Round(Request::default(), Limits::default())
-    }
-}
 
 impl Round {
     /// Parses `input` and appends what is forwarded to `out`; false when it is refused or not whole.

@@ -181,7 +181,8 @@ proptest! {
 
 #[test]
 fn the_corpus_keeps_the_laws() {
-    let targets: [(&str, fn(&[u8])); 3] =
+    type Law = fn(&[u8]);
+    let targets: [(&str, Law); 3] =
         [("h1_request", fuzzing::request), ("h1_response", fuzzing::response), ("h1_chunked", fuzzing::chunked)];
     for (name, check) in targets {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name);
