@@ -13,6 +13,7 @@ pub trait Discover: Send + Sync {
     /// gets one slot. Bounded: `None` when too many names are held and none is idle (503 `overloaded`).
     fn slot(&self, name: &str) -> Option<Arc<Slot>>;
 
-    /// Resolves when `slot` is no longer pending. The caller bounds the wait.
+    /// Resolves when `slot` is no longer pending. The caller bounds the wait. A slot that nobody has read for long becomes
+    /// pending again; whoever kept it calls this to have it kept up to date once more.
     fn resolved(&self, name: &str, slot: Arc<Slot>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }

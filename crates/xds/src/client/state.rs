@@ -237,7 +237,12 @@ impl State {
 
     fn touch(&mut self, kind: Kind, name: &str) {
         match service_of(kind, name) {
-            Some(service) => _ = self.changed.services.insert(service),
+            Some(service) => {
+                // One that came although its collection is no longer wanted must be dropped again.
+                let wanted = self.subscribed[kind as usize].contains(&format!("{service}/*"));
+                self.changed.structure |= !wanted;
+                self.changed.services.insert(service);
+            }
             None => {
                 self.changed.structure = true;
                 self.changed.policies |= kind == Kind::Policy;
@@ -349,9 +354,12 @@ impl State {
                     Some(compiled) => {
                         (Shown::Found(service.clone(), compiled.print), Resolution::Found(compiled.destination.clone()))
                     }
+                    // It is there after all, with rules that are still to come: nothing may go there without them.
+                    None if asked.shown == Shown::NotFound => (Shown::Pending, Resolution::Pending),
                     None => continue,
                 },
                 Some(Answer::Absent) => (Shown::NotFound, Resolution::NotFound),
+                Some(Answer::Refused) if asked.shown == Shown::NotFound => (Shown::Pending, Resolution::Pending),
                 Some(Answer::Refused) | None => continue,
             };
             if shown != asked.shown {

@@ -190,8 +190,15 @@ impl Stream {
         index.unwatch(self.id, kind, name);
         if let Some(prefix) = collection(kind, name) {
             for canonical in subscribed.held_beneath(prefix) {
-                if !subscribed.wants(index, kind, &canonical, &self.namespace) {
-                    subscribed.sent.remove(&canonical);
+                if subscribed.wants(index, kind, &canonical, &self.namespace) {
+                    continue;
+                }
+                // What is still under way may be applied after the peer has asked for the collection again, so it must be
+                // told of its end like any other.
+                let under_way = subscribed.outstanding.as_ref().is_some_and(|o| o.names.contains(&canonical));
+                match index.streams.get_mut(&self.id).filter(|_| under_way) {
+                    Some(mailbox) => _ = mailbox.pending[kind as usize].insert(canonical),
+                    None => _ = subscribed.sent.remove(&canonical),
                 }
             }
         } else if let Answer::Found(canonical) = answer {
@@ -431,7 +438,9 @@ impl Subscribed {
                     diff.upserts.push((published.clone(), aliases));
                 }
             }
-            (None, Some(_)) if kind == Kind::Endpoint && in_grace => _ = diff.withheld.insert(canonical.to_owned()),
+            (None, Some(_)) if kind == Kind::Endpoint && in_grace && wanted => {
+                _ = diff.withheld.insert(canonical.to_owned())
+            }
             (None, Some(_)) => _ = diff.removed.insert(canonical.to_owned()),
             (None, None) => {}
         }
