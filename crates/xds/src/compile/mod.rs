@@ -73,11 +73,13 @@ pub(crate) fn parse(kind: Kind, name: &str, version: &str, body: &[u8]) -> Resul
 
 /// The backends that rules and connections hold, by service and port. Shared with whoever reports on them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Backends(Arc<Mutex<BTreeMap<(String, u16), Weak<Backend>>>>);
+pub(crate) struct Backends(Arc<Mutex<ByPort>>);
+
+type ByPort = BTreeMap<(String, u16), Weak<Backend>>;
 
 impl Backends {
     /// Nothing here is left half done by a panic, so a poisoned lock is as good as any.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, u16), Weak<Backend>>> {
+    fn lock(&self) -> MutexGuard<'_, ByPort> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
