@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use control::admin::model::{Desired, Failure, TokenRequest, TokenResponse};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -36,15 +36,6 @@ impl Client {
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let answer = self.send(Method::GET, path, Bytes::new()).await?;
         decode(path, answer).await
-    }
-
-    /// Like [`Client::get`]; `None` when there is no such thing.
-    pub(crate) async fn find<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Option<T>> {
-        let answer = self.send(Method::GET, path, Bytes::new()).await?;
-        if answer.status() == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
-        decode(path, answer).await.map(Some)
     }
 
     /// A one-use token for `workload` (`namespace/name`) with the identity of `service_account`.

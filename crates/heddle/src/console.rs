@@ -29,11 +29,6 @@ pub(crate) fn error(text: impl Display) {
     note(format_args!("{} {text}", paint_error("error:", "1;31")));
 }
 
-/// Writes a warning for people, marked as such.
-pub(crate) fn warning(text: impl Display) {
-    note(format_args!("{} {text}", paint_error("warning:", "1;33")));
-}
-
 /// Whether standard output shows colours: a terminal, and the user has not said `NO_COLOR` (no-color.org).
 pub(crate) fn colours() -> bool {
     static YES: OnceLock<bool> = OnceLock::new();

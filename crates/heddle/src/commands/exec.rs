@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::console;
 use crate::guest::{self, Guest, GuestAddress};
 use crate::runtime::{MeshArgs, find, read};
-use crate::sidecar::settings::{Registration, explicit};
+use crate::sidecar::settings::{Registration, SidecarSettings, explicit};
 use crate::supervisor::Mesh;
 use crate::supervisor::environment::Pod;
 use crate::supervisor::report::Reporter;
@@ -40,7 +40,7 @@ pub(super) fn run(args: ExecArgs) -> anyhow::Result<ExitCode> {
 async fn exec(args: ExecArgs) -> anyhow::Result<ExitCode> {
     let dir = find(&args.mesh)?;
     let name = read(&dir).map_or_else(|| "mesh".to_owned(), |m| m.name);
-    let mesh = Mesh::new(&name, &dir, Reporter::Quiet);
+    let mesh = Mesh::new(&name, &dir, Reporter::quiet());
     let desired = current(&mesh.client).await?;
     let (given, name) = split(&args.service);
     let target = target(&mesh.client, &desired, args.namespace.as_deref().or(given), name).await?;
@@ -57,11 +57,10 @@ async fn exec(args: ExecArgs) -> anyhow::Result<ExitCode> {
     let mut data = explicit(format!("{}/{}", pod.namespace, pod.name), address.ip, mesh.upstream_proxy.clone());
     data.services = guest::listeners(address.ip, &pod.namespace, &desired.services);
     // Without labels and services it is never an endpoint.
-    let settings = mesh.settings(
-        data,
-        None,
-        Registration { service_account: target.service_account, node: mesh.node.clone(), ..Registration::default() },
-    );
+    let registration =
+        Registration { service_account: target.service_account, node: mesh.node.clone(), ..Registration::default() };
+    // The terminal is the command's; what was refused stands in its answer and in the server's log.
+    let settings = SidecarSettings { access_log: false, ..mesh.settings(data, None, registration) };
     let guest = Guest::start(&settings, mesh.tokens(), &mesh.reporter).await?;
     let program = guest::program(&mesh, &pod, &desired.services, args.command)?;
     let code = match program.start() {

@@ -39,6 +39,9 @@ pub(crate) struct RunArgs {
     /// Whose identity it has [default: the service's name]
     #[arg(long, value_name = "NAME")]
     service_account: Option<String>,
+    /// Name of the instance; a token that was made elsewhere is bound to it [default: the service's name and something unique]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// What it speaks; detected where that is not said
     #[arg(long, value_enum)]
     protocol: Option<Protocol>,
@@ -97,7 +100,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let name = format!("{}-{}", args.service, unique());
+    let name = args.name.clone().unwrap_or_else(|| format!("{}-{}", args.service, unique()));
     let place = match &args.control {
         Some(address) if !address.contains('/') => remote(&args, address, &name)?,
         Some(path) => local(&args, Path::new(path).parent().unwrap_or(Path::new(".")), &name).await?,
@@ -166,7 +169,7 @@ async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
 /// Beside a control plane on this machine.
 async fn local(args: &RunArgs, dir: &Path, name: &str) -> anyhow::Result<Place> {
     let known = read(dir);
-    let mesh = Mesh::new(known.as_ref().map_or("mesh", |m| m.name.as_str()), dir, Reporter::Quiet);
+    let mesh = Mesh::new(known.as_ref().map_or("mesh", |m| m.name.as_str()), dir, Reporter::quiet());
     let (ip, held) = match known {
         Some(known) => {
             let address = GuestAddress::choose(known.block)?;
@@ -228,7 +231,7 @@ fn remote(args: &RunArgs, control: &str, name: &str) -> anyhow::Result<Place> {
     let directory = guests.join(format!("run-{name}"));
     private_dir(&directory)?;
     Ok(Place {
-        mesh: Mesh::new("remote", &directory, Reporter::Quiet),
+        mesh: Mesh::new("remote", &directory, Reporter::quiet()),
         control: ControlAddress::Tcp(control.to_owned()),
         roots,
         directory,

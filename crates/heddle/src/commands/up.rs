@@ -5,14 +5,16 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use control::admin::model::{ObjectDetail, ObjectSummary, ServiceEntry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{OutputArgs, own_name};
+use crate::client::Client;
 use crate::console;
 use crate::supervisor::output::Sink;
 use crate::supervisor::report::Reporter;
 use crate::supervisor::status::Status;
-use crate::supervisor::{Options, Supervisor};
+use crate::supervisor::{Options, Supervisor, reach};
 
 /// Run a mesh and its services on this machine from Kubernetes manifests
 #[derive(Debug, Args)]
@@ -79,7 +81,7 @@ pub(super) fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
             paths: args.paths,
             files: Vec::new(),
             keep: args.keep,
-            reporter: Reporter::Printed(sink),
+            reporter: Reporter::printed(sink),
         };
         let mut supervisor = tokio::select! {
             supervisor = Supervisor::start(options) => supervisor?,
@@ -88,13 +90,16 @@ pub(super) fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         let reporter = supervisor.mesh().reporter.clone();
         let chosen = args.runtime;
         let mut status = supervisor.status();
+        let client = supervisor.mesh().client.clone();
         let announce = tokio::spawn(async move {
-            if let Ok(status) = status.wait_for(|s| s.up).await {
-                if json {
-                    console::line(serde_json::to_string(&*status).unwrap_or_default());
-                } else {
-                    reporter.note(summary(&status, chosen.as_deref(), began.elapsed()));
-                }
+            reach(&mut status, |s| s.up).await;
+            let took = began.elapsed();
+            let status = status.borrow().clone();
+            if json {
+                console::line(serde_json::to_string(&status).unwrap_or_default());
+            } else {
+                let example = example(&client).await;
+                reporter.note(summary(&status, chosen.as_deref(), took, example.as_deref()));
             }
         });
         let stop = async {
@@ -124,7 +129,7 @@ fn suggestion(path: &Path) -> String {
 }
 
 /// What to type when everything is up.
-fn summary(status: &Status, runtime: Option<&Path>, took: Duration) -> String {
+fn summary(status: &Status, runtime: Option<&Path>, took: Duration, example: Option<&str>) -> String {
     let mut lines = vec![format!(
         "{} is up after {:.1} s: {} instances, {} gateways",
         status.mesh,
@@ -148,20 +153,42 @@ fn summary(status: &Status, runtime: Option<&Path>, took: Duration) -> String {
         None => format!("--mesh {}", status.mesh),
     };
     let heddle = own_name();
+    if let Some(example) = example {
+        lines.push(format!("  inside    {heddle} exec {mesh} {example}"));
+    }
     if let Some(instance) = status.instances.first() {
-        lines.push(format!("  inside    {heddle} exec {mesh} {} -- curl -s http://SERVICE/", exec_target(instance)));
-        lines.push(format!(
-            "  metrics   {} and so on (`{heddle} get {mesh} instances` lists them all)",
-            instance.metrics
-        ));
+        lines.push(format!("  metrics   {} and others (`{heddle} get instances {mesh}` lists them)", instance.metrics));
     }
     lines.push(format!("  numbers   {heddle} stat {mesh}"));
     lines.push("  stop      Ctrl-C".to_owned());
     lines.join("\n")
 }
 
-fn exec_target(instance: &crate::supervisor::status::InstanceStatus) -> String {
-    format!("-n {} {}", instance.namespace, instance.set)
+/// What to give `exec` so that it shows something: as a gateway, ask what the gateway leads to; policies allow that, or the
+/// gateway would be of no use. Without a gateway, as a service ask the service itself.
+async fn example(client: &Client) -> Option<String> {
+    let desired = super::exec::current(client).await.ok()?;
+    let objects: Vec<ObjectSummary> = client.get("/v1/objects").await.ok()?;
+    for route in objects.iter().filter(|o| o.kind == api::Kind::HttpRoute) {
+        let path = format!("/v1/objects/HTTPRoute/{}/{}", route.namespace, route.name);
+        let detail: ObjectDetail = client.get(&path).await.ok()?;
+        let api::Spec::HttpRoute(route) = &detail.object.spec else { continue };
+        let gateway = route.parents.iter().find(|p| p.kind == api::ParentKind::Gateway);
+        let backend = route.rules.iter().flat_map(|r| &r.backends).next();
+        if let (Some(gateway), Some(backend)) = (gateway, backend) {
+            let url = url(&backend.name, &backend.namespace, backend.port);
+            return Some(format!("-n {} {} -- curl -s {url}", gateway.namespace, gateway.name));
+        }
+    }
+    let http =
+        |s: &&ServiceEntry| s.ports.first().is_some_and(|p| p.name.starts_with("http") || [80, 8080].contains(&p.port));
+    let service = desired.services.iter().find(http)?;
+    let url = url(&service.name, &service.namespace, service.ports.first()?.port);
+    Some(format!("-n {} {} -- curl -s {url}", service.namespace, service.name))
+}
+
+fn url(name: &str, namespace: &str, port: u16) -> String {
+    if port == 80 { format!("http://{name}.{namespace}/") } else { format!("http://{name}.{namespace}:{port}/") }
 }
 
 #[cfg(test)]

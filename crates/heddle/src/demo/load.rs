@@ -14,12 +14,19 @@ use crate::console;
 /// Requests under way at once; more customers than that wait, or a stalled shop would fill the memory.
 const MAX_IN_FLIGHT: u64 = 256;
 
+/// Between looks whether the shop is open.
+const CLOSED: Duration = Duration::from_millis(200);
+
 /// Makes requests until the process is ended.
 pub(crate) async fn run(args: ServiceArgs) -> anyhow::Result<()> {
     let target: Arc<str> = args.target.context("--target is missing")?.into();
     let caller = Arc::new(Caller::from_environment()?);
     let in_flight = Arc::new(AtomicU64::new(0));
     let failing = Arc::new(AtomicU64::new(0));
+    // The shop may open later than its first customer comes.
+    while !matches!(caller.get(&target).await, Ok((status, _)) if status.is_success()) {
+        tokio::time::sleep(CLOSED).await;
+    }
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / u32::try_from(args.rate).unwrap_or(u32::MAX));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {

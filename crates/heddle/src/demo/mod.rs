@@ -20,6 +20,9 @@ pub(crate) const SHOP: &str = include_str!("../../../../examples/shop/shop.yaml"
 /// The service whose success decides the demo's.
 const FRONT: &str = "shop/web";
 
+/// The Deployment behind it.
+const FRONT_SET: &str = "web";
+
 /// The least share of pages that must be good.
 const GOOD: f64 = 0.99;
 
@@ -80,10 +83,16 @@ impl Summary {
     }
 }
 
-/// Asks for pages through the gateway until one is good, and says how long after `began` that was.
+/// Asks for pages through the gateway, once gateway and front end say that they are ready, until one is good, and says how
+/// long after `began` that was.
 pub(crate) async fn first_page(mut status: watch::Receiver<Status>, began: Instant) -> Option<Duration> {
     let url = loop {
-        let url = status.borrow_and_update().gateways.iter().find_map(|g| g.url.clone());
+        let url = {
+            let status = status.borrow_and_update();
+            let open = status.instances.iter().any(|i| i.set == FRONT_SET && i.phase == "ready");
+            let gateway = status.gateways.iter().filter(|g| g.ready && open);
+            gateway.filter_map(|g| g.url.clone()).next()
+        };
         match url {
             Some(url) => break url,
             None => status.changed().await.ok()?,

@@ -47,7 +47,10 @@ pub(crate) async fn run(settings: SidecarSettings, standalone: bool, token: Opti
     let (certified_sender, certified) = watch::channel(valid(&identity));
     let wiring = Wiring::start(&settings, &identity, &registry, certified);
     let (drain, drain_watch) = net::drain::channel();
-    let log = AccessLog::start(std::io::stderr()).context("cannot start the access log")?;
+    let log = match settings.access_log {
+        true => Some(Arc::new(AccessLog::start(std::io::stderr()).context("cannot start the access log")?)),
+        false => None,
+    };
     let running = proxy::start(Parts {
         settings: settings.proxy.clone(),
         discover: wiring.discover(),
@@ -55,7 +58,7 @@ pub(crate) async fn run(settings: SidecarSettings, standalone: bool, token: Opti
         identity: identity.clone(),
         clock,
         registry: registry.clone(),
-        access_log: Some(Arc::new(log)),
+        access_log: log,
         drain: drain_watch,
     })?;
     let (session, events) = xds::session::start(

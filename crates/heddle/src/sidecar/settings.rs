@@ -40,8 +40,15 @@ pub(crate) struct SidecarSettings {
     /// `namespace/name` of the Gateway that it is, if it is one.
     #[serde(default)]
     pub(crate) gateway: Option<String>,
+    /// Whether requests are logged on standard error, as far as the mesh asks for it.
+    #[serde(default = "yes")]
+    pub(crate) access_log: bool,
     /// What the control plane is told.
     pub(crate) registration: Registration,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Where a control plane is.

@@ -39,7 +39,7 @@ pub(crate) enum Ended {
     /// A probe demanded it.
     Dead(String),
     /// It was told to.
-    Stopped(ExitStatus),
+    Stopped,
 }
 
 impl Program {
@@ -129,17 +129,17 @@ impl Program {
             }
             Why::Stop => {
                 // A second request may be more urgent than the first.
-                let status = tokio::select! {
-                    status = terminate(&mut child, grace) => Some(status?),
-                    _ = async {
+                let ended = tokio::select! {
+                    status = terminate(&mut child, grace) => status.map(|_| true)?,
+                    () = async {
                         reach(stop, |stop| *stop == Stop::Now).await;
                         tokio::time::sleep(hurry).await;
-                    } => None,
+                    } => false,
                 };
-                match status {
-                    Some(status) => Ok(Ended::Stopped(status)),
-                    None => Ok(Ended::Stopped(terminate(&mut child, Duration::ZERO).await?)),
+                if !ended {
+                    terminate(&mut child, Duration::ZERO).await?;
                 }
+                Ok(Ended::Stopped)
             }
         }
     }

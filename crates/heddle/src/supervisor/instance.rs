@@ -252,7 +252,7 @@ impl Life {
             };
             sidecar.ready(false);
             let why = match ended {
-                Ok(Ended::Stopped(_)) => return Phase::Gone,
+                Ok(Ended::Stopped) => return Phase::Gone,
                 Ok(Ended::Exited(status)) if self.plan.kind == Kind::Job && status.success() => {
                     return Phase::Succeeded;
                 }

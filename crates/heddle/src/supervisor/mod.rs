@@ -96,6 +96,7 @@ impl Mesh {
             admin: Some(SocketAddr::new(data.application, ADMIN_PORT)),
             proxy: data,
             gateway,
+            access_log: true,
             registration,
         }
     }
@@ -389,7 +390,7 @@ impl Supervisor {
 
     /// Says what has become wrong, and what is right again.
     fn tell_problems(&mut self, desired: &Desired) {
-        let colour = crate::console::colours() && matches!(self.mesh.reporter, Reporter::Printed(output::Sink::Output));
+        let colour = self.mesh.reporter.colours();
         let now: Vec<String> = desired.problems.iter().map(|p| p.render(colour)).collect();
         for problem in now.iter().filter(|p| !self.problems.contains(p)) {
             self.mesh.reporter.problem(problem);
@@ -417,6 +418,7 @@ impl Supervisor {
 
     /// Ends everything at once and takes the runtime directory away.
     pub(crate) async fn end(mut self) {
+        self.mesh.reporter.end();
         let mut instances: Vec<Instance> =
             std::mem::take(&mut self.sets).into_values().flat_map(|s| s.instances).map(|(_, _, i)| i).collect();
         for instance in &instances {

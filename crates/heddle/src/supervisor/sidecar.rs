@@ -165,6 +165,10 @@ impl Keeper {
     fn spawn(&self) -> anyhow::Result<Child> {
         let mut command = Command::new(own_path());
         command.arg("proxy").arg("--settings").arg(&self.file);
+        if std::env::var_os("HEDDLE_LOG").is_none() {
+            // That the control plane is gone is told once by who keeps it, not by every proxy.
+            command.env("HEDDLE_LOG", "warn,xds=error");
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         own_group(&mut command);
         die_with_parent(&mut command);
@@ -186,7 +190,16 @@ impl Keeper {
         };
         if let Some(stderr) = child.stderr.take() {
             let label = self.reporter.label(&format!("{}/proxy", self.name), &self.name);
-            tokio::spawn(async move { copy_lines(stderr, |line| label.print(line)).await });
+            let reporter = self.reporter.clone();
+            // What a proxy sees while everything around it ends is of no interest.
+            tokio::spawn(async move {
+                copy_lines(stderr, |line| {
+                    if !reporter.ending() {
+                        label.print(line)
+                    }
+                })
+                .await;
+            });
         }
         send(&mut stdin, &ToProxy::Ready(self.ready)).await;
         let mut messages = Messages::new(stdout);

@@ -1,0 +1,124 @@
+//! Files change while the mesh runs.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use support::{Mesh, PAIR};
+use testkit::load::{curl, try_curl};
+use testkit::wait::{LONG, until};
+
+/// "Well under a second", on a machine that may be busy with other tests.
+const SOON: Duration = Duration::from_secs(5);
+
+#[test]
+fn an_edit_takes_effect_and_a_bad_one_leaves_the_good_state() {
+    let mesh = Mesh::up(PAIR);
+    let answers = |who: &str| {
+        let text = curl([mesh.gateway()]).text().to_owned();
+        if text.contains(who) { Ok(()) } else { Err(text) }
+    };
+    until("the old route", SOON, || answers("back-"));
+
+    let before = Instant::now();
+    mesh.edit(
+        "backendRefs: [{name: back, port: 80}]\n---\napiVersion: v1",
+        "backendRefs: [{name: front, port: 80}]\n---\napiVersion: v1",
+    );
+    until("the new route", SOON, || answers("front-0"));
+    eprintln!("from the edit to its effect: {:?}", before.elapsed());
+
+    // A bad edit is reported with its place, and nothing changes.
+    mesh.edit(
+        "backendRefs: [{name: front, port: 80}]\n---\napiVersion: v1",
+        "backendRef: [{name: back, port: 80}]\n---\napiVersion: v1",
+    );
+    let told = until("the report", SOON, || {
+        let said = mesh.said();
+        if said.contains("there is no field \"backendRef\"") { Ok(said) } else { Err(said) }
+    });
+    assert!(told.contains("mesh.yaml:22:5"), "{told}");
+    assert!(told.contains("did you mean \"backendRefs\"?"), "{told}");
+    answers("front-0").unwrap();
+
+    // Mended, it counts again.
+    mesh.edit("backendRef: [{name: back", "backendRefs: [{name: back");
+    until("the mended route", SOON, || answers("back-"));
+    mesh.end(Signal::SIGINT);
+}
+
+#[test]
+fn replicas_and_templates_follow_without_a_failed_request() {
+    let mesh = Mesh::up(PAIR);
+    mesh.edit("replicas: 2", "replicas: 3");
+    until("a third instance", LONG, || match mesh.ready("pair/back") {
+        three if three.len() == 3 => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    mesh.edit("replicas: 3", "replicas: 1");
+    until("one instance", LONG, || match mesh.instances().iter().filter(|i| i["services"][0] == "pair/back").count() {
+        1 => Ok(()),
+        other => Err(format!("{other}")),
+    });
+    assert_eq!(mesh.ready("pair/back"), ["back-0"]);
+
+    // A rolling replacement, watched from outside: somebody always answers.
+    mesh.edit("--role catalog", "--jitter 1 --role catalog");
+    let mut answered = 0;
+    until("a new instance alone", LONG, || {
+        let answer = try_curl([mesh.gateway()])?;
+        assert_eq!(answer.status, 200, "after {answered} good answers: {} {}", answer.text(), mesh.said());
+        answered += 1;
+        match mesh.ready("pair/back") {
+            names if names == ["back-1"] => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    assert!(curl([mesh.gateway()]).text().contains("back-1"));
+    mesh.end(Signal::SIGINT);
+}
+
+#[test]
+fn what_is_removed_ends_and_what_is_added_runs() {
+    let mesh = Mesh::up(PAIR);
+    let extra = mesh.folder.path().join("extra.yaml");
+    let manifest = "
+apiVersion: v1
+kind: Service
+metadata: {name: extra, namespace: pair}
+spec: {selector: {app: extra}, ports: [{port: 80, targetPort: 8080, appProtocol: http}]}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: extra, namespace: pair}
+spec:
+  replicas: 2
+  serviceName: extra
+  selector: {matchLabels: {app: extra}}
+  template:
+    metadata: {labels: {app: extra}}
+    spec:
+      serviceAccountName: extra
+      containers:
+      - name: extra
+        command: [\"$(HEDDLE)\", demo-service, --role, cart, --listen, \"$(WHERE)\"]
+        env: [{name: WHERE, value: \"$(POD_IP):8080\"}]
+        ports: [{containerPort: 8080}]
+";
+    std::fs::write(&extra, manifest).unwrap();
+    until("the added service", LONG, || match mesh.ready("pair/extra") {
+        two if two == ["extra-0", "extra-1"] => Ok(()),
+        other => Err(format!("{other:?}\n{}", mesh.said())),
+    });
+    assert!(mesh.instance_of("front", "http://extra/").starts_with("extra-"));
+
+    std::fs::remove_file(&extra).unwrap();
+    until("its end", LONG, || {
+        let left = support::processes(mesh.heddle.runtime());
+        if left.iter().any(|(_, line)| line.contains("extra")) { Err(format!("{left:?}")) } else { Ok(()) }
+    });
+    let (status, body) = mesh.ask("front", "http://extra/");
+    assert!(status >= 500, "{status} {body}");
+    mesh.end(Signal::SIGINT);
+}

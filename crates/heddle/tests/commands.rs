@@ -1,0 +1,200 @@
+//! Commands one by one, and what they say to bad input.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use nix::sys::signal::Signal;
+use support::{Mesh, PAIR, nothing_left};
+use testkit::address;
+use testkit::heddle::Heddle;
+use testkit::load::try_curl;
+use testkit::wait::{LONG, until};
+
+fn write(text: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mesh.yaml");
+    fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+#[test]
+fn validate_says_where_and_why() {
+    let heddle = Heddle::new();
+    let (_folder, good) = write(PAIR);
+    let said = heddle.run(["validate", &good]).success();
+    assert!(said.contains("9 objects are good"), "{said}");
+
+    for (from, to, place, message) in [
+        ("replicas: 2", "replicas: two", ":83:", "replicas"),
+        ("action: allow", "action: perhaps", ":60:", "\"perhaps\" is not one of"),
+        ("kind: Service\nmetadata: {name: front", "kind: Service\nmetadata: {nmae: front", ":", "name"),
+        (
+            "[{name: back, port: 80}]\n---\napiVersion: v1",
+            "[{name: bakc, port: 80}]\n---\napiVersion: v1",
+            ":22:",
+            "bakc",
+        ),
+        ("kind: Service\nmetadata: {name: front", "kind: Service\nmetadata: {name: back", ":", "back"),
+        ("spec:\n  trustDomain", "spec: [\n  trustDomain", ":", ""),
+    ] {
+        assert!(PAIR.contains(from), "{from}");
+        let (_folder, bad) = write(&PAIR.replace(from, to));
+        let answer = heddle.run(["validate", &bad]);
+        assert_eq!(answer.status.code(), Some(1), "{to}: {answer:?}");
+        assert!(answer.stderr.contains(&format!("mesh.yaml{place}")), "{to}: {}", answer.stderr);
+        assert!(answer.stderr.contains(message), "{to}: {}", answer.stderr);
+        // And for programs.
+        let answer = heddle.run(["validate", "-o", "json", &bad]);
+        let report: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
+        assert_eq!((answer.status.code(), &report["valid"]), (Some(1), &serde_json::Value::Bool(false)));
+        assert!(report["diagnostics"][0]["line"].as_u64().unwrap() > 0, "{report}");
+    }
+}
+
+#[test]
+fn up_starts_nothing_when_manifests_are_bad() {
+    let heddle = Heddle::new();
+    let (_folder, bad) = write(&PAIR.replace("replicas: 2", "replicas: two"));
+    let answer = heddle.run(["up", &bad]);
+    assert_eq!(answer.status.code(), Some(1));
+    assert!(
+        answer.stderr.contains("mesh.yaml:83:") && answer.stderr.contains("nothing was started"),
+        "{}",
+        answer.stderr
+    );
+    let missing = heddle.run(["up", "/no/such/file.yaml"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(missing.stderr.contains("/no/such/file.yaml"), "{}", missing.stderr);
+    nothing_left(&heddle);
+}
+
+#[test]
+fn commands_without_a_mesh_say_how_to_start_one() {
+    let heddle = Heddle::new();
+    for command in [&["get"][..], &["stat"], &["exec", "web", "--", "true"], &["token", "--workload", "a/b"]] {
+        let answer = heddle.run(command);
+        assert_eq!(answer.status.code(), Some(1), "{command:?}");
+        assert!(answer.stderr.contains("no mesh runs here; start one with"), "{command:?}: {}", answer.stderr);
+    }
+    assert_eq!(heddle.run(["no-such-command"]).status.code(), Some(2));
+    assert!(heddle.run(["--version"]).success().starts_with("heddle "));
+}
+
+#[test]
+fn run_joins_the_mesh_on_this_machine_and_gives_the_commands_exit_code() {
+    let mesh = Mesh::up(PAIR);
+    let command = "exec \"$HEDDLE\" demo-service --role cart --listen \"$POD_IP:9000\"";
+    let mut run = mesh.heddle.start([
+        "run",
+        "--service",
+        "back",
+        "-n",
+        "pair",
+        "--port",
+        "9000",
+        "--protocol",
+        "http",
+        "--",
+        "sh",
+        "-c",
+        command,
+    ]);
+    let name = until("a third instance", LONG, || {
+        mesh.ready("pair/back").into_iter().find(|n| n != "back-0" && n != "back-1").ok_or_else(|| run.stderr())
+    });
+    assert!(name.starts_with("back-"));
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.wait(LONG).code(), Some(128 + 15), "what its command ended with");
+    until("it to be gone", LONG, || match mesh.ready("pair/back") {
+        names if names == ["back-0", "back-1"] => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let code =
+        mesh.heddle.run(["run", "--service", "back", "-n", "pair", "--port", "9000", "--", "sh", "-c", "exit 3"]);
+    assert_eq!(code.status.code(), Some(3), "{code:?}");
+    mesh.end(Signal::SIGINT);
+}
+
+#[test]
+fn run_joins_a_control_plane_over_tcp_with_a_token() {
+    let heddle = Heddle::new();
+    let (_folder, manifest) = write(PAIR);
+    let runtime = heddle.runtime().join("plane");
+    let runtime_text = runtime.to_str().unwrap();
+    let listen = address::free().to_string();
+    let mut control =
+        heddle.start(["control", &manifest, "--runtime", runtime_text, "--listen", &listen, "--name", "far"]);
+    until("the control plane", LONG, || match heddle.run(["get", "--runtime", runtime_text]) {
+        list if list.status.success() => Ok(()),
+        list => Err(list.stderr),
+    });
+
+    // Without a token, and with one that was never made.
+    let roots = runtime.join("roots.pem");
+    let roots = roots.to_str().unwrap();
+    let base =
+        ["run", "--service", "back", "-n", "pair", "--port", "9000", "--control", &listen, "--address", "127.0.0.1"];
+    let none = heddle.run(base.iter().chain(&["--roots", roots, "--", "true"]));
+    assert!(none.stderr.contains("wants a join token"), "{}", none.stderr);
+
+    // A token is bound to a workload; the name of this one is chosen by us.
+    let token = heddle
+        .run(["token", "--runtime", runtime_text, "--workload", "pair/far-1", "--service-account", "back"])
+        .success();
+    let file = heddle.runtime().join("token");
+    fs::write(&file, &token).unwrap();
+    let named = ["--roots", roots, "--token-file", file.to_str().unwrap(), "--name", "far-1"];
+    let command = ["--", "sh", "-c", "exec \"$HEDDLE\" demo-service --role cart --listen \"$POD_IP:9000\""];
+    let open = heddle.run(base.iter().chain(&named).chain(&command));
+    assert!(open.stderr.contains("chmod 600"), "a token that others may read is refused: {}", open.stderr);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut run = heddle.start(base.iter().chain(&named).chain(&command));
+    until("the instance", LONG, || {
+        let list = heddle.run(["get", "instances", "--runtime", runtime_text, "-o", "json"]).stdout;
+        let list: Vec<serde_json::Value> = serde_json::from_str(&list).map_err(|e| e.to_string())?;
+        let found =
+            list.iter().any(|i| i["name"] == "far-1" && i["state"] == "ready" && i["services"][0] == "pair/back");
+        if found { Ok(()) } else { Err(format!("{list:?}\n{}", run.stderr())) }
+    });
+    run.signal(Signal::SIGINT);
+    run.signal(Signal::SIGTERM);
+    run.wait(LONG);
+    // Used once, it is of no use to another.
+    let again = heddle.run(base.iter().chain(&named).chain(&["--", "true"]));
+    assert!(!again.status.success(), "{again:?}");
+    assert!(again.stderr.contains("token"), "{}", again.stderr);
+    assert!(control.terminate(LONG).success());
+}
+
+#[test]
+fn demo_ends_by_itself_with_a_summary() {
+    let heddle = Heddle::new();
+    let answer = heddle.run(["demo", "--for", "12s", "-o", "json"]);
+    let summary: serde_json::Value =
+        serde_json::from_str(&answer.stdout).unwrap_or_else(|e| panic!("{e}: {}\n{}", answer.stdout, answer.stderr));
+    assert!(answer.status.success(), "{summary:#}\n{}", answer.stderr);
+    assert_eq!(summary["ok"], true, "{summary:#}");
+    assert!(summary["firstRoutedRequestMs"].as_u64().is_some(), "{summary:#}");
+    assert!(summary["requests"].as_u64().unwrap() > 50, "{summary:#}");
+    nothing_left(&heddle);
+}
+
+#[test]
+fn demo_prints_tables_where_there_is_no_terminal_and_ends_at_once_with_ctrl_c() {
+    let heddle = Heddle::new();
+    let mut demo = heddle.start(["demo", "--name", "d"]);
+    let gateway = demo.wait_line("a page, through the gateway", LONG);
+    demo.wait_line("SHARE", LONG);
+    let url = gateway.split_whitespace().find(|w| w.starts_with("http://")).unwrap();
+    until("a page", LONG, || match try_curl([url]) {
+        Ok(page) if page.status == 200 => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    demo.signal(Signal::SIGINT);
+    assert!(demo.wait(LONG).success());
+    assert!(demo.stdout().contains("pages in"), "{}", demo.stdout());
+    nothing_left(&heddle);
+}

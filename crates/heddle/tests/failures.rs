@@ -1,0 +1,153 @@
+//! Parts die while the mesh runs; none of it is noticed by who asks. Nothing is left when it ends.
+
+mod support;
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use support::{Mesh, PAIR, nothing_left, processes};
+use testkit::heddle::Heddle;
+use testkit::load::{curl, h2load};
+use testkit::wait::{LONG, until};
+
+#[test]
+fn a_killed_instance_is_started_again_and_no_request_is_lost() {
+    let mesh = Mesh::up(PAIR);
+    let address = mesh.status["instances"][0]["address"].as_str().unwrap().to_owned();
+    assert_eq!(mesh.status["instances"][0]["name"], "back-0");
+    let words = ["demo-service".to_owned(), format!("{address}:8080")];
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let url = mesh.gateway();
+    let load = std::thread::spawn(move || h2load(["--h1", "-c4", "-D", "4", "-T", "10", &url]));
+    until("the load to begin", LONG, || {
+        let stats = mesh.heddle.run(["stat", "-o", "json"]).stdout;
+        let stats: serde_json::Value = serde_json::from_str(&stats).map_err(|e| e.to_string())?;
+        let sum: u64 = stats["endpoints"].as_array().into_iter().flatten().filter_map(|e| e["requests"].as_u64()).sum();
+        if sum > 20 { Ok(()) } else { Err(stats.to_string()) }
+    });
+    mesh.kill(&words);
+    let report = load.join().unwrap();
+    assert_eq!((report.failed, report.errored, report.timeout), (0, 0, 0), "{report:?}");
+    assert_eq!(report.status_2xx, report.succeeded, "{report:?}\n{}", mesh.said());
+    assert!(mesh.said().contains("back-0: killed by SIGKILL; started again in 100ms"), "{}", mesh.said());
+    until("it to be back", LONG, || match mesh.ready("pair/back") {
+        names if names == ["back-0", "back-1"] => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    mesh.end(Signal::SIGINT);
+}
+
+#[test]
+fn traffic_does_not_notice_that_the_control_plane_died() {
+    let mesh = Mesh::up(PAIR);
+    assert_eq!(curl([mesh.gateway()]).status, 200);
+    let old = mesh.process(&["heddle control"]);
+    mesh.kill(&["heddle control"]);
+    for _ in 0..50 {
+        assert_eq!(curl([mesh.gateway()]).status, 200, "{}", mesh.said());
+    }
+    until("a new control plane that knows everyone", LONG, || match mesh.heddle.run(["get", "instances"]) {
+        answer if answer.status.success() && answer.stdout.matches(" ready ").count() >= 4 => Ok(()),
+        answer => Err(format!("{answer:?}")),
+    });
+    assert_ne!(mesh.process(&["heddle control"]), old);
+    // It leads again: an edit takes effect.
+    mesh.edit(
+        "backendRefs: [{name: back, port: 80}]\n---\napiVersion: v1",
+        "backendRefs: [{name: front, port: 80}]\n---\napiVersion: v1",
+    );
+    until("the new route", LONG, || match curl([mesh.gateway()]) {
+        answer if answer.text().contains("front-0") => Ok(()),
+        answer => Err(answer.text().to_owned()),
+    });
+    mesh.end(Signal::SIGINT);
+}
+
+#[test]
+fn a_proxy_that_starts_without_control_plane_serves_from_its_last_good_configuration() {
+    let mesh = Mesh::up(PAIR);
+    assert!(mesh.instance_of("front", "http://back/").starts_with("back-"));
+    assert_eq!(curl([mesh.gateway()]).status, 200);
+    // The configuration is written within a second of its last change.
+    until("the configuration to be kept", LONG, || {
+        let kept = |name: &str| mesh.runtime().join("instances").join(name).join("resources.bin").is_file();
+        if kept("pair.gateway-door") && kept("pair.back-0") { Ok(()) } else { Err("not yet".to_owned()) }
+    });
+    // A control plane that is stopped answers nobody, and is not started again either.
+    let control = mesh.process(&["heddle control"]);
+    nix::sys::signal::kill(control, Signal::SIGSTOP).unwrap();
+    let old = mesh.process(&["heddle proxy", "gateway-door"]);
+    mesh.kill(&["heddle proxy", "gateway-door"]);
+    mesh.kill(&["heddle proxy", "back-0"]);
+    mesh.kill(&["heddle proxy", "back-1"]);
+    until("an answer from what was kept", LONG, || {
+        let answer = testkit::load::try_curl([mesh.gateway()])?;
+        if answer.status == 200 { Ok(()) } else { Err(format!("{answer:?}\n{}", mesh.said())) }
+    });
+    assert_ne!(mesh.process(&["heddle proxy", "gateway-door"]), old);
+    nix::sys::signal::kill(control, Signal::SIGCONT).unwrap();
+    mesh.end(Signal::SIGINT);
+}
+
+#[test]
+fn two_meshes_do_not_disturb_each_other() {
+    let one = Mesh::up(PAIR);
+    let two = Mesh::up(&PAIR.replace("test.example", "other.example").replace("--role catalog", "--role web"));
+    assert_ne!(one.gateway(), two.gateway(), "the second one's port is moved");
+    assert!(two.said().contains("is in use, so it listens on"), "{}", two.said());
+    for _ in 0..5 {
+        assert_eq!(curl([one.gateway()]).status, 200);
+        // It has no backends of its own kind, and says so; what matters is who answers.
+        assert!(curl([two.gateway()]).text().contains("\"catalog\":null"));
+    }
+    assert!(one.instances().iter().all(|i| i["identity"].as_str().unwrap().starts_with("spiffe://test.example/")));
+    two.end(Signal::SIGINT);
+    assert_eq!(curl([one.gateway()]).status, 200);
+    one.end(Signal::SIGTERM);
+}
+
+#[test]
+fn a_killed_supervisor_takes_its_children_with_it_and_its_directory_is_used_again() {
+    let mesh = Mesh::up(PAIR);
+    // Not the group: the supervisor alone, as the kernel's out-of-memory killer does it.
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(mesh.up.id()).unwrap()), Signal::SIGKILL).unwrap();
+    until("its children to be gone", LONG, || match processes(mesh.heddle.runtime()) {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("{left:?}")),
+    });
+    assert!(mesh.runtime().join("mesh.json").exists(), "it had no time to clear up");
+    let path = mesh.folder.path().to_str().unwrap();
+    let mut again = mesh.heddle.start(["up", "--name", "m", path]);
+    again.wait_line("m is up after", LONG);
+    again.signal(Signal::SIGINT);
+    assert!(again.wait(Duration::from_secs(10)).success());
+    nothing_left(&mesh.heddle);
+}
+
+#[test]
+fn a_hangup_ends_it_and_names_are_held_by_one() {
+    let mesh = Mesh::up(PAIR);
+    let path = mesh.folder.path().to_str().unwrap().to_owned();
+    let second = mesh.heddle.run(["up", "--name", "m", &path]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(second.stderr.contains("a mesh runs in") && second.stderr.contains("--name"), "{}", second.stderr);
+    mesh.end(Signal::SIGHUP);
+}
+
+#[test]
+fn an_application_that_cannot_run_is_told_and_tried_again() {
+    let heddle = Heddle::new();
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = PAIR.replace("exec \"$HEDDLE\" demo-service --role cart", "exec no-such-program");
+    std::fs::write(folder.path().join("mesh.yaml"), manifest).unwrap();
+    let mut up = heddle.start(["up", "--name", "m", folder.path().to_str().unwrap()]);
+    up.wait_line("front-0: exit status 127; started again in 200ms", LONG);
+    // The rest runs.
+    until("the others", LONG, || match heddle.run(["get", "instances"]) {
+        list if list.stdout.lines().any(|l| l.contains("back-1") && l.contains(" ready ")) => Ok(()),
+        list => Err(format!("{list:?}")),
+    });
+    up.signal(Signal::SIGINT);
+    assert!(up.wait(Duration::from_secs(10)).success());
+    nothing_left(&heddle);
+}
