@@ -13,11 +13,16 @@ use testkit::load::try_curl;
 use testkit::wait::{LONG, until};
 
 fn write(text: &str) -> (tempfile::TempDir, String) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("mesh.yaml");
-    fs::write(&path, text).unwrap();
-    let path = path.to_str().unwrap().to_owned();
+    fs::write(&path, text).expect("a manifest");
+    let path = path.to_str().expect("a path of letters").to_owned();
     (folder, path)
+}
+
+/// The line, from 1, on which `text` first holds `part`.
+fn line_of(text: &str, part: &str) -> usize {
+    text[..text.find(part).expect("it is there")].matches('\n').count() + 1
 }
 
 #[test]
@@ -27,24 +32,21 @@ fn validate_says_where_and_why() {
     let said = heddle.run(["validate", &good]).success();
     assert!(said.contains("9 objects are good"), "{said}");
 
-    for (from, to, place, message) in [
-        ("replicas: 2", "replicas: two", ":83:", "replicas"),
-        ("action: allow", "action: perhaps", ":60:", "\"perhaps\" is not one of"),
-        ("kind: Service\nmetadata: {name: front", "kind: Service\nmetadata: {nmae: front", ":", "name"),
-        (
-            "[{name: back, port: 80}]\n---\napiVersion: v1",
-            "[{name: bakc, port: 80}]\n---\napiVersion: v1",
-            ":22:",
-            "bakc",
-        ),
-        ("kind: Service\nmetadata: {name: front", "kind: Service\nmetadata: {name: back", ":", "back"),
-        ("spec:\n  trustDomain", "spec: [\n  trustDomain", ":", ""),
+    // What is replaced, by what, what the message must hold, and the text at which it must point.
+    for (from, to, message, at) in [
+        ("replicas: 2", "replicas: two", "spec.replicas", "replicas: two"),
+        ("action: allow", "action: perhaps", "\"perhaps\" is not one of", "perhaps"),
+        ("metadata: {name: front", "metadata: {nmae: front", "nmae", ""),
+        ("kind: Service\nmetadata: {name: front", "kind: Service\nmetadata: {name: back", "back", ""),
+        ("spec:\n  trustDomain", "spec: [\n  trustDomain", "", ""),
     ] {
         assert!(PAIR.contains(from), "{from}");
-        let (_folder, bad) = write(&PAIR.replace(from, to));
+        let text = PAIR.replacen(from, to, 1);
+        let (_folder, bad) = write(&text);
         let answer = heddle.run(["validate", &bad]);
         assert_eq!(answer.status.code(), Some(1), "{to}: {answer:?}");
-        assert!(answer.stderr.contains(&format!("mesh.yaml{place}")), "{to}: {}", answer.stderr);
+        let line = if at.is_empty() { String::new() } else { format!("{}:", line_of(&text, at)) };
+        assert!(answer.stderr.contains(&format!("mesh.yaml:{line}")), "{to}: {}", answer.stderr);
         assert!(answer.stderr.contains(message), "{to}: {}", answer.stderr);
         // And for programs.
         let answer = heddle.run(["validate", "-o", "json", &bad]);
@@ -55,16 +57,30 @@ fn validate_says_where_and_why() {
 }
 
 #[test]
-fn up_starts_nothing_when_manifests_are_bad() {
+fn dangling_references_are_warnings_that_strict_makes_errors() {
     let heddle = Heddle::new();
-    let (_folder, bad) = write(&PAIR.replace("replicas: 2", "replicas: two"));
-    let answer = heddle.run(["up", &bad]);
-    assert_eq!(answer.status.code(), Some(1));
+    let text = PAIR.replace("backendRefs: [{name: back,", "backendRefs: [{name: bakc,");
+    let (_folder, path) = write(&text);
+    let answer = heddle.run(["validate", &path]);
+    assert_eq!(answer.status.code(), Some(0), "{answer:?}");
+    let place = format!("mesh.yaml:{}:", line_of(&text, "name: bakc"));
     assert!(
-        answer.stderr.contains("mesh.yaml:83:") && answer.stderr.contains("nothing was started"),
+        answer.stderr.contains("there is no Service pair/bakc") && answer.stderr.contains(&place),
         "{}",
         answer.stderr
     );
+    assert_eq!(heddle.run(["validate", "--strict", &path]).status.code(), Some(1));
+}
+
+#[test]
+fn up_starts_nothing_when_manifests_are_bad() {
+    let heddle = Heddle::new();
+    let text = PAIR.replace("replicas: 2", "replicas: two");
+    let (_folder, bad) = write(&text);
+    let answer = heddle.run(["up", &bad]);
+    assert_eq!(answer.status.code(), Some(1));
+    let place = format!("mesh.yaml:{}:", line_of(&text, "replicas: two"));
+    assert!(answer.stderr.contains(&place) && answer.stderr.contains("nothing was started"), "{}", answer.stderr);
     let missing = heddle.run(["up", "/no/such/file.yaml"]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(missing.stderr.contains("/no/such/file.yaml"), "{}", missing.stderr);

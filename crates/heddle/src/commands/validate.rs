@@ -16,6 +16,9 @@ pub(crate) struct ValidateArgs {
     /// Files and folders of manifests
     #[arg(required = true)]
     paths: Vec<PathBuf>,
+    /// Take warnings for errors
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -30,7 +33,10 @@ struct Report {
 }
 
 pub(super) fn run(args: ValidateArgs) -> anyhow::Result<ExitCode> {
-    let report = examine(&args.paths)?;
+    let mut report = examine(&args.paths)?;
+    if args.strict && report.diagnostics.iter().any(|d| d.severity == Severity::Warning) {
+        report.valid = false;
+    }
     let code = if report.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if args.output.json() {
         console::line(serde_json::to_string_pretty(&report)?);
@@ -42,7 +48,7 @@ pub(super) fn run(args: ValidateArgs) -> anyhow::Result<ExitCode> {
     if report.valid {
         console::line(format_args!("{} objects are good ({others} notices and warnings)", report.objects));
     } else {
-        console::note(format_args!("{errors} errors"));
+        console::note(format_args!("{errors} errors, {others} notices and warnings"));
     }
     Ok(code)
 }
