@@ -265,4 +265,4 @@ def versions():
         return lines[0] if lines else "unknown"
 
     return {"nginx": first_line("nginx", "-v"), "haproxy": first_line("haproxy", "-v"),
-            "envoy": first_line(envoy_binary(), "--version"), "wrk": first_line("wrk", "-v")}
+            "envoy": first_line(envoy_binary(), "--version").rpartition("version: ")[2], "wrk": first_line("wrk", "-v")}

@@ -29,6 +29,18 @@ ROWS = [
 ]
 
 
+def comparison(subjects, peers):
+    """Heddle beside each peer, round by round: ratios, and differences of latency (both are differences already)."""
+    lines = []
+    for label, key in (("CPU per request", "cpu_us"), ("requests/s", "rps"), ("PSS idle", "idle_mib")):
+        pairs = [f"{name} {spread(ratios(subjects['heddle'][key], subjects[name][key]), 2)}" for name in peers]
+        lines.append(f"- {label}, Heddle divided by: " + ", ".join(pairs))
+    for label, key in (("added p50", "added_p50_us"), ("added p99", "added_p99_us")):
+        pairs = [f"{name} {spread([a - b for a, b in zip(subjects['heddle'][key], subjects[name][key])], 0)}" for name in peers]
+        lines.append(f"- {label}, µs, Heddle minus: " + ", ".join(pairs))
+    return lines + [""]
+
+
 def markdown(results):
     """The whole report."""
     settings = results["settings"]
@@ -46,19 +58,15 @@ def markdown(results):
         if not subjects:
             continue
         names = list(subjects)
-        lines += [f"## {title}", "", "| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+        direct = results["direct"].get(scenario, {"p50_us": [], "p99_us": []})
+        lines += [f"## {title}", ""]
+        lines += [f"At the fixed rate the origin alone: p50 {spread(direct['p50_us'], 0)} µs, p99 {spread(direct['p99_us'], 0)} µs.", ""]
+        lines += ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
         for label, key, digits in ROWS:
             cells = [spread(subjects[name].get(key, []), digits) if not subjects[name]["refused"] else "refused" for name in names]
             lines.append(f"| {label} | " + " | ".join(cells) + " |")
         lines.append("")
         lines += [f"{name} is not compared: {subjects[name]['refused']}" for name in names if subjects[name]["refused"]]
         if "heddle" in subjects and not subjects["heddle"]["refused"]:
-            for label, key, _ in ROWS[:2] + ROWS[4:7]:
-                pairs = [
-                    f"{name} {spread(ratios(subjects['heddle'].get(key, []), subjects[name].get(key, [])), 2)}"
-                    for name in names
-                    if name != "heddle" and not subjects[name]["refused"]
-                ]
-                lines.append(f"- Heddle's share of {label}: " + ", ".join(pairs))
-            lines.append("")
+            lines += comparison(subjects, [name for name in names if name != "heddle" and not subjects[name]["refused"]])
     return "\n".join(lines)
