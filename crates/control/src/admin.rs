@@ -62,7 +62,7 @@ impl IntoResponse for Refusal {
 async fn health(State(admin): State<Admin>) -> Json<model::Health> {
     let state = admin.world.state();
     Json(model::Health {
-        ready: state.snapshot.loaded,
+        ready: state.begun(),
         mesh: admin.mesh.clone(),
         trust_domain: state.trust_domain().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

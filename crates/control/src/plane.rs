@@ -10,11 +10,11 @@ use net::spiffe;
 use proto::discovery::Node;
 use proto::mesh::session_server::SessionServer;
 use rustls::pki_types::CertificateDer;
-use sources::{Source as _, Store};
+use sources::{Snapshot, Source as _, Store, Subscription};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Server;
@@ -37,8 +37,6 @@ const DISCOVERY_MESSAGE: usize = 16 * 1024 * 1024;
 const STREAMS: u32 = 16;
 /// A peer that has sent nothing for so long is asked whether it lives, and given up after as long again.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How long the sources may take at the start before proxies are served what there is.
-const SOURCES: Duration = Duration::from_secs(10);
 /// What proxies refuse and has not been noted yet.
 const REPORTS: usize = 256;
 /// How often the control plane looks whether its own certificate is to be renewed, at most.
@@ -59,36 +57,53 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let roots = config.runtime_dir.join("roots.pem");
     net::files::write_private(&roots, authority.roots_pem().as_bytes()).map_err(|e| text(&e))?;
 
-    let mut tasks = JoinSet::new();
-    let store = Store::new();
-    tasks.spawn(sources::Files::new(config.paths.clone()).run(store.sink()));
-    // Who the mesh is must be known before anybody is given an identity.
-    if timeout(SOURCES, store.loaded()).await.is_err() {
-        tracing::warn!("the sources are slow; serving what was read so far");
-    }
-    let trust_domain = trust_domain(&store);
-    let identity = own_identity(&authority, &trust_domain, &config)?;
-
-    let publisher = Publisher::new(config.grace);
-    let world = Arc::new(World::new(&config, publisher.clone(), &trust_domain, authority.roots()));
-    let mut subscription = store.subscribe();
-    world.objects(store.snapshot());
-
     let tcp = match config.listen {
         Some(address) => Some(TcpListener::bind(address).await.map_err(|e| {
             Error(format!("cannot listen at {address}: {e}; end what holds it, or choose another address"))
         })?),
         None => None,
     };
-    let control = runtime.listen("control.sock")?;
-    let admin_socket = runtime.listen("admin.sock")?;
 
+    let mut tasks = JoinSet::new();
+    let store = Store::new();
+    tasks.spawn(sources::Files::new(config.paths.clone()).run(store.sink()));
+    let world = Arc::new(World::new(&config, authority.roots()));
+    let mut subscription = store.subscribe();
+    world.objects(store.snapshot());
     let tokens = Arc::new(Tokens::new(config.token_life));
+    let admin = Admin {
+        world: Arc::clone(&world),
+        tokens: Arc::clone(&tokens),
+        mesh: config.mesh.clone(),
+        started: SystemTime::now(),
+    };
+    let admin_socket = runtime.listen("admin.sock")?;
+    tasks.spawn(async move {
+        if let Err(error) = axum::serve(admin_socket, admin::router(admin)).await {
+            tracing::error!(%error, "the admin server has ended");
+        }
+    });
+    tasks.spawn(report::run(Arc::clone(&world)));
+    tokio::pin!(shutdown);
+    tokio::select! {
+        () = good(&mut subscription, &world) => {}
+        () = &mut shutdown => {
+            tasks.shutdown().await;
+            return Ok(());
+        }
+    }
+    let trust_domain = trust_domain(&world.state().snapshot);
+    let identity = own_identity(&authority, &trust_domain, &config)?;
+    // The grace begins when proxies can come back.
+    let publisher = Publisher::new(config.grace);
+    world.begin(publisher.clone(), &trust_domain);
+
+    let control = runtime.listen("control.sock")?;
     let (reports, mut reported) = mpsc::channel::<Report>(REPORTS);
     let sessions = Arc::new(Sessions {
         world: Arc::clone(&world),
         authority: Arc::clone(&authority),
-        tokens: Arc::clone(&tokens),
+        tokens,
         trust_domain: trust_domain.clone(),
         certificate_life: config.certificate_life,
     });
@@ -107,12 +122,6 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             tracing::error!(%error, "the gRPC server has ended");
         }
     });
-    let admin = Admin { world: Arc::clone(&world), tokens, mesh: config.mesh.clone(), started: SystemTime::now() };
-    tasks.spawn(async move {
-        if let Err(error) = axum::serve(admin_socket, admin::router(admin)).await {
-            tracing::error!(%error, "the admin server has ended");
-        }
-    });
     tasks.spawn({
         let world = Arc::clone(&world);
         async move {
@@ -129,8 +138,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             }
         }
     });
-    tasks.spawn(expire(Arc::clone(&world)));
-    tasks.spawn(report::run(world));
+    tasks.spawn(expire(world));
     tasks.spawn(renew(authority, identity, trust_domain, config));
     tracing::info!(mesh = %mesh_name, "the control plane serves");
 
@@ -140,9 +148,33 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     Ok(())
 }
 
+/// Takes snapshots until one was read whole and without errors. What could not be read may have been the Mesh, or a policy
+/// that keeps somebody out, so nothing is served without it: proxies keep the configuration that they hold. Later errors are
+/// another matter, for there is a good state to keep then.
+async fn good(subscription: &mut Subscription, world: &World) {
+    let mut told = false;
+    loop {
+        let snapshot = world.state().snapshot.clone();
+        let errors = snapshot.problems.values().flatten().filter(|problem| problem.is_error()).count();
+        if snapshot.loaded && errors == 0 {
+            return;
+        }
+        if snapshot.loaded && !told {
+            told = true;
+            tracing::error!(
+                errors,
+                "proxies are not served before the manifests are read without errors; until then they keep what they hold"
+            );
+        }
+        match subscription.changed().await {
+            Some(change) => world.objects(change.snapshot),
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// The trust domain of the Mesh object, or the default.
-pub(crate) fn trust_domain(store: &Store) -> String {
-    let snapshot = store.snapshot();
+pub(crate) fn trust_domain(snapshot: &Snapshot) -> String {
     let written = snapshot.of_kind(Kind::Mesh).find_map(|(key, object)| match &object.spec {
         Spec::Mesh(mesh) if &*key.name == "default" => Some(mesh.trust_domain.clone()),
         _ => None,

@@ -26,9 +26,9 @@ pub async fn validate(paths: Vec<PathBuf>) -> Verdict {
     let snapshot = store.loaded().await;
     reading.abort();
     let config = Config::new(PathBuf::new(), paths);
-    let trust_domain = crate::plane::trust_domain(&store);
-    let world = World::new(&config, Publisher::new(Duration::ZERO), &trust_domain, Vec::new());
+    let world = World::new(&config, Vec::new());
     world.objects(snapshot.clone());
+    world.begin(Publisher::new(Duration::ZERO), &crate::plane::trust_domain(&snapshot));
     let diagnostics = world.state().problems();
     Verdict { objects: snapshot.objects.len(), diagnostics }
 }

@@ -36,7 +36,8 @@ pub(crate) struct World {
 
 /// What is behind the lock.
 pub(crate) struct State {
-    publisher: Publisher,
+    /// Absent until [`World::begin`].
+    publisher: Option<Publisher>,
     trust_domain: String,
     roots: Vec<Vec<u8>>,
     pub(crate) snapshot: Arc<Snapshot>,
@@ -58,10 +59,11 @@ pub(crate) struct State {
 }
 
 impl World {
-    pub(crate) fn new(config: &Config, publisher: Publisher, trust_domain: &str, roots: Vec<Vec<u8>>) -> World {
+    /// A world that only takes notice of objects until it begins.
+    pub(crate) fn new(config: &Config, roots: Vec<Vec<u8>>) -> World {
         let state = State {
-            publisher,
-            trust_domain: trust_domain.to_owned(),
+            publisher: None,
+            trust_domain: api::Mesh::default().trust_domain,
             roots,
             snapshot: Arc::default(),
             conditions: Conditions::default(),
@@ -76,6 +78,16 @@ impl World {
             refused: BTreeMap::new(),
         };
         World { state: Mutex::new(state), changes: watch::channel(0).0 }
+    }
+
+    /// Translates and publishes from now on, as the mesh of `trust_domain`.
+    pub(crate) fn begin(&self, publisher: Publisher, trust_domain: &str) {
+        let mut state = self.state();
+        state.publisher = Some(publisher);
+        trust_domain.clone_into(&mut state.trust_domain);
+        state.translate();
+        drop(state);
+        self.changed();
     }
 
     /// The state. A panic elsewhere may have left a translation unpublished, which the next change mends.
@@ -98,7 +110,7 @@ impl World {
         // What only moved within its file is the same to proxies, but not to people.
         let same = state.snapshot.revision == snapshot.revision && !state.published.is_empty();
         state.snapshot = snapshot;
-        if !same {
+        if !same && state.begun() {
             state.translate();
         }
         drop(state);
@@ -298,8 +310,10 @@ impl State {
             self.refused.retain(|(refused, _), _| *refused != name);
             changes.push(Change::Remove { kind: name.0, name: name.1 });
         }
-        if !changes.is_empty() {
-            self.publisher.apply(changes);
+        if let Some(publisher) = &self.publisher
+            && !changes.is_empty()
+        {
+            publisher.apply(changes);
         }
     }
 
@@ -362,6 +376,11 @@ impl State {
     /// `namespace/name` of the services that an instance is an endpoint of.
     pub(crate) fn services_of(&self, record: &Record) -> Vec<String> {
         self.index.services_of(&record.member)
+    }
+
+    /// Whether proxies are served.
+    pub(crate) fn begun(&self) -> bool {
+        self.publisher.is_some()
     }
 
     pub(crate) fn trust_domain(&self) -> &str {

@@ -282,6 +282,48 @@ async fn a_restart_keeps_roots_and_loses_no_endpoint() {
     .await;
     assert!(!lost, "no endpoint was removed");
     assert_eq!(found(&client, "cart").map(|d| endpoints(&d)), Some(vec!["shop/cart-1".to_owned()]));
+
+    // The grace is for those who have not come back; who says goodbye is gone at once.
+    one.session.state(mesh::State::Draining, "");
+    one.session.close().await;
+    until("the endpoint goes", async || endpoints(&cart).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_first_state_with_errors_is_not_served_and_a_later_one_changes_nothing() {
+    let mut plane = Plane::start(SHOP).await;
+    let mut one = plane.proxy(cart(1)).await;
+    one.registered().await;
+    let mut web = plane.proxy(web()).await;
+    web.registered().await;
+    let client = discovery(&plane, &web, "shop/web-0");
+    let cart = destination(&client, "cart").await.unwrap();
+    until("the endpoint arrives", async || endpoints(&cart) == ["shop/cart-1"]).await;
+
+    // Whatever the broken document was, a Mesh or a policy, a control plane that never saw it must not act as if it were not
+    // there.
+    plane.stop();
+    plane.edit(&format!("{SHOP}---\nkind: Mesh\nspec: [\n"));
+    plane.launch();
+    until("it says what is wrong", async || {
+        let problems: Option<Vec<api::Diagnostic>> = plane.try_get("/v1/problems").await;
+        problems.is_some_and(|list| list.iter().any(api::Diagnostic::is_error))
+    })
+    .await;
+    let health: model::Health = plane.get("/v1/health").await;
+    assert!(!health.ready);
+    assert!(!plane.run_dir().join("control.sock").exists(), "nobody is served");
+    assert!(!plane.watch().await.next().await.complete, "a supervisor starts and stops nothing");
+    assert_eq!(endpoints(&cart), ["shop/cart-1"], "what a proxy holds stays");
+
+    plane.edit(SHOP);
+    plane.ready().await;
+    let back = async || instances(&plane).await.iter().filter(|i| i.connected).count() == 2;
+    until("everybody is back", back).await;
+    plane.edit("kind: [");
+    until("the error is seen", async || plane.get_raw("/v1/problems").await.1.contains("not valid YAML")).await;
+    let health: model::Health = plane.get("/v1/health").await;
+    assert!(health.ready && destination(&client, "cart").await.is_some(), "the good state stays");
 }
 
 #[tokio::test]

@@ -154,6 +154,30 @@ async fn the_control_plane_dies_and_comes_back_and_nothing_changes() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_is_known_to_be_gone_is_removed_within_the_grace() {
+    let control = Control::default();
+    let running = control.start(Publisher::new(Duration::ZERO), Options::default());
+    publish(&running.publisher, shop());
+    publish(&running.publisher, [endpoint("shop/cart", "cart-2", "127.7.0.3:15006")]);
+    let client = control.client(settings());
+    let slot = resolved(&client, "cart").await;
+    until("both", || instances(&slot) == 2).await;
+    control.kill(running);
+    let mut connected = client.connected();
+    connected.wait_for(|connected| !connected).await.unwrap();
+
+    let running = control.start(Publisher::new(Duration::from_secs(600)), Options::default());
+    publish(&running.publisher, shop());
+    connected.wait_for(|connected| *connected).await.unwrap();
+    running.publisher.apply(vec![remove(Kind::Endpoint, "shop/cart/cart-1")]);
+    until("the first goes, the second is not known yet", || instances(&slot) == 1).await;
+    publish(&running.publisher, [endpoint("shop/cart", "cart-1", "127.7.0.2:15006")]);
+    until("it comes back", || instances(&slot) == 2).await;
+    running.publisher.apply(vec![remove(Kind::Endpoint, "shop/cart/cart-1")]);
+    until("and goes again", || instances(&slot) == 1).await;
+}
+
+#[tokio::test]
 async fn a_name_that_appears_later_is_found() {
     let control = Control::default();
     let running = control.start(Publisher::new(Duration::ZERO), Options::default());

@@ -68,7 +68,7 @@ fn desired(state: &world::State) -> model::Desired {
     });
     model::Desired {
         revision: 0,
-        complete: snapshot.loaded,
+        complete: state.begun(),
         deployments: whole(Kind::Deployment),
         stateful_sets: whole(Kind::StatefulSet),
         jobs: whole(Kind::Job),

@@ -41,7 +41,8 @@ impl Fixture {
         let sink = store.sink();
         sink.loaded();
         let config = Config::new("unused", Vec::new());
-        let world = World::new(&config, Publisher::new(Duration::ZERO), "cluster.local", vec![vec![1]]);
+        let world = World::new(&config, vec![vec![1]]);
+        world.begin(Publisher::new(Duration::ZERO), "cluster.local");
         Fixture { world, store, sink }
     }
 

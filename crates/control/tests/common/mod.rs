@@ -76,6 +76,12 @@ impl Plane {
 
     /// Starts (again) in the same directory.
     pub async fn again(&mut self) {
+        self.launch();
+        self.ready().await;
+    }
+
+    /// Starts, ready or not.
+    pub fn launch(&mut self) {
         let (stop, stopped) = oneshot::channel();
         let config = self.config.clone();
         // A runtime of its own, so that all its connections end with it, as with a process.
@@ -86,6 +92,9 @@ impl Plane {
             }))
         }));
         self.stop = Some(stop);
+    }
+
+    pub async fn ready(&self) {
         until("the control plane is ready", async || {
             let health: Option<control::admin::model::Health> = self.try_get("/v1/health").await;
             health.is_some_and(|h| h.ready)
@@ -121,7 +130,7 @@ impl Plane {
         self.request(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await.unwrap()
     }
 
-    async fn try_get<T: DeserializeOwned>(&self, path: &str) -> Option<T> {
+    pub async fn try_get<T: DeserializeOwned>(&self, path: &str) -> Option<T> {
         let text = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         serde_json::from_str(&self.request(text).await?.1).ok()
     }

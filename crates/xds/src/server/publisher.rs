@@ -23,8 +23,9 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes nothing yet. For `grace` from now, or until [`Publisher::settled`], no endpoint is removed from any proxy:
-    /// instances may still be about to register again.
+    /// Publishes nothing yet. For `grace` from now, or until [`Publisher::settled`], an endpoint that was never published
+    /// here is removed from no proxy that holds it: its instance may still be about to register again. One that was
+    /// published and removed is known to be gone.
     pub fn new(grace: Duration) -> Publisher {
         Publisher {
             index: Arc::default(),
@@ -36,12 +37,21 @@ impl Publisher {
     /// Applies `changes` as one step: no stream sees some without the others (streams send on from there as fast as their
     /// peers acknowledge). An upsert of what is already so does nothing.
     pub fn apply(&self, changes: Vec<Change>) {
+        let in_grace = self.in_grace();
         let mut index = self.lock();
         let mut woken = HashSet::new();
+        if !in_grace {
+            index.gone.clear();
+        }
         for change in changes {
             match change {
                 Change::Upsert(published) => index.upsert(published, &mut woken),
-                Change::Remove { kind, name } => index.remove(kind, &name, &mut woken),
+                Change::Remove { kind, name } => {
+                    index.remove(kind, &name, &mut woken);
+                    if in_grace && kind == Kind::Endpoint {
+                        index.gone.insert(name);
+                    }
+                }
             }
         }
         for id in woken {
@@ -61,7 +71,7 @@ impl Publisher {
         self.lock().streams.len()
     }
 
-    /// Whether endpoints must not be removed yet.
+    /// Whether endpoints that were never published must not be removed yet.
     pub(crate) fn in_grace(&self) -> bool {
         !*self.settled.borrow() && Instant::now() < self.grace_ends
     }
@@ -99,6 +109,8 @@ pub(crate) struct Index {
     /// Name as asked (alias, glob and `*` included) → streams.
     watchers: [HashMap<String, HashSet<u64>>; Kind::COUNT],
     pub(crate) streams: HashMap<u64, Mailbox>,
+    /// Endpoints that were removed on purpose while the grace lasts.
+    gone: HashSet<String>,
     next_stream: u64,
 }
 
@@ -138,6 +150,11 @@ impl Index {
         self.resources[kind as usize].get(name)
     }
 
+    /// Whether the endpoint `name` was removed on purpose since the start.
+    pub(crate) fn is_gone(&self, name: &str) -> bool {
+        self.gone.contains(name)
+    }
+
     /// What `asked` means to an asker of `namespace`. An alias of the asker's own namespace goes before one for everybody;
     /// among equals the name that sorts first wins.
     pub(crate) fn resolve(&self, kind: Kind, asked: &str, namespace: &str) -> Option<&Arc<Published>> {
@@ -160,6 +177,9 @@ impl Index {
 
     fn upsert(&mut self, published: Published, woken: &mut HashSet<u64>) {
         let kind = published.kind;
+        if kind == Kind::Endpoint {
+            self.gone.remove(&published.name);
+        }
         let old = self.resources[kind as usize].get(&published.name).cloned();
         if old.as_deref() == Some(&published) {
             return;

@@ -68,7 +68,7 @@ struct Outstanding {
 struct Diff {
     upserts: Vec<(Arc<Published>, Vec<String>)>,
     removed: BTreeSet<String>,
-    /// To be removed once the grace is over.
+    /// To be removed once the grace is over, for nothing is known of them yet.
     withheld: BTreeSet<String>,
     answers: Vec<(String, Answer)>,
 }
@@ -438,7 +438,7 @@ impl Subscribed {
                     diff.upserts.push((published.clone(), aliases));
                 }
             }
-            (None, Some(_)) if kind == Kind::Endpoint && in_grace && wanted => {
+            (None, Some(_)) if kind == Kind::Endpoint && in_grace && wanted && !index.is_gone(canonical) => {
                 _ = diff.withheld.insert(canonical.to_owned())
             }
             (None, Some(_)) => _ = diff.removed.insert(canonical.to_owned()),
