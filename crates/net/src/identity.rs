@@ -395,4 +395,9 @@ fn read_leaf(certificate: &CertificateDer<'_>) -> Result<Leaf, Error> {
     Ok(Leaf { id, validity })
 }
 
+/// When the certificate ends; `None` when it cannot be read.
+pub(crate) fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    read_leaf(certificate).ok().map(|leaf| leaf.validity.not_after)
+}
+
 pub(crate) use verify::peer_id;

@@ -3,6 +3,7 @@
 //! Neither function bounds its own time; callers wrap them in `tokio::time::timeout` with their handshake limit.
 
 use std::io;
+use std::time::SystemTime;
 
 use rustls::{AlertDescription, CertificateError};
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -192,6 +193,13 @@ where
         }
     };
     Ok((stream, id))
+}
+
+/// Until when the certificate holds that the peer of `stream` has proved itself with. A connection that is kept for later
+/// requests must not outlive it.
+pub fn peer_expiry<S>(stream: &client::TlsStream<S>) -> Option<SystemTime> {
+    let leaf = stream.get_ref().1.peer_certificates()?.first()?;
+    identity::not_after(leaf)
 }
 
 /// Why the peer refused our certificate, if that is what `error`, met while reading, says.

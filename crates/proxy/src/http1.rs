@@ -68,7 +68,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, door: &Door, conn: Conn) -> Optio
         };
         worker.give_back_heads(heads);
         match after {
-            After::Continue => idle_since = worker.now(),
+            After::Continue => idle_since = worker.recently(),
             After::Close => {
                 linger(worker, down, deadline).await;
                 return None;

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -22,6 +23,35 @@ pub(crate) enum Peer {
     /// An address that no endpoint stands for: the application, or a host outside.
     Address(SocketAddr),
 }
+
+/// Hashes [`Peer`]s by multiplication (Knuth, TAOCP 6.4: the golden ratio): they are our own numbers and addresses that rules
+/// name, so nobody can choose them to collide, and the standard hasher's protection costs more than the rest of a look-up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PeerHasher(u64);
+
+impl Hasher for PeerHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_isize(&mut self, discriminant: isize) {
+        self.write_u64(discriminant as u64);
+    }
+}
+
+type ByPeer<T> = HashMap<Peer, T, BuildHasherDefault<PeerHasher>>;
 
 /// An HTTP/1 connection without a request.
 struct Idle {
@@ -84,8 +114,8 @@ impl Drop for Opening {
 
 /// A worker's pool.
 pub(crate) struct Pool {
-    http1: HashMap<Peer, Vec<Idle>>,
-    http2: HashMap<Peer, Bundle>,
+    http1: ByPeer<Vec<Idle>>,
+    http2: ByPeer<Bundle>,
     idle: Nanos,
     per_peer: usize,
     streams: u32,
@@ -94,8 +124,8 @@ pub(crate) struct Pool {
 impl Pool {
     pub(crate) fn new(limits: &Limits) -> Pool {
         Pool {
-            http1: HashMap::new(),
-            http2: HashMap::new(),
+            http1: ByPeer::default(),
+            http2: ByPeer::default(),
             idle: Nanos::from(limits.pool_idle),
             per_peer: limits.pool_per_endpoint,
             streams: limits.streams,

@@ -168,7 +168,7 @@ pub(crate) async fn resolve(worker: &Worker, target: &Target) -> Result<Guard<Ar
         &target.host
     };
     let slot = worker.slot(name).ok_or(Reason::Overloaded)?;
-    let resolution = slot.get(worker.now());
+    let resolution = slot.get(worker.recently());
     if !matches!(**resolution, Resolution::Pending) {
         return Ok(resolution);
     }

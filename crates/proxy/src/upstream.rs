@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use engine::balance::Dial;
 use engine::{Nanos, Reason};
@@ -162,7 +163,8 @@ pub(crate) async fn connect(worker: &Worker, route: &Route<'_>, alpn: Alpn) -> R
     let handshake = tls::connect(stream, &worker.shared.identity, identity, sni, alpn);
     match tokio::time::timeout(worker.limits().handshake_timeout, handshake).await {
         Ok(Ok(stream)) => {
-            let expires = None;
+            let left = tls::peer_expiry(&stream).map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
+            let expires = left.map(|left| worker.now().after(left.into()));
             Ok((Io::Client(Box::new(stream)), expires))
         }
         Ok(Err(error)) => Err(Refusal::new(handshake_reason(&error), format!("TLS with {address} ({sni}): {error}"))),

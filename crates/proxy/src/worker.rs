@@ -76,6 +76,7 @@ pub(crate) struct Worker {
     pub(crate) defaults: Arc<TrafficPolicy>,
     #[allow(clippy::vec_box, reason = "they are lent and come back without being moved")]
     heads: RefCell<Vec<Box<Heads>>>,
+    recent: Cell<Nanos>,
     rng: RefCell<Rng>,
     buffers: RefCell<Buffers>,
     names: RefCell<HashMap<Box<str>, Arc<Slot>>>,
@@ -91,6 +92,7 @@ impl Worker {
             observer,
             defaults: Arc::new(TrafficPolicy::default()),
             heads: RefCell::default(),
+            recent: Cell::new(shared.clock.now()),
             rng: RefCell::new(Rng::seeded(seed)),
             buffers: RefCell::default(),
             names: RefCell::default(),
@@ -108,7 +110,14 @@ impl Worker {
 
     /// The time.
     pub(crate) fn now(&self) -> Nanos {
-        self.shared.clock.now()
+        let now = self.shared.clock.now();
+        self.recent.set(now);
+        now
+    }
+
+    /// The time when anybody of this worker last looked at the clock: good for what is counted in seconds.
+    pub(crate) fn recently(&self) -> Nanos {
+        self.recent.get()
     }
 
     /// The worker's random numbers.
