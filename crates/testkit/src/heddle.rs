@@ -32,7 +32,17 @@ impl Heddle {
 
     /// `heddle ARGS`, not started yet. Proxy variables of the surroundings are taken away.
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(&self.binary).args(args).env("XDG_RUNTIME_DIR", self.runtime.path());
+        self.surround(Command::new(&self.binary).args(args))
+    }
+
+    /// The binary.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// Gives `command` the surroundings of [`Heddle::command`].
+    pub fn surround(&self, command: Command) -> Command {
+        let mut command = command.env("XDG_RUNTIME_DIR", self.runtime.path());
         for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
             command = command.env_remove(name).env_remove(&name.to_uppercase());
         }

@@ -116,6 +116,19 @@ mod tests {
     }
 
     #[test]
+    fn every_command_and_option_is_documented() {
+        let page = include_str!("../../../../docs/commands.md");
+        for command in Cli::command().get_subcommands().filter(|c| !c.is_hide_set()) {
+            let name = command.get_name();
+            let of_it = |s: &&str| s.split_whitespace().take(2).eq(["heddle", name]);
+            let section = page.split("\n## ").find(of_it).unwrap_or_else(|| panic!("heddle {name} is missing"));
+            for option in command.get_arguments().filter_map(|a| a.get_long()) {
+                assert!(section.contains(&format!("--{option}")), "heddle {name}: --{option} is missing");
+            }
+        }
+    }
+
+    #[test]
     fn durations_are_read_as_people_write_them() {
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));

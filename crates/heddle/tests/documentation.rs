@@ -1,0 +1,68 @@
+//! What the documentation tells people to type works as it stands.
+
+mod support;
+
+use std::fs;
+use std::time::Duration;
+
+use support::{examples, nothing_left};
+use testkit::heddle::Heddle;
+use testkit::process::{Command, Process};
+use testkit::wait::{LONG, until};
+
+/// A fenced block: what stands behind the fence, and what is in it.
+fn blocks(page: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        if let Some(kind) = line.strip_prefix("```") {
+            let body: Vec<&str> = lines.by_ref().take_while(|l| !l.starts_with("```")).collect();
+            found.push((kind.to_owned(), body.join("\n") + "\n"));
+        }
+    }
+    found
+}
+
+#[test]
+fn getting_started_works_as_it_is_written() {
+    let page = fs::read_to_string(examples().join("../docs/getting-started.md")).unwrap();
+    let heddle = Heddle::new();
+    let folder = tempfile::tempdir().unwrap();
+    // `heddle` by its name, in the folder of the page.
+    let shell = |line: &str| {
+        let script = format!("heddle() {{ \"$BINARY\" \"$@\"; }}; cd \"$FOLDER\" && {line}");
+        heddle
+            .surround(Command::new("sh").args(["-c", &script]))
+            .env("FOLDER", folder.path())
+            .env("BINARY", heddle.binary())
+    };
+    let mut up: Option<Process> = None;
+    let mut commands = 0;
+    for (kind, body) in blocks(&page) {
+        match kind.split_once(' ').unwrap_or((&kind, "")) {
+            ("yaml", file) if !file.is_empty() => fs::write(folder.path().join(file), body).unwrap(),
+            ("sh", "background") => {
+                let mut process =
+                    shell(&format!("exec \"$BINARY\" {}", body.trim().strip_prefix("heddle ").unwrap())).start();
+                process.wait_line("is up after", LONG);
+                up = Some(process);
+            }
+            ("sh", "") => {
+                for line in body.lines() {
+                    commands += 1;
+                    // A change takes a moment to take effect.
+                    until(line, LONG, || {
+                        let answer = shell(line).run(LONG);
+                        if answer.status.success() { Ok(()) } else { Err(format!("{answer:?}")) }
+                    });
+                }
+            }
+            other => panic!("what is to be done with a block {other:?}?"),
+        }
+    }
+    assert!(commands > 8, "the page has lost its commands");
+    let mut up = up.expect("the page starts a mesh");
+    up.signal(nix::sys::signal::Signal::SIGINT);
+    assert!(up.wait(Duration::from_secs(10)).success());
+    nothing_left(&heddle);
+}
