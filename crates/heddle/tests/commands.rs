@@ -37,7 +37,6 @@ fn validate_says_where_and_why() {
         ("replicas: 2", "replicas: two", "spec.replicas", "replicas: two"),
         ("action: allow", "action: perhaps", "\"perhaps\" is not one of", "perhaps"),
         ("metadata: {name: front", "metadata: {nmae: front", "nmae", ""),
-        ("kind: Service\nmetadata: {name: front", "kind: Service\nmetadata: {name: back", "back", ""),
         ("spec:\n  trustDomain", "spec: [\n  trustDomain", "", ""),
     ] {
         assert!(PAIR.contains(from), "{from}");
@@ -70,6 +69,13 @@ fn dangling_references_are_warnings_that_strict_makes_errors() {
         answer.stderr
     );
     assert_eq!(heddle.run(["validate", "--strict", &path]).status.code(), Some(1));
+
+    // Two objects of one name: the first counts.
+    let text = PAIR.replace("kind: Service\nmetadata: {name: front", "kind: Service\nmetadata: {name: back");
+    let (_folder, path) = write(&text);
+    let answer = heddle.run(["validate", "--strict", &path]);
+    assert_eq!(answer.status.code(), Some(1), "{answer:?}");
+    assert!(answer.stderr.contains("Service pair/back is written twice"), "{}", answer.stderr);
 }
 
 #[test]
