@@ -85,6 +85,11 @@ impl Slot {
         self.state.load()
     }
 
+    /// The answer now, without counting as a reader.
+    pub fn peek(&self) -> Arc<Resolution> {
+        self.state.load_full()
+    }
+
     /// Publishes an answer.
     pub fn set(&self, resolution: Resolution) {
         self.state.store(Arc::new(resolution));

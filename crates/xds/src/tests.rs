@@ -191,6 +191,48 @@ async fn a_name_that_appears_later_is_found() {
 }
 
 #[tokio::test]
+async fn the_series_of_what_is_published_are_in_use() {
+    let control = Control::default();
+    let running = control.start(Publisher::new(Duration::ZERO), Options::default());
+    publish(&running.publisher, shop());
+    let made = Arc::new(Mutex::new(Vec::new()));
+    let series = {
+        let made = made.clone();
+        Arc::new(move |key: &crate::compile::SeriesKey| {
+            let mut made = made.lock().unwrap();
+            let known = made.iter().position(|known| known == key);
+            SeriesId(known.unwrap_or_else(|| (made.len(), made.push(key.clone())).0) as u32)
+        })
+    };
+    let client = Client::start(
+        settings(),
+        {
+            let control = control.clone();
+            move || control.connect()
+        },
+        series,
+    );
+    resolved(&client, "cart").await;
+    until("inbound", || client.live().inbound.load().is_some()).await;
+    let used = || {
+        let made = made.lock().unwrap();
+        let mut used: Vec<_> = client
+            .series_in_use()
+            .iter()
+            .map(|id| &made[id.0 as usize])
+            .map(|k| (k.direction, k.route.clone()))
+            .collect();
+        used.sort_by_key(|(direction, route)| (*direction as u8, route.clone()));
+        used
+    };
+    let inbound = (crate::compile::Direction::Inbound, String::new());
+    let outbound = |route: &str| (crate::compile::Direction::Outbound, route.to_owned());
+    assert_eq!(used(), [inbound.clone(), outbound(""), outbound("HTTPRoute/shop/r/0")]);
+    running.publisher.apply(vec![remove(Kind::Service, "shop/cart")]);
+    until("only the inbound side is left", || used() == [inbound.clone()]).await;
+}
+
+#[tokio::test]
 async fn refusals_reach_the_control_plane_and_end() {
     let control = Control::default();
     let mut running = control.start(Publisher::new(Duration::ZERO), Options::default());

@@ -88,6 +88,15 @@ impl RouteTable {
         &mut groups[index].1
     }
 
+    /// Every rule, once for each host and match that leads to it.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        let groups = self.exact.iter().chain(&self.suffix).map(|(_, rules)| rules);
+        groups.chain([&self.any]).flat_map(|rules| {
+            let by_path = rules.exact.iter().chain(&rules.prefix).map(|(_, entry)| entry);
+            by_path.chain(&rules.regex).chain(&rules.rest).map(|entry| &entry.rule)
+        })
+    }
+
     /// The rule that `head` takes. Does not allocate, but for a regular expression on a percent-encoded query parameter of
     /// more than 128 bytes.
     pub fn find(&self, head: &impl RequestHead) -> Option<Found<'_>> {

@@ -71,6 +71,7 @@ pub(crate) async fn run(settings: SidecarSettings, standalone: bool, token: Opti
         wiring.connector.clone(),
         statistics::source(registry.clone(), wiring.client.clone(), clock),
     );
+    tokio::spawn(statistics::housekeeping(registry.clone(), wiring.client.clone(), clock));
     let ready = watch::channel(false).0;
     if let Some(address) = settings.admin {
         let page = admin::Page {

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use engine::Nanos;
 use engine::balance::{Backend, Endpoint};
 use proto::mesh::{EndpointStatistics, LatencyBucket, RouteStatistics, Statistics};
 use proxy::Clock;
@@ -23,6 +25,23 @@ pub(super) fn source(registry: Arc<Registry>, client: Client, clock: Clock) -> S
         seen = now;
         Statistics { routes, endpoints, ..Statistics::default() }
     })
+}
+
+/// Between two looks for series that nothing uses any more.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+
+/// Forgets series that the configuration no longer has, for as long as the proxy runs.
+pub(super) async fn housekeeping(registry: Arc<Registry>, client: Client, clock: Clock) {
+    let mut tick = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        tick.tick().await;
+        forget_unused(&registry, &client, clock.now());
+    }
+}
+
+fn forget_unused(registry: &Registry, client: &Client, now: Nanos) {
+    let used = client.series_in_use();
+    registry.expire(now, |series| used.contains(&series));
 }
 
 fn route(delta: Delta) -> RouteStatistics {
@@ -110,4 +129,27 @@ pub(super) fn samples(client: &Client, clock: Clock) -> Vec<Sample> {
         );
     }
     samples
+}
+
+#[cfg(test)]
+mod tests {
+    use telemetry::metrics::{Direction, SeriesKey};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_series_that_the_configuration_does_not_have_is_forgotten() {
+        let registry = Registry::new();
+        let nobody = || -> xds::client::Connecting { Box::pin(std::future::pending()) };
+        let settings = xds::client::Settings::new("shop/front-0");
+        let client = Client::start(settings, nobody, Arc::new(|_| engine::SeriesId(0)));
+        let key = SeriesKey { direction: Direction::Outbound, service: "shop/old".into(), route: "".into() };
+        registry.series(&key);
+        for minute in [0, 5, 9] {
+            forget_unused(&registry, &client, Nanos::from_millis(minute * 60_000));
+            assert!(registry.render_prometheus(&[]).contains("shop/old"), "{minute}");
+        }
+        forget_unused(&registry, &client, Nanos::from_millis(11 * 60_000));
+        assert!(!registry.render_prometheus(&[]).contains("shop/old"));
+    }
 }

@@ -3,21 +3,23 @@
 mod deps;
 mod names;
 mod persist;
+mod series;
 mod state;
 mod task;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::Nanos;
 use engine::balance::Backend;
 use engine::snapshot::{Live, Resolution, Slot};
+use engine::{Nanos, SeriesId};
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 
@@ -161,6 +163,11 @@ impl Client {
     /// The backends that rules and connections hold now, in order of service and port: what there is to report on.
     pub fn backends(&self) -> Vec<Arc<Backend>> {
         self.backends.list()
+    }
+
+    /// The series that what is published now counts in. Others may be forgotten when they have been quiet for long.
+    pub fn series_in_use(&self) -> HashSet<SeriesId> {
+        series::in_use(&self.live, &self.names.kept())
     }
 
     /// The slot where `name` (a host in lower case without port, or `address:port`) is published; asks for it if nobody

@@ -89,6 +89,11 @@ impl Names {
         }
     }
 
+    /// The slots that are kept up to date.
+    pub(super) fn kept(&self) -> Vec<Arc<Slot>> {
+        self.lock().by_name.values().filter_map(|entry| entry.kept.clone()).collect()
+    }
+
     /// Forgets names that are not kept and whose slots nobody holds.
     pub(super) fn sweep(&self) {
         self.lock().by_name.retain(|_, entry| entry.kept.is_some() || entry.slot.strong_count() > 0);
