@@ -7,6 +7,7 @@ mod http1;
 mod http2;
 mod lifecycle;
 mod limits;
+mod rules;
 mod security;
 mod tcp;
 mod ways;
