@@ -232,12 +232,15 @@ async fn stats(State(admin): State<Admin>) -> Json<model::Stats> {
     let mut stats = state.statistics.view(Instant::now(), wall);
     let seconds = |from: i64, to: i64| u64::try_from(to.saturating_sub(from)).ok().map(|ms| ms / 1000);
     let known = |at: i64| (at != 0).then_some(at);
+    // Certificates begin in the past; their age is counted from when they were made.
+    let skew = i64::try_from(crate::ca::CLOCK_SKEW.as_millis()).unwrap_or(0);
     stats.instances = state
         .instances
         .iter()
         .map(|(workload, record)| model::InstanceStats {
             workload: workload.clone(),
-            certificate_age_seconds: known(record.not_before_unix_ms).and_then(|at| seconds(at, now)),
+            certificate_age_seconds: known(record.not_before_unix_ms)
+                .and_then(|at| seconds(at + skew, now.max(at + skew))),
             certificate_left_seconds: known(record.not_after_unix_ms).and_then(|at| seconds(now, at)),
         })
         .collect();

@@ -26,7 +26,7 @@ use crate::random;
 const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// Certificates begin this much in the past, so that a peer whose clock is slow accepts them.
-const CLOCK_SKEW: Duration = Duration::from_secs(60);
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// A certificate request is a key, a signature and a little; more is not one.
 const CSR_BYTES: usize = 8 * 1024;

@@ -279,3 +279,6 @@ async fn http_get(address: SocketAddr, host: &str, path: &str, headers: &[(Strin
     connection.abort();
     result
 }
+
+#[cfg(test)]
+mod tests;
