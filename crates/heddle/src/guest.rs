@@ -24,7 +24,7 @@ use crate::supervisor::sidecar::{ProxyState, Sidecar, Tokens};
 use crate::supervisor::{FIRST_GUEST, Mesh};
 
 /// The longest wait for a sidecar to get ready.
-const READY_TIMEOUT: Duration = Duration::from_secs(15);
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What exit status a shell gives a command that a signal ended: this plus the signal's number.
 const SIGNAL_BASE: i32 = 128;

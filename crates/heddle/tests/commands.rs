@@ -192,6 +192,22 @@ fn run_joins_a_control_plane_over_tcp_with_a_token() {
 }
 
 #[test]
+fn run_says_that_no_control_plane_is_there() {
+    let heddle = Heddle::new();
+    let (nobody, roots) = (address::free().to_string(), heddle.runtime().join("roots.pem"));
+    let ca = testkit::ca::Ca::new();
+    fs::write(&roots, net::identity::encode(&[ca.root()])).unwrap();
+    let roots = roots.to_str().unwrap();
+    let words =
+        ["run", "--service", "a", "--port", "1", "--control", &nobody, "--roots", roots, "--address", "127.0.0.1"];
+    let answer = heddle.command(words).args(["--", "true"]).env("HEDDLE_JOIN_TOKEN", "x").run(LONG);
+    assert_eq!(answer.status.code(), Some(1), "{answer:?}");
+    assert!(answer.stderr.contains(&format!("no control plane at {nobody}: Connection refused")), "{}", answer.stderr);
+    let processes = support::processes(heddle.runtime());
+    assert!(processes.is_empty(), "{processes:?}");
+}
+
+#[test]
 fn demo_ends_by_itself_with_a_summary() {
     let heddle = Heddle::new();
     let answer = heddle.run(["demo", "--for", "12s", "-o", "json"]);

@@ -139,6 +139,35 @@ fn a_hangup_ends_it_and_names_are_held_by_one() {
     mesh.end(Signal::SIGHUP);
 }
 
+/// A program that does not listen to SIGTERM, and neither does what it starts.
+const STUBBORN: &str = "trap '' TERM; sleep 1000 & while true; do sleep 1; done";
+
+#[test]
+fn a_stubborn_application_is_killed_with_what_it_started() {
+    let command = "exec \"$HEDDLE\" demo-service --role cart --listen \"$POD_IP:8080\"";
+    assert!(PAIR.contains(command));
+    let manifest = PAIR.replace(command, &format!("\"{STUBBORN}\""));
+    // Nothing listens, so nothing is ever ready: the probes are taken out.
+    let manifest = manifest.replace("readinessProbe: {httpGet: {path: /healthz, port: http}}", "tty: false");
+    let manifest = manifest.replacen("ports: [{name: http, containerPort: 8080}]", "ports: []", 1);
+    for signals in [1, 2] {
+        let mesh = Mesh::up(&manifest);
+        until("the grandchild", LONG, || {
+            let all = processes(mesh.heddle.runtime());
+            if all.iter().any(|(_, line)| line.contains("sleep 1000")) { Ok(()) } else { Err(format!("{all:?}")) }
+        });
+        let before = std::time::Instant::now();
+        for _ in 0..signals {
+            mesh.up.signal(Signal::SIGINT);
+            until("the signal to be seen", LONG, || {
+                if mesh.said().contains("ending; again to kill") { Ok(()) } else { Err(mesh.said()) }
+            });
+        }
+        mesh.end(Signal::SIGCONT);
+        eprintln!("after {signals} signals it took {:?}", before.elapsed());
+    }
+}
+
 #[test]
 fn an_application_that_cannot_run_is_told_and_tried_again() {
     let heddle = Heddle::new();

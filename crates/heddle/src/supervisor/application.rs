@@ -102,7 +102,8 @@ impl Program {
         hurry: Duration,
     ) -> anyhow::Result<Ended> {
         let mut child = self.start()?;
-        let group = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+        // What it started itself does not outlive it, however this future ends.
+        let _group = self.label.as_ref().and_then(|_| Group::of(&child));
         let mut seen = verdict.subscribe();
         enum Why {
             Exited(std::io::Result<ExitStatus>),
@@ -116,13 +117,7 @@ impl Program {
             () = reach(stop, |stop| *stop != Stop::Not) => Why::Stop,
         };
         match why {
-            Why::Exited(status) => {
-                // What it started itself does not outlive it.
-                if let (Some(_), Some(group)) = (&self.label, group) {
-                    signal(group, Signal::SIGKILL)?;
-                }
-                Ok(Ended::Exited(status.context("cannot wait for the process")?))
-            }
+            Why::Exited(status) => Ok(Ended::Exited(status.context("cannot wait for the process")?)),
             Why::Dead(why) => {
                 terminate(&mut child, grace).await?;
                 Ok(Ended::Dead(why))
@@ -142,6 +137,22 @@ impl Program {
                 Ok(Ended::Stopped)
             }
         }
+    }
+}
+
+/// A process group of a child that leads it; killed when this is dropped.
+struct Group(Pid);
+
+impl Group {
+    fn of(child: &Child) -> Option<Group> {
+        child.id().and_then(|pid| i32::try_from(pid).ok()).map(|pid| Group(Pid::from_raw(pid)))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // A group that is gone is no error, and none other can be expected of our own children.
+        let _ = signal(self.0, Signal::SIGKILL);
     }
 }
 
