@@ -5,17 +5,22 @@ pub mod model;
 mod watch;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use api::{Kind, Object, ObjectKey, Spec};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use net::spiffe;
 use serde::Deserialize;
-use tokio::time::Instant;
+use tokio::net::UnixListener;
+use tokio::time::{Instant, timeout};
 use xds::server::Published;
 
 use crate::instances::{Record, split};
@@ -26,6 +31,15 @@ use crate::world::{self, World};
 /// Largest request body: a token request is the only one.
 const BODY: usize = 16 * 1024;
 
+/// Largest head of a request, bytes (431 beyond it).
+const HEAD: usize = 16 * 1024;
+
+/// A head, and a body, take no longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Wait after an accept that failed for want of something (file descriptors), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// What handlers share.
 #[derive(Clone)]
 pub(crate) struct Admin {
@@ -33,6 +47,30 @@ pub(crate) struct Admin {
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) mesh: String,
     pub(crate) started: SystemTime,
+}
+
+/// Serves `router` at `listener`; never returns.
+pub(crate) async fn serve(listener: UnixListener, router: Router) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let service = TowerToHyperService::new(router.clone());
+                tokio::spawn(async move {
+                    // The timer bounds how long a head may take. An error concerns a client that broke off.
+                    let _ = http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        .header_read_timeout(PATIENCE)
+                        .max_buf_size(HEAD)
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection on the admin socket");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
 }
 
 pub(crate) fn router(admin: Admin) -> Router {
@@ -46,7 +84,6 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/v1/tokens", post(token))
         .route("/v1/watch", get(watch::stream))
         .fallback(|| async { Refusal(StatusCode::NOT_FOUND, "there is no such path; see /v1/health".to_owned()) })
-        .layer(DefaultBodyLimit::max(BODY))
         .with_state(admin)
 }
 
@@ -251,10 +288,14 @@ async fn problems(State(admin): State<Admin>) -> Json<Vec<api::Diagnostic>> {
     Json(admin.world.state().problems())
 }
 
-async fn token(State(admin): State<Admin>, body: String) -> Result<Json<model::TokenResponse>, Refusal> {
+async fn token(State(admin): State<Admin>, body: Body) -> Result<Json<model::TokenResponse>, Refusal> {
     let bad = |message: String| Refusal(StatusCode::BAD_REQUEST, message);
+    let body = timeout(PATIENCE, to_bytes(body, BODY))
+        .await
+        .map_err(|_| Refusal(StatusCode::REQUEST_TIMEOUT, format!("the body did not come within {PATIENCE:?}")))?
+        .map_err(|_| Refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {BODY} bytes")))?;
     let request: model::TokenRequest =
-        serde_json::from_str(&body).map_err(|e| bad(format!("the body is not {{workload, serviceAccount}}: {e}")))?;
+        serde_json::from_slice(&body).map_err(|e| bad(format!("the body is not {{workload, serviceAccount}}: {e}")))?;
     let Some((namespace, _)) = split(&request.workload) else {
         return Err(bad(format!(
             "the workload {:?} is not namespace/name, both lower-case DNS names",

@@ -78,11 +78,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         started: SystemTime::now(),
     };
     let admin_socket = runtime.listen("admin.sock")?;
-    tasks.spawn(async move {
-        if let Err(error) = axum::serve(admin_socket, admin::router(admin)).await {
-            tracing::error!(%error, "the admin server has ended");
-        }
-    });
+    tasks.spawn(admin::serve(admin_socket, admin::router(admin)));
     tasks.spawn(report::run(Arc::clone(&world)));
     tokio::pin!(shutdown);
     tokio::select! {

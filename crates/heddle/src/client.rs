@@ -76,7 +76,12 @@ impl Client {
             .await
             .map_err(anyhow::Error::from)
             .flatten()
-            .with_context(|| format!("the control plane does not answer on {}", self.socket.display()))
+            .with_context(|| {
+                let (socket, dir) = (self.socket.display(), self.socket.parent().unwrap_or(Path::new(".")).display());
+                format!(
+                    "the control plane does not answer on {socket} (is it running? start one with: heddle control --runtime {dir} PATH)"
+                )
+            })
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct MeshArgs {
     #[arg(long, short = 'm', value_name = "NAME", env = "HEDDLE_MESH")]
     pub(crate) mesh: Option<String>,
     /// Runtime directory of the mesh, where that is not the usual one.
-    #[arg(long, value_name = "DIR", conflicts_with = "mesh")]
+    #[arg(long, value_name = "DIR")]
     pub(crate) runtime: Option<PathBuf>,
 }
 
@@ -225,7 +225,8 @@ pub(crate) fn find(args: &MeshArgs) -> anyhow::Result<PathBuf> {
     }
     let running = running();
     let names = || running.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
-    match (&args.mesh, running.as_slice()) {
+    // An empty variable in the environment is as good as none.
+    match (args.mesh.as_ref().filter(|name| !name.is_empty()), running.as_slice()) {
         (_, []) => bail!("no mesh runs here; start one with: heddle demo, or: heddle up PATH"),
         (Some(name), _) => match running.iter().find(|(n, _)| n == name) {
             Some((_, dir)) => Ok(dir.clone()),

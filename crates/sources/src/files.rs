@@ -262,7 +262,7 @@ impl Scan {
                         // What was a file and is gone takes its objects with it.
                         self.sink.replace(
                             &origin,
-                            Parsed { diagnostics: vec![problem(&origin, &why)], ..Parsed::default() },
+                            Parsed { diagnostics: vec![unreadable(&origin, &why)], ..Parsed::default() },
                         );
                     }
                     now.insert(path.clone(), seen);
@@ -277,6 +277,10 @@ fn problem(origin: &str, why: &str) -> Diagnostic {
     let mut problem = Diagnostic::new(Severity::Error, why);
     problem.file = Some(origin.into());
     problem
+}
+
+fn unreadable(origin: &str, why: &str) -> Diagnostic {
+    problem(origin, &format!("cannot be read: {why}")).with_help("check the path and its permissions")
 }
 
 /// The files of a directory that hold objects.

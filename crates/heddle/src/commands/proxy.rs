@@ -28,7 +28,7 @@ const MAX_SETTINGS: usize = 16 << 20;
 
 pub(super) fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
     logging()?;
-    let text = net::files::read(&args.settings, MAX_SETTINGS)?;
+    let text = net::files::read(&args.settings, MAX_SETTINGS).context("cannot read the settings (--settings)")?;
     let settings: SidecarSettings =
         serde_json::from_slice(&text).with_context(|| format!("{} is not understood", args.settings.display()))?;
     let token = args.token_file.as_deref().map(read_token).transpose()?;

@@ -46,7 +46,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum)]
     protocol: Option<Protocol>,
     /// The control plane: HOST:PORT, or the path of its Unix socket [default: the mesh on this machine]
-    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["mesh", "runtime"])]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "runtime")]
     control: Option<String>,
     /// File with a join token (or HEDDLE_JOIN_TOKEN); one is made where the mesh is on this machine
     #[arg(long, value_name = "FILE")]

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use axum::Router;
@@ -23,6 +23,15 @@ use super::statistics;
 
 /// Connections at a time; more wait.
 const CONNECTIONS: usize = 64;
+
+/// Largest head of a request, bytes (431 beyond it).
+const HEAD: usize = 16 * 1024;
+
+/// From a connection's start to the end of its head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The one request of a connection and its answer.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
@@ -53,11 +62,14 @@ pub(super) async fn serve(address: SocketAddr, page: Page) -> anyhow::Result<()>
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
             let service = TowerToHyperService::new(router.clone());
             tokio::spawn(async move {
-                // The timer bounds how long a head may take.
-                let _ = hyper::server::conn::http1::Builder::new()
+                let served = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
+                    .header_read_timeout(HEAD_TIMEOUT)
+                    .max_buf_size(HEAD)
+                    .keep_alive(false)
+                    .serve_connection(TokioIo::new(stream), service);
+                // However it ended, its place is free for the next.
+                let _ = tokio::time::timeout(EXCHANGE_TIMEOUT, served).await;
                 drop(slot);
             });
         }

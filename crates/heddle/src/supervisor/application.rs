@@ -64,8 +64,7 @@ impl Program {
             own_group(&mut command);
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         }
-        let mut child =
-            command.spawn().with_context(|| format!("cannot start {:?} in {}", self.argv[0], self.folder.display()))?;
+        let mut child = command.spawn().map_err(|error| self.not_started(&error))?;
         if let Some(label) = &self.label {
             if let Some(out) = child.stdout.take() {
                 let label = label.clone();
@@ -77,6 +76,19 @@ impl Program {
             }
         }
         Ok(child)
+    }
+
+    /// Why it could not be started, and what can be done.
+    fn not_started(&self, error: &std::io::Error) -> anyhow::Error {
+        let (program, folder) = (&self.argv[0], self.folder.display());
+        let hint = match error.kind() {
+            std::io::ErrorKind::NotFound if !self.folder.is_dir() => "; its folder does not exist",
+            std::io::ErrorKind::NotFound if program.contains('/') => "; is the path right, seen from that folder?",
+            std::io::ErrorKind::NotFound => "; is it installed, and in a folder of PATH?",
+            std::io::ErrorKind::PermissionDenied => "; is it an executable file?",
+            _ => "",
+        };
+        anyhow::anyhow!("cannot start {program:?} in {folder}: {error}{hint}")
     }
 
     /// Runs `command` beside it, as an `exec` probe does; fails with its exit status.

@@ -3,6 +3,7 @@
 
 mod bridge;
 mod failure;
+mod hostile;
 mod http1;
 mod http2;
 mod lifecycle;
