@@ -13,6 +13,7 @@
 //! | [`nginx`] | nginx in a directory of its own |
 //! | [`grpc`] | a Python gRPC echo server and client (`grpcio`) |
 //! | [`load`] | `curl`, `h2load` and `wrk`, with what they report |
+//! | [`steady`] | a load that goes on while a test breaks things |
 //! | [`ca`] | a certificate authority, which also issues what no sane one would |
 //!
 //! `cargo xtask test` installs the programs.
@@ -25,4 +26,5 @@ pub mod load;
 pub mod nginx;
 pub mod process;
 pub mod raw;
+pub mod steady;
 pub mod wait;
