@@ -18,6 +18,7 @@
 //!   (everything would rush to it) nor a fixed seed (which starves it behind fast peers) has both properties.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -108,7 +109,9 @@ pub enum Health {
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
     started: Nanos,
-    answered: Option<Nanos>,
+    /// When its connection was ready; the same as `started` until that is told.
+    sent: Nanos,
+    answered: Option<NonZeroU64>,
 }
 
 /// How willingly an endpoint is used; less is better. The order is that of [`EndpointSet::choose`].
@@ -235,7 +238,7 @@ impl InFlight {
     /// Counts a request as sent to `endpoint`.
     pub fn start(endpoint: Arc<Endpoint>, started: Nanos) -> InFlight {
         endpoint.load.start();
-        InFlight { endpoint, started, answered: None }
+        InFlight { endpoint, started, sent: started, answered: None }
     }
 
     /// Where it went.
@@ -248,19 +251,25 @@ impl InFlight {
         self.started
     }
 
-    /// The response's head has arrived. What follows it, a day of streaming perhaps, does not count as latency.
-    pub fn answered(&mut self, now: Nanos) {
-        self.answered = Some(now);
+    /// The connection is ready. What making it took does not count as latency: it is paid once, the choice adds it where a
+    /// connection has to be made, and an instance that was just started would be shunned for its first handshake.
+    pub fn connected(&mut self, now: Nanos) {
+        self.sent = now;
     }
 
-    /// Records how it ended: latency (to the response's head if [`InFlight::answered`] was called, else to `now`), outcome,
-    /// ejection by the policy of `peers`.
+    /// The response's head has arrived. What follows it, a day of streaming perhaps, does not count as latency.
+    pub fn answered(&mut self, now: Nanos) {
+        self.answered = NonZeroU64::new(now.0);
+    }
+
+    /// Records how it ended: latency (from [`InFlight::connected`], if that was called, to [`InFlight::answered`], or else to
+    /// `now`), outcome, ejection by the policy of `peers`.
     pub fn finish(self, now: Nanos, outcome: Outcome, peers: &EndpointSet) {
         let load = &self.endpoint.load;
         if outcome == Outcome::Cancelled {
             return;
         }
-        let latency = self.answered.unwrap_or(now).since(self.started);
+        let latency = self.answered.map_or(now, |at| Nanos(at.get())).since(self.sent);
         if !outcome.is_failure() {
             load.succeeded(latency, self.started, now);
         } else if load.failed(latency, self.started, now, &peers.outlier) && peers.may_eject(now) {

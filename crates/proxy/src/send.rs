@@ -144,6 +144,10 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
             Ok(mut upstream) => {
                 let reused = upstream.reused && wire == Wire::Http1;
                 call.deadline.set(earlier(call.due, policy.attempt_timeout.map(|length| now.after(length))));
+                // A pooled connection was ready at once, and the clock need not be read again.
+                if !reused && let Some(in_flight) = &mut in_flight {
+                    in_flight.connected(call.worker.now());
+                }
                 let sent = transmit(call, plan, &mut upstream, &mut upload).await;
                 let at = call.worker.now();
                 match sent {

@@ -155,6 +155,23 @@ fn streaming_counts_as_latency_only_to_the_head() {
 }
 
 #[test]
+fn connecting_counts_as_no_latency() {
+    let set = many(1);
+    let mut request = InFlight::start(Arc::clone(&set.endpoints[0]), at(0));
+    request.connected(at(200));
+    request.answered(at(205));
+    request.finish(at(5_000), Outcome::Success, &set);
+    assert!(set.endpoints[0].load.latency(at(5_000)).expect("known") <= 5.0 * MS as f64);
+    // A peer of the same speed whose connections were there from the start does not get everything.
+    let set = many(2);
+    let mut request = InFlight::start(Arc::clone(&set.endpoints[0]), at(0));
+    request.connected(at(200));
+    request.finish(at(205), Outcome::Success, &set);
+    send(&set, &set.endpoints[1], 200, 205, Outcome::Success);
+    assert!(shares(&set, at(205), &[]).values().all(|share| *share > 400));
+}
+
+#[test]
 fn cancelled_requests_say_nothing() {
     let set = many(1);
     let load = &set.endpoints[0].load;
