@@ -3,6 +3,8 @@
 // Each test program uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod manifest;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
