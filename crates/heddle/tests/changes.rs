@@ -80,6 +80,33 @@ fn replicas_and_templates_follow_without_a_failed_request() {
 }
 
 #[test]
+fn a_gateway_follows_its_ports_and_goes_when_it_is_removed() {
+    let mesh = Mesh::up(PAIR);
+    let old = mesh.gateway();
+    assert_eq!(curl([&old]).status, 200);
+    mesh.edit("port: 8080, protocol: HTTP", "port: 8300, protocol: HTTP");
+    let new = until("the new address", LONG, || {
+        let said = mesh.said();
+        let found = said.lines().find_map(|l| l.split_once("gateway door listens on ")).map(|(_, url)| url.to_owned());
+        found.ok_or(said)
+    });
+    until("an answer there", LONG, || match try_curl([&new])? {
+        answer if answer.status == 200 => Ok(()),
+        answer => Err(answer.text().to_owned()),
+    });
+    assert!(try_curl([&old]).is_err(), "nobody listens at the old one");
+    let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: door";
+    mesh.edit(gateway, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: door");
+    until("its end", LONG, || match try_curl([&new]) {
+        Err(_) => Ok(()),
+        Ok(answer) => Err(format!("{answer:?}")),
+    });
+    // The rest goes on.
+    assert!(mesh.instance_of("front", "http://back/").starts_with("back-"));
+    mesh.end(Signal::SIGINT);
+}
+
+#[test]
 fn what_is_removed_ends_and_what_is_added_runs() {
     let mesh = Mesh::up(PAIR);
     let extra = mesh.folder.path().join("extra.yaml");

@@ -306,6 +306,12 @@ impl Supervisor {
             let ip = self.address();
             match GatewayProxy::start(&self.mesh, &key.0, &key.1, wanted, ip, &kept) {
                 Ok(gateway) => {
+                    // The summary of a mesh that has just come up says where its gateways are.
+                    if self.status.borrow().up {
+                        for bound in &gateway.listeners {
+                            self.mesh.reporter.note(format_args!("gateway {} listens on {}", key.1, bound.url()));
+                        }
+                    }
                     let (mut state, changed) = (gateway.state(), self.changed.0.clone());
                     tokio::spawn(async move { while state.changed().await.is_ok() && changed.send(()).is_ok() {} });
                     self.gateways.insert(key, gateway);
