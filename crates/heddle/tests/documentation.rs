@@ -66,3 +66,52 @@ fn getting_started_works_as_it_is_written() {
     assert!(up.wait(Duration::from_secs(10)).success());
     nothing_left(&heddle);
 }
+
+/// A number as the page writes it: `65,536`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let group = |(i, digit): (usize, char)| {
+        let comma = (i > 0 && (digits.len() - i).is_multiple_of(3)).then_some(',');
+        comma.into_iter().chain([digit])
+    };
+    digits.chars().enumerate().flat_map(group).collect()
+}
+
+#[test]
+fn the_page_of_limits_names_every_limit_with_its_default() {
+    let page = fs::read_to_string(examples().join("../docs/limits.md")).unwrap();
+    let limits = serde_json::to_value(proxy::settings::Limits::default()).unwrap();
+    for (name, value) in limits.as_object().unwrap() {
+        let default = match value["secs"].as_u64() {
+            Some(seconds) => format!("{} s", grouped(seconds)),
+            None => grouped(value.as_u64().unwrap()),
+        };
+        let row = format!("| `{name}` | {default} |");
+        assert!(page.contains(&row), "docs/limits.md has no row that begins with {row}");
+    }
+}
+
+#[test]
+fn the_page_of_limits_names_tests_that_exist() {
+    let page = fs::read_to_string(examples().join("../docs/limits.md")).unwrap();
+    let mut sources = String::new();
+    let mut folders = vec![examples().join("../crates")];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()) {
+            match path.extension() {
+                Some(end) if end == "rs" => sources.push_str(&fs::read_to_string(path).unwrap()),
+                _ if path.is_dir() => folders.push(path),
+                _ => {}
+            }
+        }
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.contains("shown by"));
+    let tests: Vec<&str> = rows
+        .filter_map(|row| row.trim_end_matches('|').rsplit('|').next())
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    assert!(tests.len() > 30, "{tests:?}");
+    for test in tests {
+        assert!(sources.contains(&format!("fn {test}(")), "docs/limits.md names the test {test}, which does not exist");
+    }
+}

@@ -1,6 +1,7 @@
 //! An application's process: started in its folder with its environment, in a process group of its own, and ended with it.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -64,7 +65,7 @@ impl Program {
             own_group(&mut command);
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         }
-        let mut child = command.spawn().map_err(|error| self.not_started(&error))?;
+        let mut child = command.spawn().map_err(|error| self.not_started(error))?;
         if let Some(label) = &self.label {
             if let Some(out) = child.stdout.take() {
                 let label = label.clone();
@@ -79,16 +80,16 @@ impl Program {
     }
 
     /// Why it could not be started, and what can be done.
-    fn not_started(&self, error: &std::io::Error) -> anyhow::Error {
+    fn not_started(&self, error: std::io::Error) -> anyhow::Error {
         let (program, folder) = (&self.argv[0], self.folder.display());
         let hint = match error.kind() {
-            std::io::ErrorKind::NotFound if !self.folder.is_dir() => "; its folder does not exist",
-            std::io::ErrorKind::NotFound if program.contains('/') => "; is the path right, seen from that folder?",
-            std::io::ErrorKind::NotFound => "; is it installed, and in a folder of PATH?",
-            std::io::ErrorKind::PermissionDenied => "; is it an executable file?",
+            ErrorKind::NotFound if !self.folder.is_dir() => " (that folder does not exist)",
+            ErrorKind::NotFound if program.contains('/') => " (is the path right, seen from that folder?)",
+            ErrorKind::NotFound => " (is it installed, and in a folder of PATH?)",
+            ErrorKind::PermissionDenied => " (is it an executable file?)",
             _ => "",
         };
-        anyhow::anyhow!("cannot start {program:?} in {folder}: {error}{hint}")
+        anyhow::Error::new(error).context(format!("cannot start {program:?} in {folder}{hint}"))
     }
 
     /// Runs `command` beside it, as an `exec` probe does; fails with its exit status.

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use engine::Protocol;
+use engine::policy::{RetryOn, RetryPolicy, TrafficPolicy};
+use engine::{Nanos, Protocol};
 use testkit::raw::{Raw, RawServer};
 
 use crate::ways::reason;
 use crate::world::{Sidecar, World, plain};
+
+const GET: &str = "GET http://cart/ HTTP/1.1\r\nHost: cart\r\n\r\n";
 
 fn world(change: impl FnOnce(&mut proxy::settings::Limits)) -> (World, RawServer, Sidecar) {
     let app = RawServer::start(|_, mut raw| {
@@ -124,16 +127,82 @@ fn garbage_and_half_open_connections_are_closed() {
 #[test]
 fn connections_beyond_the_limit_are_closed_at_once() {
     let (_world, _app, client) = world(|limits| limits.connections = 2);
-    let get = "GET http://cart/ HTTP/1.1\r\nHost: cart\r\n\r\n";
     let mut kept: Vec<Raw> = (0..2).map(|_| client.connect()).collect();
     for raw in &mut kept {
-        raw.send(get).read_head();
+        raw.send(GET).read_head();
     }
     client.connect().expect_end();
     drop(kept.pop());
     testkit::wait::until("a place", testkit::wait::LONG, || {
         let mut raw = client.connect();
-        raw.send(get);
+        raw.send(GET);
         raw.next_head().ok_or_else(|| "no place yet".to_owned())
     });
+}
+
+#[test]
+fn unused_upstream_connections_are_closed() {
+    let (closed, end) = std::sync::mpsc::channel();
+    let app = RawServer::start(move |_, mut raw| {
+        while raw.next_head().is_some() {
+            raw.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+        closed.send(()).unwrap();
+    });
+    let world = World::new();
+    world.publish(Protocol::Http1, vec![plain(app.address())]);
+    let client = world.client(|settings| settings.limits.pool_idle = Duration::from_millis(100));
+    let mut raw = client.connect();
+    raw.send(GET).read_head();
+    end.recv_timeout(testkit::wait::LONG).expect("the application sees the end");
+    raw.send(GET).read_head();
+    assert_eq!(app.accepted(), 2);
+}
+
+#[test]
+fn no_more_upstream_connections_are_kept_than_allowed() {
+    let together = std::sync::Arc::new(std::sync::Barrier::new(2));
+    let app = RawServer::start(move |_, mut raw| {
+        while raw.next_head().is_some() {
+            // Nobody is answered before both have asked.
+            together.wait();
+            raw.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let world = World::new();
+    world.publish(Protocol::Http1, vec![plain(app.address())]);
+    let client = world.client(|settings| settings.limits.pool_per_endpoint = 1);
+    let mut pair = [client.connect(), client.connect()];
+    for accepted in [2, 3] {
+        for raw in &mut pair {
+            raw.send(GET);
+        }
+        for raw in &mut pair {
+            assert!(raw.read_head().starts_with("HTTP/1.1 200 "));
+        }
+        assert_eq!(app.accepted(), accepted);
+    }
+}
+
+#[test]
+fn a_body_that_is_too_large_to_keep_is_not_sent_twice() {
+    let busy = RawServer::start(|_, mut raw| {
+        while raw.next_head().is_some() {
+            raw.expect("0123456789");
+            raw.send("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let world = World::new();
+    let on = RetryOn { gateway_errors: true, ..RetryOn::default() };
+    let retry = RetryPolicy { attempts: 2, on, backoff_base: Nanos::from_millis(1), ..RetryPolicy::default() };
+    let post = "POST http://cart/ HTTP/1.1\r\nHost: cart\r\nContent-Length: 10\r\n\r\n0123456789";
+    for (limit, attempts) in [(10, 3), (9, 1)] {
+        let policy = TrafficPolicy { retry: retry.clone(), ..TrafficPolicy::default() };
+        let backend = world.publish_with(Protocol::Http1, vec![plain(busy.address())], policy, None);
+        let client = world.client(|settings| settings.limits.replay_bytes = limit);
+        let mut raw = client.connect();
+        assert!(raw.send(post).read_head().starts_with("HTTP/1.1 503 "));
+        let endpoints = backend.endpoints.load();
+        assert_eq!(endpoints.endpoints[0].load.requests(), attempts, "{limit}");
+    }
 }
