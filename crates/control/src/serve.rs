@@ -1,6 +1,7 @@
 //! Where proxies connect: gRPC over TLS 1.3, on the Unix socket and perhaps a TCP address.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use net::{spiffe, tls};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
@@ -43,6 +44,21 @@ impl fmt::Display for Peer {
     }
 }
 
+/// How long a connection without a certificate lives: it is for one request of a certificate.
+const ANONYMOUS: Duration = Duration::from_secs(30);
+/// A connection ends this long after its peer's certificate, so that the session's own word on that comes first.
+const EXPIRED: Duration = Duration::from_secs(10);
+
+impl Peer {
+    /// How long its connection may live.
+    fn life(&self, now: SystemTime) -> Duration {
+        match self.not_after {
+            Some(until) => until.duration_since(now).unwrap_or_default() + EXPIRED,
+            None => ANONYMOUS,
+        }
+    }
+}
+
 /// Bytes both ways over a Unix socket or TCP.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
@@ -51,6 +67,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 pub(crate) struct Connection {
     tls: TlsStream<Box<dyn Socket>>,
     peer: Peer,
+    end: Pin<Box<Sleep>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -64,6 +81,10 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Whoever serves the connection reads it all the time, so this wakes it.
+        if self.end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.tls).poll_read(cx, buf)
     }
 }
@@ -120,7 +141,8 @@ impl Acceptor {
                 Ok(Ok((tls, id))) => {
                     let not_after = id.as_ref().and_then(|_| not_after(&tls));
                     let peer = Peer { identity: id, not_after };
-                    let _ = ready.send(Ok(Connection { tls, peer, _permit: permit })).await;
+                    let end = Box::pin(sleep(peer.life(SystemTime::now())));
+                    let _ = ready.send(Ok(Connection { tls, peer, end, _permit: permit })).await;
                 }
                 Ok(Err(error)) => tracing::warn!(%error, "a handshake failed"),
                 Err(_) => tracing::debug!("a handshake took too long"),
@@ -141,4 +163,51 @@ fn not_after(tls: &TlsStream<Box<dyn Socket>>) -> Option<SystemTime> {
     let leaf = session.peer_certificates()?.first()?;
     let (_, parsed) = x509_parser::parse_x509_certificate(leaf).ok()?;
     Some(parsed.validity().not_after.to_datetime().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[test]
+    fn a_connection_lives_as_long_as_its_certificate_and_without_one_not_long() {
+        let now = SystemTime::now();
+        let peer = |not_after| Peer { identity: None, not_after };
+        assert_eq!(peer(None).life(now), ANONYMOUS);
+        let day = Duration::from_secs(24 * 60 * 60);
+        assert_eq!(peer(Some(now + day)).life(now), day + EXPIRED);
+        assert_eq!(peer(Some(now - day)).life(now), EXPIRED);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_without_certificate_is_cut_off_though_it_keeps_talking() {
+        let ca = testkit::ca::Ca::new();
+        let identity = ca.workload(tls::CONTROL.0, tls::CONTROL.1);
+        let (acceptor, mut connections) = Acceptor::new(identity);
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let permit = Arc::clone(&acceptor.permits).acquire_owned().await.unwrap();
+        acceptor.handshake(Box::new(theirs), permit);
+        let stranger = Identity::generate().unwrap();
+        stranger.set_roots(vec![ca.root()]).unwrap();
+        let mut client = tls::connect_control(ours, &stranger).await.unwrap();
+        let mut connection = connections.recv().await.unwrap().unwrap();
+        let talk = async {
+            loop {
+                client.write_all(b"x").await.unwrap();
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let hear = async {
+            let mut byte = [0];
+            loop {
+                if let Err(error) = connection.read_exact(&mut byte).await {
+                    return error.kind();
+                }
+            }
+        };
+        let ended = tokio::select! { kind = hear => kind, () = talk => unreachable!("it talks for ever") };
+        assert_eq!(ended, io::ErrorKind::TimedOut);
+    }
 }

@@ -164,7 +164,8 @@ impl Keeper {
 
     fn spawn(&self) -> anyhow::Result<Child> {
         let mut command = Command::new(own_path());
-        command.arg("proxy").arg("--settings").arg(&self.file);
+        // A token that `run` was given goes over standard input, to whoever asks for it.
+        command.arg("proxy").arg("--settings").arg(&self.file).env_remove("HEDDLE_JOIN_TOKEN");
         if std::env::var_os("HEDDLE_LOG").is_none() {
             // That the control plane is gone is told once by who keeps it, not by every proxy.
             command.env("HEDDLE_LOG", "warn,xds=error");
