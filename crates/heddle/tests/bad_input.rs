@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use support::{Mesh, PAIR};
 use testkit::address;
+use testkit::ca::{Ca, Leaf};
 use testkit::heddle::Heddle;
 use testkit::process::Finished;
 use testkit::raw::Raw;
 use testkit::wait::{LONG, until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What every socket closes a silent or a broken connection within: the longest limit of `docs/limits.md` and some leeway
 /// for a machine with much to do.
@@ -144,6 +146,50 @@ fn heads_that_are_too_large_are_refused_with_status_and_reason() {
     mesh.end(Signal::SIGINT);
 }
 
+#[test]
+fn strangers_are_refused_by_sidecars_and_by_the_control_plane() {
+    let mesh = Mesh::up(PAIR);
+    let inbound = Doors::of(&mesh).inbound;
+    let name = mesh.status["instances"][0]["name"].as_str().expect("a name");
+    let set = mesh.status["instances"][0]["set"].as_str().expect("a set");
+    let server = format!("spiffe://test.example/ns/pair/sa/{set}");
+    let roots = net::identity::read_certificates(&mesh.runtime().join("roots.pem")).expect("the roots");
+    // Who says that it is `front`, which may call, but whom another authority vouches for; an expired one; and the control
+    // plane's own name.
+    let foreign = Ca::new();
+    let leaf = |namespace: &str, account: &str| {
+        let uris = vec![format!("spiffe://test.example/ns/{namespace}/sa/{account}")];
+        Leaf { uris, ..Leaf::of(namespace, account) }
+    };
+    for stranger in [leaf("pair", "front"), leaf("pair", "front").expired(), leaf("heddle-system", "control")] {
+        let identity = foreign.issue(&stranger);
+        identity.set_roots(roots.clone()).expect("roots");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let said = runtime.block_on(async {
+            let stream = tokio::net::TcpStream::connect(inbound).await.expect("it listens");
+            let sni = format!("p8080.{name}.pair.heddle");
+            let mut said = Vec::new();
+            if let Ok(mut stream) = net::tls::connect(stream, &identity, &server, &sni, net::tls::Alpn::Http1).await {
+                let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: back\r\n\r\n").await;
+                let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut said)).await.expect("it is cut off");
+            }
+            let stream =
+                tokio::net::UnixStream::connect(mesh.runtime().join("control.sock")).await.expect("it listens");
+            if let Ok(mut stream) = net::tls::connect_control(stream, &identity).await {
+                let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+                let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut said)).await.expect("it is cut off");
+            }
+            said
+        });
+        assert!(said.is_empty(), "{}", said.escape_ascii());
+    }
+    until("the control plane to say so", LONG, || {
+        let said = mesh.said();
+        if said.contains("no root of the mesh vouches for the peer's certificate") { Ok(()) } else { Err(said) }
+    });
+    mesh.end(Signal::SIGINT);
+}
+
 /// That `answer` failed with `code` and said all of `words`.
 #[track_caller]
 fn failed(answer: &Finished, code: i32, words: &[&str]) {
@@ -242,13 +288,16 @@ fn a_control_plane_that_is_not_there_is_missed_at_once() {
         failed(&heddle.run(command), 1, &[dir, "start one"]);
         assert!(began.elapsed() < Duration::from_secs(10), "{command:?}");
     }
+    // A mesh that the environment names stands in nobody's way.
+    let other = heddle.command(["get", "--runtime", dir]).env("HEDDLE_MESH", "other").run(LONG);
+    failed(&other, 1, &[dir, "start one"]);
     failed(&heddle.run(["proxy", "--settings", &format!("{dir}.json")]), 1, &["--settings", dir]);
 
     // Over TCP there may be nobody; a proxy keeps trying, says so, and gives up with its supervisor.
     let port = address::free().to_string();
     let token = folder.path().join("token");
     net::files::write_private(&token, b"nonsense").expect("a token");
-    let ca = testkit::ca::Ca::new();
+    let ca = Ca::new();
     let roots = folder.path().join("roots.pem");
     ca.workload("shop", "any").save(folder.path()).expect("roots");
     let began = Instant::now();
