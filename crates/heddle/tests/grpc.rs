@@ -5,7 +5,7 @@ mod support;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::Mesh;
-use support::manifest::{STRICT, WHO, instances, service};
+use support::manifest::{STRICT, WHO, client, instances, service};
 use testkit::grpc;
 use testkit::wait::{LONG, until};
 
@@ -16,8 +16,7 @@ fn manifest() -> String {
     let serve = format!("exec {} {SCRIPT} serve \"$POD_IP:8080\"", python.display());
     [
         STRICT.to_owned(),
-        service("client", "http"),
-        instances("client", "client", 1, WHO),
+        client(),
         service("other", "http"),
         instances("other", "other", 1, WHO),
         service("calls", "grpc"),

@@ -9,18 +9,16 @@ use std::thread::{self, JoinHandle};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::Mesh;
-use support::manifest::{NGINX_HTTP2, STRICT, WHO, instances, service};
+use support::manifest::{NGINX_HTTP2, STRICT, WHO, client, instances, service};
 use testkit::load::{Report, h2load};
 use testkit::steady::Steady;
 use testkit::wait::{LONG, until};
 
 /// One that calls, and three that are called.
 fn three(protocol: &str, command: &str) -> String {
-    let caller = WHO.replace("--role cart", "--role catalog");
     [
         STRICT.to_owned(),
-        service("client", "http"),
-        instances("client", "client", 1, &caller),
+        client(),
         service("back", protocol),
         instances("back", "back", 3, command),
         // An instance that was killed is soon called again, which these tests wait for.

@@ -63,8 +63,16 @@ spec:
     )
 }
 
+/// A program of ours in Python's standard library, for what nginx does not tell about a request.
+pub(crate) const THINGS: &str = "exec python3 things.py \"$POD_IP\" 8080";
+
+/// One instance `client-0` that calls others.
+pub(crate) fn client() -> String {
+    service("client", "http") + &instances("client", "client", 1, &WHO.replace("--role cart", "--role catalog"))
+}
+
 impl Mesh {
-    /// Runs one manifest, with files beside it that its programs read; [`NGINX`] is always there.
+    /// Runs one manifest, with files beside it that its programs read; [`NGINX`] and [`THINGS`] are always there.
     #[track_caller]
     pub(crate) fn with_files(manifest: &str, files: &[(&str, &[u8])]) -> Mesh {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -75,6 +83,7 @@ impl Mesh {
         };
         write("mesh.yaml", manifest.as_bytes());
         write("nginx.sh", include_bytes!("nginx.sh"));
+        write("things.py", include_bytes!("things.py"));
         for (name, bytes) in files {
             write(name, bytes);
         }

@@ -1,4 +1,4 @@
-# Runs nginx as one instance, with the locations of the file `locations` beside this one. The first argument goes to `listen`.
+# Runs nginx as one instance that says who it is and serves the files of `public`. The first argument goes to `listen`.
 set -eu
 folder="$PWD/$POD_NAME"
 mkdir -p "$folder"
@@ -16,13 +16,15 @@ http {
   scgi_temp_path scgi;
   access_log off;
   keepalive_requests 1000000;
-  client_max_body_size 64m;
   server {
     listen $POD_IP:8080 ${1:-};
     root $PWD/public;
     add_header X-Instance $POD_NAME always;
-    location = /who { return 200 "$POD_NAME\n"; }
-    include $PWD/location[s];
+    # While the file \`broken\` is in the instance's folder, it fails.
+    location = /who {
+      if (-f $folder/broken) { return 500; }
+      return 200 "$POD_NAME\n";
+    }
   }
 }
 CONF
