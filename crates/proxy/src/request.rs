@@ -70,6 +70,25 @@ pub(crate) fn is_last(head: &Head<'_>) -> bool {
     }
 }
 
+/// Whether an HTTP/1.0 client did not say whom it asks, which HTTP/1.1 has to; servers refuse an empty `Host`.
+fn nameless(head: &Head<'_>) -> bool {
+    matches!(head, Head::H1(request) if request.version() == h1::Version::Http10 && request.authority().is_empty())
+}
+
+/// Whom a request is for, where its client did not say.
+fn destination(plan: &Plan) -> String {
+    match plan {
+        Plan::Rule(choice) => {
+            let service = &choice.backend().service;
+            service
+                .split_once('/')
+                .map_or_else(|| service.to_string(), |(namespace, name)| format!("{name}.{namespace}"))
+        }
+        Plan::Application { address, .. } => address.to_string(),
+        Plan::Outside(target) => target.to_string(),
+    }
+}
+
 /// Hands the head to the other side.
 pub(crate) fn begin(
     call: &mut Call<'_>,
@@ -77,7 +96,9 @@ pub(crate) fn begin(
     upstream: &mut Upstream,
     upload: &mut Transfer,
 ) -> Result<(), Fault> {
-    let edits = Edits::of(plan, &call.head);
+    let name = nameless(&call.head).then(|| destination(plan));
+    let mut edits = Edits::of(plan, &call.head);
+    edits.host = edits.host.or(name.as_deref());
     match &mut upstream.end {
         End::H1(conn) => {
             if conn.output.capacity() == 0 {
