@@ -194,11 +194,15 @@ impl Stream {
                     continue;
                 }
                 // What is still under way may be applied after the peer has asked for the collection again, so it must be
-                // told of its end like any other.
+                // told of its end like any other. Or it comes too early to be applied: who asks again is sent it again.
                 let under_way = subscribed.outstanding.as_ref().is_some_and(|o| o.names.contains(&canonical));
-                match index.streams.get_mut(&self.id).filter(|_| under_way) {
-                    Some(mailbox) => _ = mailbox.pending[kind as usize].insert(canonical),
-                    None => _ = subscribed.sent.remove(&canonical),
+                let held = subscribed.sent.get_mut(&canonical).filter(|_| under_way);
+                match (index.streams.get_mut(&self.id), held) {
+                    (Some(mailbox), Some(held)) => {
+                        held.version.clear();
+                        mailbox.pending[kind as usize].insert(canonical);
+                    }
+                    _ => _ = subscribed.sent.remove(&canonical),
                 }
             }
         } else if let Answer::Found(canonical) = answer {
