@@ -41,6 +41,10 @@ pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
         tracing::info!(%peer, caller = %caller.id, name = caller.sni, "refused a peer that wants somebody else");
         return;
     };
+    if worker.shared.settings.own_port(port) {
+        tracing::info!(%peer, caller = %caller.id, port, "refused a peer that wants to leave from here as this workload");
+        return;
+    }
     let door = Door { way: Way::Inbound(Caller { id: caller.id, port }), peer, depth: 0 };
     let conn = Conn::new(io, Buffer::default());
     match caller.alpn {

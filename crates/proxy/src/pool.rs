@@ -75,8 +75,8 @@ struct Shared {
 #[derive(Default)]
 struct Bundle {
     connections: Vec<Shared>,
-    /// Somebody is opening one; told when that is over.
-    opening: Option<Rc<Notify>>,
+    /// Somebody is opening one.
+    opening: Option<Rc<Attempt>>,
 }
 
 /// A place on an HTTP/2 connection, free again when dropped.
@@ -91,24 +91,40 @@ impl Drop for Lease {
     }
 }
 
+/// Somebody's opening of a connection, which others wait for.
+#[derive(Debug, Default)]
+pub(crate) struct Attempt {
+    over: Cell<bool>,
+    told: Notify,
+}
+
+impl Attempt {
+    /// Resolves when it is over, well or not.
+    pub(crate) async fn ended(&self) {
+        // One thread owns the pool, so nothing ends between the look and the wait.
+        if !self.over.get() {
+            self.told.notified().await;
+        }
+    }
+}
+
 /// What a pool has for a new stream.
 pub(crate) enum Place {
     /// A connection with room.
     Ready(SendRequest<Bytes>, Lease),
     /// Wait until whoever opens one is done, then ask again.
-    Wait(Rc<Notify>),
+    Wait(Rc<Attempt>),
     /// Open one. Dropping the permit lets the others try.
     Open(Opening),
 }
 
 /// The right to open a connection, so that a burst of streams does not open one each.
-pub(crate) struct Opening {
-    done: Rc<Notify>,
-}
+pub(crate) struct Opening(Rc<Attempt>);
 
 impl Drop for Opening {
     fn drop(&mut self) {
-        self.done.notify_waiters();
+        self.0.over.set(true);
+        self.0.told.notify_waiters();
     }
 }
 
@@ -171,13 +187,12 @@ impl Pool {
                 return Place::Ready(shared.requests.clone(), Lease { streams: Rc::clone(&shared.streams) });
             }
         }
-        // The opener holds the other reference; when it is gone, so is its permit.
-        if let Some(opening) = bundle.opening.as_ref().filter(|opening| Rc::strong_count(opening) > 1) {
+        if let Some(opening) = bundle.opening.as_ref().filter(|opening| !opening.over.get()) {
             return Place::Wait(Rc::clone(opening));
         }
-        let done = Rc::new(Notify::new());
-        bundle.opening = Some(Rc::clone(&done));
-        Place::Open(Opening { done })
+        let opening = Rc::new(Attempt::default());
+        bundle.opening = Some(Rc::clone(&opening));
+        Place::Open(Opening(opening))
     }
 
     /// Shares a new HTTP/2 connection, and takes the first place on it.
@@ -208,7 +223,7 @@ impl Pool {
                 let idle = shared.streams.get() == 0 && now.since(shared.idle_since.get()) > longest;
                 !idle && shared.usable(now)
             });
-            let opening = bundle.opening.as_ref().is_some_and(|opening| Rc::strong_count(opening) > 1);
+            let opening = bundle.opening.as_ref().is_some_and(|opening| !opening.over.get());
             opening || !bundle.connections.is_empty()
         });
     }
@@ -232,5 +247,27 @@ impl Shared {
         let mut cx = Context::from_waker(Waker::noop());
         let dead = matches!(self.requests.poll_ready(&mut cx), Poll::Ready(Err(_)));
         !dead && self.expires.is_none_or(|expires| now < expires)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Those who still hold the attempt that failed, and have not run since, must not look like an attempt under way: they
+    /// would wait for each other until their time is up.
+    #[test]
+    fn after_a_failed_attempt_one_of_those_who_waited_opens_a_connection() {
+        let mut pool = Pool::new(&Limits::default());
+        let peer = Peer::Endpoint(1);
+        let mut place = || pool.place(peer, Nanos(0));
+        let (Place::Open(permit), Place::Wait(first), Place::Wait(second)) = (place(), place(), place()) else {
+            panic!("one opens, two wait");
+        };
+        drop(permit);
+        drop(first);
+        let Place::Open(permit) = place() else { panic!("nobody is opening a connection") };
+        assert!(matches!(place(), Place::Wait(_)));
+        drop((permit, second));
     }
 }

@@ -48,6 +48,17 @@ impl Settings {
         }
     }
 
+    /// Whether `port` on the application's address is one that this proxy listens on itself. No peer may come in for it: what
+    /// leaves from there leaves with this workload's identity.
+    pub(crate) fn own_port(&self, port: u16) -> bool {
+        let ours = |listen: SocketAddr| {
+            listen.port() == port && (listen.ip() == self.application || listen.ip().is_unspecified())
+        };
+        let outer = self.inbound.into_iter().chain(self.outbound);
+        let services = self.services.iter().map(|service| service.listen);
+        outer.chain(services).chain(self.gateway.iter().map(|binding| binding.listen)).any(ours)
+    }
+
     /// Whether `address` is one that this proxy listens on itself, where it stands for no service.
     pub(crate) fn listens_on(&self, address: SocketAddr) -> bool {
         self.inbound == Some(address)

@@ -119,7 +119,7 @@ async fn place(
         let place = worker.pool.borrow_mut().place(peer, worker.now());
         match place {
             Place::Ready(requests, lease) => return Ok((requests, lease, true)),
-            Place::Wait(opened) => opened.notified().await,
+            Place::Wait(attempt) => attempt.ended().await,
             Place::Open(permit) => {
                 let (io, expires) = connect(worker, route, Alpn::Http2).await?;
                 let (requests, connection) = client::Builder::new()

@@ -185,14 +185,17 @@ impl Request {
     }
 
     /// The protocol that the client wants to switch to, such as `websocket`: `Connection: upgrade`, one `Upgrade` field with one
-    /// member, HTTP/1.1 and no body, or it is not one that could be forwarded.
+    /// member, HTTP/1.1 and no body, or it is not one that could be forwarded. Neither is a switch to HTTP/2: its requests would
+    /// pass unseen, by rules and authorization ("h2c smuggling"), and RFC 9113, 3.1 has given it up.
     pub(crate) fn upgrade(&self) -> Option<&str> {
         if !self.steering.upgrade || self.version == Version::Http10 || self.framing != Framing::None {
             return None;
         }
         let mut found = self.fields.of_kind(Kind::Upgrade);
         let protocol = std::str::from_utf8(self.fields.value(found.next()?)).ok()?;
-        (found.next().is_none() && !protocol.is_empty() && !protocol.contains(',')).then_some(protocol)
+        let name = protocol.split('/').next().unwrap_or_default();
+        let to_http = ["h2", "h2c", "http", "tls"].iter().any(|known| name.eq_ignore_ascii_case(known));
+        (found.next().is_none() && !name.is_empty() && !protocol.contains(',') && !to_http).then_some(protocol)
     }
 
     /// The header fields.

@@ -1,11 +1,17 @@
 //! Who may call whom.
 
+use std::time::Duration;
+
 use engine::Protocol;
 use engine::authorize::{Action, Authorizer, Pattern, Policy, Rule};
-use engine::balance::Dial;
+use engine::balance::{Dial, Endpoint};
+use engine::snapshot::Inbound;
 use net::tls::{self, Alpn};
+use proxy::settings::ServiceListener;
+use testkit::address;
 use testkit::ca::{Ca, Leaf};
 use testkit::raw::{Raw, RawServer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::ways::reason;
 use crate::world::{World, endpoint, listener, live, settings};
@@ -71,6 +77,53 @@ fn opaque_connections_are_judged_too() {
             raw.expect("hello").finish();
         }
         raw.expect_end();
+    }
+}
+
+/// A sidecar's own listeners share the application's address. Whoever could come in for one of them would go out again with this
+/// workload's identity.
+#[test]
+fn a_peer_cannot_leave_again_with_the_identity_of_whom_it_calls() {
+    let app = app();
+    let world = World::new();
+    let behind = world.server_named("pay-0", app.address(), Protocol::Auto, policy(Action::Allow, identity("cart")));
+    world.publish(
+        Protocol::Auto,
+        vec![Endpoint { workload: "shop/pay-0".into(), ..behind.endpoint(app.address().port()) }],
+    );
+    let mut settings = settings("shop/cart-0");
+    settings.application = address::loopback().into();
+    let free = || address::free_on(settings.application);
+    let (own, proxy, service) = (free(), free(), free());
+    (settings.inbound, settings.outbound) = (Some(own), Some(proxy));
+    settings.services.push(ServiceListener { listen: service, service: "cart".into(), port: 80 });
+    let key = telemetry::metrics::SeriesKey {
+        direction: telemetry::metrics::Direction::Inbound,
+        service: "shop/cart".into(),
+        route: "".into(),
+    };
+    let series = world.registry.series(&key);
+    let inbound = Inbound { workload: "shop/cart-0".into(), ports: vec![], authorizer: Authorizer::default(), series };
+    let cart = world.start(settings, world.identity("cart"), live(Some(inbound)));
+    let mut raw = Raw::connect(proxy);
+    raw.send(GET);
+    assert!(raw.read_head().starts_with("HTTP/1.1 200 "), "cart itself may call pay");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for port in [proxy.port(), service.port(), own.port()] {
+        for alpn in [Alpn::Http1, Alpn::Tcp] {
+            runtime.block_on(async {
+                let stream = tokio::net::TcpStream::connect(cart.inbound()).await.unwrap();
+                let sni = format!("p{port}.cart-0.shop.heddle");
+                let cart = "spiffe://mesh.test/ns/shop/sa/cart";
+                let mut stream = tls::connect(stream, &world.identity("client"), cart, &sni, alpn).await.unwrap();
+                let mut got = Vec::new();
+                // An error is as good as the end.
+                let _ = stream.write_all(GET.as_bytes()).await;
+                let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut got));
+                let _ = read.await.expect("it is closed");
+                assert_eq!(String::from_utf8_lossy(&got), "", "port {port}, {alpn:?}");
+            });
+        }
     }
 }
 
@@ -156,7 +209,7 @@ fn a_sidecar_without_a_certificate_calls_nobody() {
     let server = world.server(app.address(), Protocol::Http1, Authorizer::default());
     world.publish(Protocol::Http1, vec![server.endpoint(app.address().port())]);
     let mut settings = settings("shop/client-0");
-    settings.outbound = Some(testkit::address::free());
+    settings.outbound = Some(address::free());
     let client = world.start(settings, net::identity::Identity::generate().unwrap(), live(None));
     let mut raw = client.connect();
     raw.send(GET);

@@ -176,6 +176,9 @@ fn upgrades_need_all_their_parts() {
     assert_eq!(upgrade("Connection: upgrade\r\nUpgrade: a, b\r\n"), None);
     assert_eq!(upgrade("Connection: upgrade\r\nUpgrade: a\r\nUpgrade: b\r\n"), None);
     assert_eq!(upgrade("Connection: upgrade\r\nUpgrade: a\r\nContent-Length: 1\r\n"), None);
+    for to_http in ["h2c", "H2C", "h2", "HTTP/2.0", "TLS/1.2, h2c", "TLS/1.0"] {
+        assert_eq!(upgrade(&format!("Connection: upgrade\r\nUpgrade: {to_http}\r\n")), None, "{to_http}");
+    }
 }
 
 #[test]
