@@ -104,6 +104,7 @@ impl Claim {
     /// go on).
     pub(crate) fn take(dir: &Path, keep: bool) -> Result<Claim, Refused> {
         private_dir(dir).map_err(Refused::Failed)?;
+        ours(dir).map_err(Refused::Failed)?;
         let longest = dir.join("control.sock");
         if longest.as_os_str().len() > MAX_SOCKET_PATH {
             return Err(Refused::Failed(anyhow::anyhow!(
@@ -157,6 +158,15 @@ impl Drop for Claim {
             }
         }
     }
+}
+
+/// Refuses a folder with files that no mesh left: a claim clears its folder.
+fn ours(dir: &Path) -> anyhow::Result<()> {
+    let mut entries = std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    if entries.next().is_some() && !dir.join(LOCK).exists() {
+        bail!("{} holds files that are not of a mesh, and a mesh clears its folder; name a new one", dir.display());
+    }
+    Ok(())
 }
 
 /// Takes the lock of `dir`. A client that asks whether a mesh lives holds it for a moment, hence the patience.
@@ -280,6 +290,17 @@ mod tests {
         DirBuilder::new().mode(0o755).create(&dir).unwrap();
         let Err(Refused::Failed(error)) = Claim::take(&dir, false) else { panic!("it is refused") };
         assert!(error.to_string().contains("chmod 700"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_with_files_of_others_is_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("home");
+        private_dir(&dir).unwrap();
+        std::fs::write(dir.join("shop.yaml"), "mine").unwrap();
+        let Err(Refused::Failed(error)) = Claim::take(&dir, false) else { panic!("it is refused") };
+        assert!(error.to_string().contains("name a new one"), "{error}");
+        assert_eq!(std::fs::read_to_string(dir.join("shop.yaml")).unwrap(), "mine");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Serving one HTTP/1 client connection. One task drives it and, while a request is under way, the other side's connection too.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
 use engine::{Nanos, Reason, RequestHead as _};
-use tokio::io::AsyncWriteExt;
+use tokio::io::AsyncWrite;
 
 use crate::conn::Conn;
 use crate::deadline::Deadline;
@@ -205,12 +206,18 @@ async fn refuse(worker: &Worker, door: &Door, down: &mut End, deadline: &mut Dea
 /// Closes a connection whose client may still be sending.
 async fn linger(worker: &Worker, down: End, mut deadline: Deadline) {
     let End::H1(mut conn) = down else { return };
-    if conn.io.shutdown().await.is_err() {
-        return;
-    }
     deadline.set(Some(worker.now().after(LINGER)));
     let mut seen = 0;
+    let mut shut = false;
     poll_fn(|cx| {
+        // Over TLS this is a record, which a client that reads nothing does not take.
+        if !shut {
+            match Pin::new(&mut conn.io).poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => shut = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return deadline.poll(cx),
+            }
+        }
         loop {
             let held = conn.input.len();
             conn.input.take(held);

@@ -143,12 +143,13 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
             Err(failure) => failure,
             Ok(mut upstream) => {
                 let reused = upstream.reused && wire == Wire::Http1;
-                call.deadline.set(earlier(call.due, policy.attempt_timeout.map(|length| now.after(length))));
+                let due = earlier(call.due, policy.attempt_timeout.map(|length| now.after(length)));
+                call.deadline.set(earlier(due, policy.idle_timeout.map(|idle| now.after(idle))));
                 // A pooled connection was ready at once, and the clock need not be read again.
                 if !reused && let Some(in_flight) = &mut in_flight {
                     in_flight.connected(call.worker.now());
                 }
-                let sent = transmit(call, plan, &mut upstream, &mut upload).await;
+                let sent = transmit(call, plan, &mut upstream, &mut upload, due, policy.idle_timeout).await;
                 let at = call.worker.now();
                 match sent {
                     Ok((parts, upload_broken)) => {
@@ -331,16 +332,20 @@ async fn pause(call: &mut Call<'_>, wait: Nanos) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Writes the request and waits for the head of its answer, both at once. Says whether the receiver stopped taking the body.
+/// Writes the request and waits for the head of its answer, both at once, until `due` or until nothing has moved for `idle`
+/// (the call's deadline is set to the earlier one). Says whether the receiver stopped taking the body.
 async fn transmit(
     call: &mut Call<'_>,
     plan: &Plan,
     upstream: &mut Upstream,
     upload: &mut Transfer,
+    due: Option<Nanos>,
+    idle: Option<Nanos>,
 ) -> Result<(Option<http::response::Parts>, bool), Failure> {
     request::begin(call, plan, upstream, upload).map_err(|fault| failed(fault, false))?;
     let ahead = call.worker.limits().head_bytes;
     let last = request::is_last(&call.head);
+    let mut moved = 0;
     let mut broken = false;
     call.response.reset();
     poll_fn(|cx| {
@@ -360,15 +365,18 @@ async fn transmit(
         if upload.is_done() && call.down.poll_gone(cx, call.worker, ahead, last).is_ready() {
             return Poll::Ready(Err(client_failed(Fault::Gone)));
         }
-        if call.deadline.poll(cx).is_ready() {
-            let whole = call.due.is_some_and(|due| call.deadline.due() == Some(due));
-            let reason = if whole { Reason::RequestTimeout } else { Reason::AttemptTimeout };
-            return Poll::Ready(Err(Failure {
-                refusal: reason.into(),
-                outcome: Outcome::Timeout,
-                sent: true,
-                client: false,
-            }));
+        while call.deadline.poll(cx).is_ready() {
+            let rung = call.deadline.due();
+            if rung != due && std::mem::replace(&mut moved, upload.forwarded()) != upload.forwarded() {
+                call.deadline.set(earlier(due, idle.map(|idle| call.worker.now().after(idle))));
+                continue;
+            }
+            let reason = match rung {
+                _ if rung != due => Reason::IdleTimeout,
+                _ if rung == call.due => Reason::RequestTimeout,
+                _ => Reason::AttemptTimeout,
+            };
+            return Poll::Ready(Err(too_long(reason, upload)));
         }
         Poll::Pending
     })
@@ -435,6 +443,13 @@ fn failed(fault: Fault, written: bool) -> Failure {
             Failure { refusal, outcome, sent: written && !unprocessed, client: false }
         }
     }
+}
+
+/// Time is up. A body that stands still in the middle is nobody's fault that could be told, and no reason to begin again.
+fn too_long(reason: Reason, upload: &Transfer) -> Failure {
+    let stuck = reason == Reason::IdleTimeout && !upload.is_done();
+    let outcome = if stuck { Outcome::Cancelled } else { Outcome::Timeout };
+    Failure { refusal: reason.into(), outcome, sent: true, client: stuck }
 }
 
 /// The client failed, broke its protocol or went away.

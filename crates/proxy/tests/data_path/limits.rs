@@ -108,6 +108,21 @@ fn a_body_that_breaks_its_framing_ends_the_request() {
 }
 
 #[test]
+fn a_body_that_stands_still_is_given_up() {
+    let app = RawServer::start(|_, mut raw| {
+        raw.read_to_end();
+    });
+    let world = World::new();
+    let policy = TrafficPolicy { idle_timeout: Some(Nanos::from_millis(200)), ..TrafficPolicy::default() };
+    world.publish_with(Protocol::Http1, vec![plain(app.address())], policy, None);
+    let client = world.client(|_| {});
+    let mut raw = client.connect();
+    raw.send("PUT http://cart/ HTTP/1.1\r\nHost: cart\r\nContent-Length: 10\r\n\r\nabc");
+    refused(raw, 504, "idle_timeout");
+    assert_eq!(app.accepted(), 1);
+}
+
+#[test]
 fn garbage_and_half_open_connections_are_closed() {
     let (_world, app, client) = world(|limits| limits.detect_timeout = Duration::from_millis(300));
     let mut raw = client.connect();
