@@ -28,6 +28,11 @@ const MAX_SETTINGS: usize = 16 << 20;
 
 pub(super) fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
     logging()?;
+    // The allocator asks for huge pages, of which an idle sidecar touches six and fills none. A kernel that cannot turn them
+    // off only costs memory.
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        tracing::debug!(%error, "huge pages stay on");
+    }
     let text = net::files::read(&args.settings, MAX_SETTINGS).context("cannot read the settings (--settings)")?;
     let settings: SidecarSettings =
         serde_json::from_slice(&text).with_context(|| format!("{} is not understood", args.settings.display()))?;
