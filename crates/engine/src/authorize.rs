@@ -1,5 +1,6 @@
 //! Whether a caller may: authorization policies, evaluated at the server's side as Istio does. A deny wins over any allow;
-//! where there is an allow policy, what none of them matches is denied. Of a repeated header the first value counts.
+//! where there is an allow policy, what none of them matches is denied. Of a repeated header a deny needs one value to match, an
+//! allow all of them, so that nobody gets by with a second one.
 
 use std::net::IpAddr;
 

@@ -12,6 +12,10 @@ pub trait RequestHead {
     fn authority(&self) -> &str;
     /// The first value of the header `name` (lower case), trimmed.
     fn header(&self, name: &str) -> Option<&[u8]>;
+    /// Shows `see` every value of the header `name`, trimmed, in order. As provided it is for heads that repeat none.
+    fn each_value(&self, name: &str, see: &mut dyn FnMut(&[u8])) {
+        self.header(name).into_iter().for_each(see);
+    }
 }
 
 /// The host of an authority: without port, without the dot that ends a fully qualified name; an IPv6 address keeps its

@@ -63,4 +63,13 @@ impl RequestHead for Head<'_> {
             Head::H2(parts) => parts.headers.get(name).map(|value| value.as_bytes().trim_ascii()),
         }
     }
+
+    fn each_value(&self, name: &str, see: &mut dyn FnMut(&[u8])) {
+        match self {
+            Head::H1(request) => request.each_value(name, see),
+            Head::H2(parts) => {
+                parts.headers.get_all(name).iter().for_each(|value| see(value.as_bytes().trim_ascii()));
+            }
+        }
+    }
 }

@@ -82,7 +82,7 @@ impl Rule {
             Action::Deny | Action::Audit => fits(sent) || fits(normal),
         };
         path && (self.methods.is_empty() || self.methods.iter().any(|m| **m == *head.method()))
-            && self.headers.iter().all(|header| header.fits_header(head))
+            && self.headers.iter().all(|header| header.fits_headers(head, action != Action::Allow))
     }
 }
 

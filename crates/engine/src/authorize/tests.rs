@@ -117,6 +117,24 @@ fn every_list_that_is_not_empty_must_match() {
 }
 
 #[test]
+fn a_second_value_of_a_header_helps_nobody() {
+    let header = |value| Rule { headers: vec![ValueMatch { name: "x".into(), value }], ..Rule::default() };
+    let bad = || ValueRule::Regex(regex::Regex::new("bad").expect("valid"));
+    let judge = |action, value, values: &[&str]| {
+        let head = values.iter().fold(Head::get("/"), |head, value| head.with("X", value));
+        authorizer([policy("a", action, vec![header(value)])]).request(&caller(None), &head, |_| {}) == Decision::Allow
+    };
+    let one = || ValueRule::Exact("1".into());
+    for values in [&["bad", "1"][..], &["1", "bad"]] {
+        assert!(!judge(Action::Deny, bad(), values), "{values:?}");
+        assert!(!judge(Action::Allow, one(), values), "{values:?}");
+    }
+    assert!(judge(Action::Allow, one(), &["1", "1"]));
+    assert!(!judge(Action::Allow, one(), &[]));
+    assert!(judge(Action::Deny, bad(), &[]));
+}
+
+#[test]
 fn a_path_written_in_another_way_is_the_same_path() {
     let deny = authorizer([policy("d", Action::Deny, vec![path("/admin*")])]);
     let allow = authorizer([policy("a", Action::Allow, vec![path("/public/*")])]);

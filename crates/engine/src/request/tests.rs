@@ -48,6 +48,10 @@ impl RequestHead for Head {
         let header = self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
         header.map(|(_, value)| value.as_bytes())
     }
+    fn each_value(&self, name: &str, see: &mut dyn FnMut(&[u8])) {
+        let named = self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        named.for_each(|(_, value)| see(value.as_bytes()));
+    }
 }
 
 #[test]

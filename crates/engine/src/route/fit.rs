@@ -41,6 +41,18 @@ impl ValueMatch {
         head.header(&self.name).is_some_and(|value| self.value.fits(value))
     }
 
+    /// The same where a caller must not get by with a second value: `any` of them, or all and at least one. What no regular
+    /// expression can look at, since it is not text, counts as found where any would do.
+    pub(crate) fn fits_headers(&self, head: &impl RequestHead, any: bool) -> bool {
+        let (mut seen, mut fitting) = (0, 0);
+        head.each_value(&self.name, &mut |value| {
+            let opaque = matches!(self.value, ValueRule::Regex(_)) && std::str::from_utf8(value).is_err();
+            seen += 1;
+            fitting += usize::from(self.value.fits(value) || (any && opaque));
+        });
+        fitting > 0 && (any || fitting == seen)
+    }
+
     /// Whether the first parameter of the name is as it must be.
     fn fits_query(&self, query: &str) -> bool {
         let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));

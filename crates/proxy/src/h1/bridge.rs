@@ -37,6 +37,10 @@ impl engine::RequestHead for Http2Head<'_> {
     fn header(&self, name: &str) -> Option<&[u8]> {
         self.0.headers.get(name).map(|value| value.as_bytes().trim_ascii())
     }
+
+    fn each_value(&self, name: &str, see: &mut dyn FnMut(&[u8])) {
+        self.0.headers.get_all(name).iter().for_each(|value| see(value.as_bytes().trim_ascii()));
+    }
 }
 
 /// Kinds that have no place in HTTP/2 (RFC 9113, 8.2.2), or that pseudo fields stand for.

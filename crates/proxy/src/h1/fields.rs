@@ -129,6 +129,12 @@ impl Fields {
         Some(self.value(found))
     }
 
+    /// Every value of `name`, in any case, without surrounding whitespace.
+    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let named = move |field: &&Field| self.name(field).eq_ignore_ascii_case(name.as_bytes());
+        self.list.iter().filter(named).map(|field| self.value(field))
+    }
+
     /// Every field in order, for the tests: name as sent, value without surrounding whitespace.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {

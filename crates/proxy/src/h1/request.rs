@@ -256,6 +256,10 @@ impl engine::RequestHead for Request {
     fn header(&self, name: &str) -> Option<&[u8]> {
         self.fields.get(name)
     }
+
+    fn each_value(&self, name: &str, see: &mut dyn FnMut(&[u8])) {
+        self.fields.all(name).for_each(see);
+    }
 }
 
 #[cfg(test)]
