@@ -28,20 +28,14 @@ const MAX_SETTINGS: usize = 16 << 20;
 
 pub(super) fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
     logging()?;
-    // The allocator asks for huge pages, of which an idle sidecar touches six and fills none. A kernel that cannot turn them
-    // off only costs memory.
+    // The allocator is built not to ask for huge pages; where the kernel gives them unasked, an idle sidecar would touch six
+    // and fill none. A kernel that cannot turn them off only costs memory.
     if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
         tracing::debug!(%error, "huge pages stay on");
     }
     let text = net::files::read(&args.settings, MAX_SETTINGS).context("cannot read the settings (--settings)")?;
     let settings: SidecarSettings =
         serde_json::from_slice(&text).with_context(|| format!("{} is not understood", args.settings.display()))?;
-    if settings.gateway.is_none() {
-        // Where the kernel gives huge pages to all (the allocator does not ask for any), a sidecar would touch a little of
-        // each: 15 MiB where 2 MiB are used. A gateway carries more traffic. A kernel that does not know the request has
-        // nothing to turn off.
-        let _ = nix::sys::prctl::set_thp_disable(true);
-    }
     let token = args.token_file.as_deref().map(read_token).transpose()?;
     crate::block_on(Box::pin(sidecar::run(settings, args.standalone, token)))?;
     Ok(ExitCode::SUCCESS)
