@@ -11,6 +11,8 @@
 //!   decays toward zero while nothing is heard, so that an endpoint that was slow is tried again ([`Load`]).
 //! - *failing* is the recent share of failures. A failure's own latency never lowers the estimate, so failing fast
 //!   attracts nothing; an endpoint that always fails is as dear as one that takes a hundred times as long.
+//! - A request that was cancelled before its answer is no failure, but its latency was at least the time until then. So an
+//!   endpoint that stands still does not look faster than its peers because its clients give up first.
 //! - *connecting* is added where this worker has no ready connection: a millisecond, or the latency if that is less. It
 //!   must decay as the latency does, or a cold endpoint of a fast service would never be tried again.
 //! - An endpoint never heard of is taken to be as fast as the other candidate, without the cost of connecting. So it gets
@@ -104,7 +106,7 @@ pub enum Health {
     Draining,
 }
 
-/// One request under way at an endpoint. Dropped without [`InFlight::finish`] it counts as [`Outcome::Cancelled`].
+/// One request under way at an endpoint. Dropped without [`InFlight::finish`] it teaches nothing.
 #[derive(Debug)]
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
@@ -213,6 +215,11 @@ impl EndpointSet {
         }
     }
 
+    /// The least latency that is known of an endpoint, in nanoseconds. Looks at all of them.
+    fn fastest(&self, now: Nanos) -> Option<f64> {
+        self.endpoints.iter().filter_map(|e| e.load.latency(now)).min_by(f64::total_cmp)
+    }
+
     /// Whether one more endpoint may be ejected. Looks at all of them, but only when one has failed too often. Workers that
     /// eject different endpoints in the same instant may exceed the share by one each.
     fn may_eject(&self, now: Nanos) -> bool {
@@ -263,14 +270,16 @@ impl InFlight {
     }
 
     /// Records how it ended: latency (from [`InFlight::connected`], if that was called, to [`InFlight::answered`], or else to
-    /// `now`), outcome, ejection by the policy of `peers`.
+    /// `now`), outcome, ejection by the policy of `peers`. Of a cancelled request without an answer the time until now is a
+    /// lower bound of its latency; drop one that was cancelled for a reason that says nothing of the endpoint.
     pub fn finish(self, now: Nanos, outcome: Outcome, peers: &EndpointSet) {
         let load = &self.endpoint.load;
-        if outcome == Outcome::Cancelled {
-            return;
-        }
         let latency = self.answered.map_or(now, |at| Nanos(at.get())).since(self.sent);
-        if !outcome.is_failure() {
+        if outcome == Outcome::Cancelled {
+            if self.answered.is_none() {
+                load.cancelled(latency, self.started, now, || peers.fastest(now));
+            }
+        } else if !outcome.is_failure() {
             load.succeeded(latency, self.started, now);
         } else if load.failed(latency, self.started, now, &peers.outlier) && peers.may_eject(now) {
             load.eject(now, &peers.outlier);

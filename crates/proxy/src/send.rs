@@ -183,7 +183,7 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
                             && upload.can_restart()
                             && (idempotent || !failure.sent) =>
                     {
-                        finish(plan, in_flight, at, Outcome::Cancelled);
+                        drop(in_flight);
                         call.record.attempts -= 1;
                         upload.restart();
                         fresh = true;
@@ -194,7 +194,10 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
             }
         };
         let now = call.worker.now();
-        finish(plan, in_flight, now, failure.outcome);
+        // A client that gives up in the middle of its own request says nothing of the instance.
+        if !failure.client || upload.is_done() {
+            finish(plan, in_flight, now, failure.outcome);
+        }
         if failure.client || call.due.is_some_and(|due| now >= due) {
             return Err(failure.refusal);
         }

@@ -161,6 +161,23 @@ impl Load {
         probation || streak >= policy.consecutive_failures
     }
 
+    /// Learns from a request that was cancelled after `elapsed` without an answer: its latency was at least that. It never
+    /// lowers the estimate, and is neither a success nor a failure. `fastest` is the least latency known of a peer, in
+    /// nanoseconds, asked for only where nothing is known of this endpoint.
+    pub(super) fn cancelled(&self, elapsed: Nanos, started: Nanos, now: Nanos, fastest: impl FnOnce() -> Option<f64>) {
+        if started.0 < self.ejected_until.load(Ordering::Relaxed) {
+            return;
+        }
+        // Where nothing is known the endpoint is taken to be as fast as the others. A client that gives up sooner than they
+        // answer must not make it look faster than that.
+        let elapsed = elapsed.0 as f64;
+        if elapsed > self.latency(now).or_else(fastest).unwrap_or(SEED) {
+            write(&self.failing, self.failing(now));
+            write(&self.latency, elapsed);
+            self.updated.store(now.0, Ordering::Relaxed);
+        }
+    }
+
     /// Leaves it out for a time that grows with each ejection in a row. What was learnt is forgotten, so that it comes back
     /// as an endpoint never heard of and its past does not starve it.
     pub(super) fn eject(&self, now: Nanos, policy: &OutlierPolicy) {

@@ -172,11 +172,60 @@ fn connecting_counts_as_no_latency() {
 }
 
 #[test]
-fn cancelled_requests_say_nothing() {
+fn a_cancelled_request_took_at_least_until_then() {
+    let set = many(2);
+    let (slow, load) = (&set.endpoints[0], &set.endpoints[0].load);
+    send(&set, slow, 0, 10, Outcome::Success);
+    send(&set, slow, 10, 910, Outcome::Cancelled);
+    assert_eq!(load.latency(at(910)), Some(900.0 * MS as f64));
+    let before = load.latency(at(920));
+    send(&set, slow, 915, 920, Outcome::Cancelled);
+    assert_eq!(load.latency(at(920)), before, "a lower bound never lowers the estimate");
+    assert_eq!((load.requests(), load.failures(), load.in_flight()), (3, 0, 0));
+    assert_eq!(load.failing(at(920)), 0.0);
+
+    send(&set, slow, 920, 930, failure());
+    let failing = load.failing(at(5_000));
+    send(&set, slow, 3_000, 5_000, Outcome::Cancelled);
+    assert_eq!(load.failing(at(5_000)), failing, "neither a failure nor a success");
+    assert_eq!(load.failures(), 1);
+}
+
+#[test]
+fn an_endpoint_that_stands_still_while_its_clients_give_up_attracts_nothing() {
+    let set = many(2);
+    send(&set, &set.endpoints[0], 0, 20, Outcome::Success);
+    send(&set, &set.endpoints[1], 0, 20, Outcome::Success);
+    // Both have been slow, and what is known fades; one answers quickly again, the other does not answer at all.
+    for i in 0..100 {
+        let now = 20_000 + 1_000 * i;
+        send(&set, &set.endpoints[0], now, now + 500, Outcome::Cancelled);
+        send(&set, &set.endpoints[1], now, now + 20, Outcome::Success);
+    }
+    assert_eq!(shares(&set, at(119_500), &[]).get("shop/cart-0"), None);
+}
+
+#[test]
+fn a_cancelled_request_to_an_unknown_endpoint_makes_it_no_faster_than_its_peers() {
+    let set = many(2);
+    let load = &set.endpoints[0].load;
+    send(&set, &set.endpoints[0], 0, 20, Outcome::Cancelled);
+    assert_eq!(load.latency(at(20)), None, "too soon to say anything");
+    send(&set, &set.endpoints[1], 0, 20, Outcome::Success);
+    send(&set, &set.endpoints[0], 20, 30, Outcome::Cancelled);
+    assert_eq!(load.latency(at(30)), None, "sooner than its peer answers");
+    send(&set, &set.endpoints[0], 30, 55, Outcome::Cancelled);
+    assert_eq!(load.latency(at(55)), Some(25.0 * MS as f64));
+}
+
+#[test]
+fn what_is_dropped_or_was_answered_before_it_was_cancelled_teaches_nothing() {
     let set = many(1);
     let load = &set.endpoints[0].load;
-    send(&set, &set.endpoints[0], 0, 900, Outcome::Cancelled);
     drop(InFlight::start(Arc::clone(&set.endpoints[0]), at(0)));
+    let mut request = InFlight::start(Arc::clone(&set.endpoints[0]), at(0));
+    request.answered(at(5));
+    request.finish(at(900), Outcome::Cancelled, &set);
     assert_eq!((load.requests(), load.failures(), load.in_flight()), (2, 0, 0));
     assert_eq!(load.latency(at(900)), None);
 }
