@@ -96,8 +96,12 @@ fn a_proxy_that_starts_without_control_plane_serves_from_its_last_good_configura
 
 #[test]
 fn two_meshes_do_not_disturb_each_other() {
-    let one = Mesh::up(PAIR);
-    let two = Mesh::up(&PAIR.replace("test.example", "other.example").replace("--role catalog", "--role web"));
+    // A port that no other test declares.
+    let port = testkit::address::free().port();
+    let pair = PAIR.replace("port: 8080, protocol: HTTP", &format!("port: {port}, protocol: HTTP"));
+    let one = Mesh::up(&pair);
+    let two = Mesh::up(&pair.replace("test.example", "other.example").replace("--role catalog", "--role web"));
+    assert!(one.gateway().ends_with(&format!(":{port}")), "{}", one.gateway());
     assert_ne!(one.gateway(), two.gateway(), "the second one's port is moved");
     assert!(two.said().contains("is in use, so it listens on"), "{}", two.said());
     for _ in 0..5 {
