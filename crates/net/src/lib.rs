@@ -6,6 +6,7 @@
 //! | [`identity`] | a key, its certificate and the roots, swapped while in use |
 //! | [`tls`] | handshakes between sidecars and with the control plane |
 //! | [`listen`] | listeners per worker, and the lock that keeps one address to one proxy |
+//! | [`dial`] | connections that notice when their peer is gone |
 //! | [`block`] | the loopback addresses of a mesh on one machine |
 //! | [`worker`] | one current-thread runtime per worker |
 //! | [`drain`] | ending without cutting work off |
@@ -17,6 +18,7 @@
 
 pub mod block;
 pub mod copy;
+pub mod dial;
 pub mod drain;
 pub mod files;
 pub mod identity;

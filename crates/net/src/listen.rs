@@ -8,7 +8,7 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Connections that wait to be accepted. The kernel caps it at `net.core.somaxconn` (4,096 by default).
@@ -39,14 +39,6 @@ pub fn tcp_reuseport(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> 
     socket.bind(&addr.into())?;
     socket.listen(backlog)?;
     TcpListener::from_std(socket.into())
-}
-
-/// Sends small writes at once (TCP_NODELAY); for connections that we dial.
-///
-/// # Errors
-/// The connection is gone.
-pub fn set_nodelay(stream: &TcpStream) -> io::Result<()> {
-    SockRef::from(stream).set_tcp_nodelay(true)
 }
 
 /// The right to listen on an address, held as an abstract Unix socket that disappears with its holder, however it ends.

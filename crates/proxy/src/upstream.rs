@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use engine::balance::Dial;
 use engine::{Nanos, Reason};
 use h2::client::{self, ResponseFuture, SendRequest};
+use net::dial;
 use net::tls::{self, Alpn};
 use tokio::net::TcpStream;
 
@@ -158,7 +159,9 @@ pub(crate) async fn connect(worker: &Worker, route: &Route<'_>, alpn: Alpn) -> R
     };
     let failed = |error: io::Error| Refusal::new(Reason::ConnectFailed, format!("connecting to {address}: {error}"));
     let stream = TcpStream::connect(address).await.map_err(failed)?;
-    net::listen::set_nodelay(&stream).map_err(failed)?;
+    // Where every request has a connection of its own, an instance that does not read is waited for, as the policy says.
+    let shared = (alpn == Alpn::Http2).then_some(dial::UNACKNOWLEDGED);
+    dial::prepare(&stream, shared).map_err(failed)?;
     let Some((sni, identity)) = mesh else { return Ok((Io::Tcp(stream), None)) };
     let handshake = tls::connect(stream, &worker.shared.identity, identity, sni, alpn);
     match tokio::time::timeout(worker.limits().handshake_timeout, handshake).await {

@@ -116,7 +116,7 @@ impl Connector {
             }
             ControlAddress::Tcp(address) => {
                 let stream = TcpStream::connect(address).await.map_err(|e| failed(address, e))?;
-                net::listen::set_nodelay(&stream)?;
+                net::dial::prepare(&stream, Some(net::dial::UNACKNOWLEDGED))?;
                 Ok(Box::pin(net::tls::connect_control(stream, &self.identity).await?))
             }
         }
