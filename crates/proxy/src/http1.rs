@@ -185,6 +185,7 @@ async fn exchange(
         deadline,
         record: worker.observer.begin(door.direction(), worker.now()),
         due: None,
+        interims: 0,
     };
     forward(&mut call, target.as_ref()).await
 }

@@ -121,6 +121,7 @@ async fn stream(worker: &Rc<Worker>, door: &Door, request: Request<RecvStream>, 
                 deadline: &mut deadline,
                 record: worker.observer.begin(door.direction(), worker.now()),
                 due: None,
+                interims: 0,
             };
             forward(&mut call, target.as_ref()).await;
         }

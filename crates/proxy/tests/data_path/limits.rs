@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use engine::policy::{RetryOn, RetryPolicy, TrafficPolicy};
 use engine::{Nanos, Protocol};
+use http::Response;
 use testkit::raw::{Raw, RawServer};
 
+use crate::http2;
 use crate::ways::reason;
 use crate::world::{Sidecar, World, plain};
 
@@ -120,6 +122,57 @@ fn a_body_that_stands_still_is_given_up() {
     raw.send("PUT http://cart/ HTTP/1.1\r\nHost: cart\r\nContent-Length: 10\r\n\r\nabc");
     refused(raw, 504, "idle_timeout");
     assert_eq!(app.accepted(), 1);
+}
+
+#[test]
+fn interim_answers_are_bounded() {
+    let app = RawServer::start(|_, mut raw| {
+        while let Some(head) = raw.next_head() {
+            let count = if head.contains("/flood") { 33 } else { 32 };
+            raw.send("HTTP/1.1 103 Early Hints\r\nLink: </style>\r\n\r\n".repeat(count));
+            raw.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let world = World::new();
+    world.publish(Protocol::Http1, vec![plain(app.address())]);
+    let client = world.client(|_| {});
+    let mut raw = client.connect();
+    // On one connection: each request is counted for itself, and what is tried again is not counted anew.
+    for (path, status) in [("", 200), ("", 200), ("flood", 502)] {
+        raw.send(format!("GET http://cart/{path} HTTP/1.1\r\nHost: cart\r\n\r\n"));
+        for _ in 0..32 {
+            assert!(raw.read_head().starts_with("HTTP/1.1 103 "));
+        }
+        let head = raw.read_head();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        if status == 502 {
+            assert_eq!(reason(&head), "upstream_protocol");
+        }
+    }
+}
+
+#[test]
+fn interim_answers_over_http2_are_bounded() {
+    http2::test(async {
+        let (at, _) = http2::app(|request, mut respond| async move {
+            let count = if request.uri().path() == "/flood" { 33 } else { 32 };
+            for _ in 0..count {
+                respond.send_informational(Response::builder().status(103).body(()).unwrap()).unwrap();
+            }
+            // The stream may have been reset by now.
+            let _ = respond.send_response(Response::new(()), true);
+        })
+        .await;
+        let world = World::new();
+        world.publish(Protocol::Http2, vec![plain(at)]);
+        let sidecar = world.client(|_| {});
+        let client = http2::client(sidecar.outbound()).await;
+        let (head, ..) = http2::call(&client, http2::request("GET", "/"), b"").await;
+        assert_eq!(head.status(), 200);
+        let (head, ..) = http2::call(&client, http2::request("GET", "/flood"), b"").await;
+        assert_eq!(head.status(), 502);
+        assert_eq!(head.headers()["heddle-reason"], "upstream_protocol");
+    });
 }
 
 #[test]
