@@ -5,7 +5,6 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -59,15 +58,10 @@ fn wait_ready(mesh: &Mesh, names: &[&str]) {
     });
 }
 
-/// An instance whose calls failed for a while is called again when peak EWMA has forgotten it: its failures cost a factor of
-/// up to 41, which takes about 20 s to decay (time constant 10 s, for latency and failures both). That is the balancer's
-/// present behaviour, not a wait for something that may be slow.
-const FORGOTTEN: Duration = Duration::from_secs(90);
-
 /// Waits until `instance` answers again.
 fn wait_answers(mesh: &Mesh, load: &Steady, instance: &str) {
     let before = load.seen().with(instance);
-    until(&format!("an answer of {instance}"), FORGOTTEN, || {
+    until(&format!("an answer of {instance}"), LONG, || {
         let seen = load.seen();
         if seen.with(instance) > before {
             Ok(())
