@@ -18,7 +18,7 @@ pub fn own_group(command: &mut Command) {
 /// Makes the kernel kill the child (SIGKILL) when the *thread* that starts it ends, however that comes (PR_SET_PDEATHSIG).
 /// Start such children from the main thread or from a runtime that lives as long as the process. A child that changes its
 /// user, and grandchildren, are not covered.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "pre_exec has no safe form; argued at its use")]
 pub fn die_with_parent(command: &mut Command) {
     let parent = nix::unistd::getpid();
     let ask = move || {

@@ -5,7 +5,7 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // A tool for developers.
 
 #[path = "../tests/data_path/world.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the tests use the rest of this module")]
 mod world;
 
 use std::net::SocketAddr;
