@@ -315,6 +315,54 @@ async fn it_starts_without_a_control_plane_from_what_it_kept() {
 }
 
 #[tokio::test]
+async fn what_it_keeps_is_what_it_serves_even_where_the_control_plane_forgot_the_instance() {
+    let directory = tempfile::tempdir().unwrap();
+    let control = Control::default();
+    let running = control.start(Publisher::new(Duration::ZERO), Options::default());
+    publish(&running.publisher, shop());
+    let client = control.client(kept(directory.path()));
+    let slot = resolved(&client, "cart").await;
+    until("inbound", || client.live().inbound.load().is_some()).await;
+    // A control plane that was started again knows the instance only once it has registered again.
+    running.publisher.apply(vec![remove(Kind::Workload, "shop/front-1")]);
+    publish(&running.publisher, [endpoint("shop/cart", "cart-2", "127.7.0.3:15006")]);
+    until("the change", || instances(&slot) == 2).await;
+    control.kill(running);
+    let mut connected = client.connected();
+    drop(client);
+    while connected.changed().await.is_ok() {}
+
+    let client = control.client(kept(directory.path()));
+    assert!(client.live().inbound.load().is_some());
+}
+
+#[tokio::test]
+async fn what_is_not_complete_is_not_kept_in_the_place_of_what_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let control = Control::default();
+    let running = control.start(Publisher::new(Duration::ZERO), Options::default());
+    publish(&running.publisher, shop());
+    let client = control.client(kept(directory.path()));
+    resolved(&client, "cart").await;
+    until("inbound", || client.live().inbound.load().is_some()).await;
+    let mut connected = client.connected();
+    drop(client);
+    while connected.changed().await.is_ok() {}
+    let client = control.client(kept(directory.path()));
+    let slot = client.slot("cart").unwrap();
+    // A service that names a route which is not there yet; what was published before it goes on.
+    publish(&running.publisher, [service("shop/cart", &["HTTPRoute/shop/later"], &[])]);
+    publish(&running.publisher, [endpoint("shop/cart", "cart-2", "127.7.0.3:15006")]);
+    until("the change", || instances(&slot) == 2).await;
+    control.kill(running);
+    let mut connected = client.connected();
+    drop(client);
+    while connected.changed().await.is_ok() {}
+    let client = control.client(kept(directory.path()));
+    assert!(matches!(get(&client.slot("cart").unwrap()), Resolution::Found(_)));
+}
+
+#[tokio::test]
 async fn names_are_bounded_and_idle_ones_make_room() {
     let control = Control::default();
     let running = control.start(Publisher::new(Duration::ZERO), Options::default());

@@ -44,6 +44,8 @@ pub(super) struct State {
     trust: u64,
     /// Resources, answers or names have changed since [`State::sync`].
     changed: Changed,
+    /// Nothing that is published waits for the rest of its successor.
+    settled: bool,
 }
 
 /// A name whose slot is kept up to date.
@@ -102,7 +104,13 @@ impl State {
             shown_gateway: None,
             trust: 0,
             changed: Changed { structure: true, ..Changed::default() },
+            settled: true,
         }
+    }
+
+    /// Whether what is held is all that is published needs, so that a start from it serves the same.
+    pub(super) fn settled(&self) -> bool {
+        self.settled
     }
 
     /// Keeps `slot` up to date with what `name` means.
@@ -217,6 +225,11 @@ impl State {
     }
 
     fn remove(&mut self, kind: Kind, name: String) {
+        // Its own instance stays as it was, for a start from what is kept too: a control plane that has just started does
+        // not know it until it has registered again.
+        if kind == Kind::Workload && name == self.workload && self.resources.workload(&name).is_some() {
+            return;
+        }
         self.touch(kind, &name);
         if let Some(service) = name.strip_suffix("/*").filter(|_| kind == Kind::Endpoint) {
             let prefix = format!("{service}/");
@@ -259,6 +272,7 @@ impl State {
         let changes = changed.structure || !changed.services.is_empty();
         let mut synced = Synced { changed: changes, ..Synced::default() };
         if changed.structure {
+            self.settled = true;
             let mut wanted = self.publish_destinations();
             synced.live = self.publish_live(&mut wanted);
             self.show();
@@ -298,6 +312,7 @@ impl State {
                     .insert(name.clone(), Compiled { print: needs.print, needs: needs.names.clone(), destination });
             }
             let held = self.destinations.get(&name).map(|known| (known.print, &known.needs));
+            self.settled &= needs.complete || held.is_none();
             want(&mut wanted, needs, held);
         }
         self.compiler.sweep();
@@ -315,7 +330,6 @@ impl State {
             self.live.mesh.store(Arc::new(mesh.clone()));
             changed = true;
         }
-        // A workload that the control plane does not know (yet: it may have just started) stays as it was.
         let needs = deps::inbound(&self.resources, &self.answers, &self.workload);
         if needs.complete
             && self.inbound.as_ref().is_none_or(|(print, _)| *print != needs.print)
@@ -325,6 +339,7 @@ impl State {
             self.inbound = Some((needs.print, needs.names.clone()));
             changed = true;
         }
+        self.settled &= needs.complete || self.inbound.is_none();
         want(wanted, needs, self.inbound.as_ref().map(|(print, names)| (*print, names)));
         let Some(name) = self.gateway.clone() else {
             return changed;
@@ -342,6 +357,7 @@ impl State {
             self.shown_gateway = Some((needs.print, needs.names.clone()));
             changed = true;
         }
+        self.settled &= needs.complete || self.shown_gateway.is_none();
         want(wanted, needs, self.shown_gateway.as_ref().map(|(print, names)| (*print, names)));
         changed
     }

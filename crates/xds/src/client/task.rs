@@ -29,6 +29,10 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// gRPC's INVALID_ARGUMENT, which xDS uses for a NACK.
 const INVALID_ARGUMENT: i32 = 3;
 
+/// How long what was kept last stays in place while the successor of something published is not complete. After that the
+/// control plane has lost the rest, and what is new and whole is worth more.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+
 /// Requests that wait for the connection. The server reads whatever comes, so this only smooths.
 const REQUESTS: usize = 64;
 
@@ -49,13 +53,15 @@ pub(super) struct Timers {
     sweep_at: Instant,
     /// Something is not saved yet.
     save_at: Option<Instant>,
+    /// A save has been put off since then.
+    unsettled: Option<Instant>,
     /// When a name's slot was last seen to have been read, and what the slot said then.
     seen: HashMap<String, (Nanos, Instant)>,
 }
 
 impl Timers {
     pub(super) fn new(idle: Duration) -> Timers {
-        Timers { rng: Rng::seeded(seed()), sweep_at: Instant::now() + idle / 4, save_at: None, seen: HashMap::new() }
+        Timers { rng: Rng::seeded(seed()), sweep_at: Instant::now() + idle / 4, save_at: None, unsettled: None, seen: HashMap::new() }
     }
 }
 
@@ -245,6 +251,12 @@ impl Task {
         let Some(path) = self.settings.store.clone() else {
             return;
         };
+        if self.state.settled() {
+            self.timers.unsettled = None;
+        } else if self.timers.unsettled.get_or_insert_with(Instant::now).elapsed() < SETTLE_LIMIT {
+            self.timers.save_at = Some(Instant::now() + self.settings.store_every);
+            return;
+        }
         let contents = persist::encode(&self.settings.workload, &self.state);
         let shown = path.display().to_string();
         match tokio::task::spawn_blocking(move || persist::write(&path, &contents)).await {
