@@ -211,7 +211,14 @@ fn killing_an_instance_under_load_loses_no_request() {
     let killed = Arc::clone(&dead);
     let mortal = RawServer::start(move |_, mut raw| {
         let handle = Raw::new(raw.stream().try_clone().unwrap());
-        connections.lock().unwrap().push(handle);
+        {
+            // One that arrives after the kill is not to be held open by the list.
+            let mut connections = connections.lock().unwrap();
+            if killed.load(Ordering::Relaxed) == 1 {
+                return;
+            }
+            connections.push(handle);
+        }
         while killed.load(Ordering::Relaxed) == 0 && raw.next_head().is_some() {
             if killed.load(Ordering::Relaxed) == 1 {
                 return;
@@ -242,9 +249,12 @@ fn killing_an_instance_under_load_loses_no_request() {
         let done = done.load(Ordering::Relaxed);
         if done > 1_500 { Ok(()) } else { Err(format!("{done} requests")) }
     });
-    dead.store(1, Ordering::Relaxed);
-    for raw in dies.lock().unwrap().drain(..) {
-        let _ = raw.stream().shutdown(std::net::Shutdown::Both);
+    {
+        let mut connections = dies.lock().unwrap();
+        dead.store(1, Ordering::Relaxed);
+        for raw in connections.drain(..) {
+            let _ = raw.stream().shutdown(std::net::Shutdown::Both);
+        }
     }
     drop(mortal);
     for thread in load {
