@@ -61,7 +61,13 @@ pub(super) struct Timers {
 
 impl Timers {
     pub(super) fn new(idle: Duration) -> Timers {
-        Timers { rng: Rng::seeded(seed()), sweep_at: Instant::now() + idle / 4, save_at: None, unsettled: None, seen: HashMap::new() }
+        Timers {
+            rng: Rng::seeded(seed()),
+            sweep_at: Instant::now() + idle / 4,
+            save_at: None,
+            unsettled: None,
+            seen: HashMap::new(),
+        }
     }
 }
 
