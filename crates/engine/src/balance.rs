@@ -7,14 +7,17 @@
 //! (latency + connecting) · (1 + 100 · failing) · (in flight + 1) / weight
 //! ```
 //!
-//! - *latency* is Finagle's peak-sensitive EWMA: a sample above it takes over at once, one below is blended in, and it
-//!   decays toward zero while nothing is heard, so that an endpoint that was slow is tried again ([`Load`]).
+//! - *latency* is a peak-sensitive EWMA as in Finagle: a sample above it takes over at once, one below is blended in
+//!   ([`Load`]). Unlike Finagle's it does not decay while nothing is heard, which asks a slow endpoint again too soon and one
+//!   that had a single peak too late.
+//! - Instead, an endpoint of which nothing was heard for a while and that has nothing in flight gets one request as a trial,
+//!   whatever it costs. If that is answered, the answer replaces what was known. The wait is a second, eight times the
+//!   latency if that is more, twice as long for each failure in a row, 30 s at most.
 //! - *failing* is the recent share of failures. A failure's own latency never lowers the estimate, so failing fast
 //!   attracts nothing; an endpoint that always fails is as dear as one that takes a hundred times as long.
 //! - A request that was cancelled before its answer is no failure, but its latency was at least the time until then. So an
 //!   endpoint that stands still does not look faster than its peers because its clients give up first.
-//! - *connecting* is added where this worker has no ready connection: a millisecond, or the latency if that is less. It
-//!   must decay as the latency does, or a cold endpoint of a fast service would never be tried again.
+//! - *connecting* is added where this worker has no ready connection: a millisecond, or the latency if that is less.
 //! - An endpoint never heard of is taken to be as fast as the other candidate, without the cost of connecting. So it gets
 //!   its turn at once, and no more than that: its requests in flight hold it back until its first answer. Neither zero
 //!   (everything would rush to it) nor a fixed seed (which starves it behind fast peers) has both properties.
@@ -130,8 +133,8 @@ enum Tier {
 impl Endpoint {
     /// Predicted cost of one more request, in nanoseconds divided by the weight; lower is better. For people and
     /// statistics; [`EndpointSet::choose`] knows more, the other candidate and whether a connection is ready.
-    pub fn score(&self, now: Nanos) -> f64 {
-        self.load.score(now) / f64::from(self.weight.max(1))
+    pub fn score(&self) -> f64 {
+        self.load.score() / f64::from(self.weight.max(1))
     }
 
     #[inline]
@@ -216,8 +219,8 @@ impl EndpointSet {
     }
 
     /// The least latency that is known of an endpoint, in nanoseconds. Looks at all of them.
-    fn fastest(&self, now: Nanos) -> Option<f64> {
-        self.endpoints.iter().filter_map(|e| e.load.latency(now)).min_by(f64::total_cmp)
+    fn fastest(&self) -> Option<f64> {
+        self.endpoints.iter().filter_map(|e| e.load.latency()).min_by(f64::total_cmp)
     }
 
     /// Whether one more endpoint may be ejected. Looks at all of them, but only when one has failed too often. Workers that
@@ -233,12 +236,15 @@ impl EndpointSet {
 /// What one more request at `endpoint` costs where `other` is the alternative.
 #[inline]
 fn cost(endpoint: &Endpoint, other: &Endpoint, now: Nanos, warm: &impl Fn(&Endpoint) -> bool) -> f64 {
-    let base = match endpoint.load.latency(now) {
+    if endpoint.load.trial(now) {
+        return 0.0;
+    }
+    let base = match endpoint.load.latency() {
         Some(latency) if warm(endpoint) => latency,
         Some(latency) => latency + latency.min(CONNECT_COST),
-        None => other.load.latency(now).unwrap_or(load::SEED),
+        None => other.load.latency().unwrap_or(load::SEED),
     };
-    endpoint.load.cost(base, now) / f64::from(endpoint.weight.max(1))
+    endpoint.load.cost(base) / f64::from(endpoint.weight.max(1))
 }
 
 impl InFlight {
@@ -277,7 +283,7 @@ impl InFlight {
         let latency = self.answered.map_or(now, |at| Nanos(at.get())).since(self.sent);
         if outcome == Outcome::Cancelled {
             if self.answered.is_none() {
-                load.cancelled(latency, self.started, now, || peers.fastest(now));
+                load.cancelled(latency, self.started, now, || peers.fastest());
             }
         } else if !outcome.is_failure() {
             load.succeeded(latency, self.started, now);

@@ -6,15 +6,24 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::Nanos;
 use crate::policy::OutlierPolicy;
 
-/// Time constant of the decay, 10 s as in Finagle: what was learnt 10 s ago counts 37 %.
-const TAU: f64 = 10e9;
+/// Time constant of learning: an answer that comes this long after the last one counts 63 %.
+const TAU: f64 = 2e9;
 
 /// Taken as latency in nanoseconds where nothing is known of either candidate; 30 ms as in Linkerd. Between two unknown
 /// endpoints it decides nothing.
 pub(super) const SEED: f64 = 30e6;
 
-/// Idle decay stops here, 1 µs, so that requests in flight still count at endpoints that were idle for minutes.
+/// The least latency, 1 µs, so that requests in flight count at the fastest endpoint too.
 const FLOOR: f64 = 1e3;
+
+/// After a second in which nothing was heard of it and nothing was in flight, an endpoint gets a trial.
+const PATIENCE: f64 = 1e9;
+
+/// A slow endpoint waits for its trial this many times its latency, so that trials keep it busy a tenth of the time at most.
+const PATIENCE_LATENCIES: f64 = 8.0;
+
+/// The longest wait for a trial; reached after five failures in a row.
+const PATIENCE_MAX: f64 = 30e9;
 
 /// How much one outcome moves the share of failures: about the last ten count.
 const OUTCOME_SHARE: f64 = 0.1;
@@ -92,8 +101,8 @@ impl Load {
 
     /// Predicted cost of one more request, in nanoseconds; lower is better. Weight and connecting are not in it. An
     /// endpoint never heard of is shown as if it took 30 ms.
-    pub fn score(&self, now: Nanos) -> f64 {
-        self.cost(self.latency(now).unwrap_or(SEED), now)
+    pub fn score(&self) -> f64 {
+        self.cost(self.latency().unwrap_or(SEED))
     }
 
     /// Whether it is left out now.
@@ -102,24 +111,42 @@ impl Load {
         now.0 < self.ejected_until.load(Ordering::Relaxed)
     }
 
-    /// The estimate of latency in nanoseconds, decayed to `now`; `None` before the first answer.
+    /// The estimate of latency in nanoseconds; `None` before the first answer.
     #[inline]
-    pub fn latency(&self, now: Nanos) -> Option<f64> {
+    pub fn latency(&self) -> Option<f64> {
         let latency = read(&self.latency);
-        (latency >= 0.0).then(|| (latency * self.decay(now)).max(FLOOR))
+        (latency >= 0.0).then(|| latency.max(FLOOR))
     }
 
-    /// The recent share of failures, 0 to 1, decayed to `now`.
+    /// The recent share of failures, 0 to 1.
     #[inline]
-    pub fn failing(&self, now: Nanos) -> f64 {
-        let failing = read(&self.failing);
-        if failing == 0.0 { 0.0 } else { failing * self.decay(now) }
+    pub fn failing(&self) -> f64 {
+        read(&self.failing)
+    }
+
+    /// Whether what is known is so old that one request should find out how the endpoint is now. Others wait for its answer:
+    /// with a request in flight there is no trial.
+    #[inline]
+    pub fn trial(&self, now: Nanos) -> bool {
+        if self.in_flight() > 0 {
+            return false;
+        }
+        let updated = self.updated.load(Ordering::Relaxed);
+        let silence = now.since(Nanos(updated)).0 as f64;
+        updated > 0 && silence >= PATIENCE && silence >= self.patience()
+    }
+
+    /// How long nothing must have been heard before a trial: longer for what was slow, twice as long for each failure in a row.
+    fn patience(&self) -> f64 {
+        let slow = (PATIENCE_LATENCIES * read(&self.latency)).max(PATIENCE);
+        let failures = self.streak.load(Ordering::Relaxed).min(5);
+        (slow * f64::from(1u32 << failures)).min(PATIENCE_MAX)
     }
 
     /// The cost of one more request whose latency would be `latency`.
     #[inline]
-    pub(super) fn cost(&self, latency: f64, now: Nanos) -> f64 {
-        latency * (1.0 + FAILING_COST * self.failing(now)) * (f64::from(self.in_flight()) + 1.0)
+    pub(super) fn cost(&self, latency: f64) -> f64 {
+        latency * (1.0 + FAILING_COST * self.failing()) * (f64::from(self.in_flight()) + 1.0)
     }
 
     pub(super) fn start(&self) {
@@ -153,12 +180,9 @@ impl Load {
         let known = read(&self.latency);
         let sample = (known >= 0.0).then(|| known.max(latency.0 as f64));
         self.learn(sample, 1.0, now);
-        if policy.consecutive_failures == 0 {
-            return false;
-        }
-        let streak = self.streak.fetch_add(1, Ordering::Relaxed) + 1;
+        let streak = self.streak.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let probation = self.ejections.load(Ordering::Relaxed) > 0;
-        probation || streak >= policy.consecutive_failures
+        policy.consecutive_failures > 0 && (probation || streak >= policy.consecutive_failures)
     }
 
     /// Learns from a request that was cancelled after `elapsed` without an answer: its latency was at least that. It never
@@ -171,8 +195,7 @@ impl Load {
         // Where nothing is known the endpoint is taken to be as fast as the others. A client that gives up sooner than they
         // answer must not make it look faster than that.
         let elapsed = elapsed.0 as f64;
-        if elapsed > self.latency(now).or_else(fastest).unwrap_or(SEED) {
-            write(&self.failing, self.failing(now));
+        if elapsed >= self.latency().or_else(fastest).unwrap_or(SEED) {
             write(&self.latency, elapsed);
             self.updated.store(now.0, Ordering::Relaxed);
         }
@@ -196,24 +219,33 @@ impl Load {
         write(&self.failing, 0.0);
     }
 
-    fn learn(&self, sample: Option<f64>, failure: f64, now: Nanos) {
-        let kept = self.decay(now);
-        if let Some(sample) = sample {
-            let known = read(&self.latency) * kept;
-            // Unknown is negative, so that the first sample takes over like any higher one.
-            write(&self.latency, if sample > known { sample } else { sample * (1.0 - kept) + known });
-        }
-        let failing = read(&self.failing) * kept;
-        write(&self.failing, failing + OUTCOME_SHARE * (failure - failing));
-        self.updated.store(now.0, Ordering::Relaxed);
+    /// Forgets its failures, and the ejection that they brought: discovery says that it is ready again, so it is not the
+    /// process that failed. Its latency stays.
+    pub fn forgive(&self) {
+        self.ejected_until.store(0, Ordering::Relaxed);
+        self.ejections.store(0, Ordering::Relaxed);
+        self.streak.store(0, Ordering::Relaxed);
+        write(&self.failing, 0.0);
     }
 
-    /// The part of what was known at the last update that still counts.
-    #[inline]
-    fn decay(&self, now: Nanos) -> f64 {
-        let elapsed = now.since(Nanos(self.updated.load(Ordering::Relaxed))).0 as f64 / TAU;
-        // To first order while little time has passed, which is the busy case and spares the exponential.
-        if elapsed < 1e-3 { 1.0 - elapsed } else { (-elapsed).exp() }
+    fn learn(&self, sample: Option<f64>, failure: f64, now: Nanos) {
+        let silence = now.since(Nanos(self.updated.load(Ordering::Relaxed))).0 as f64;
+        // To first order while little time has passed, which is the busy case and spares the exponential. A success after a
+        // silence that is worth a trial takes over whole: what was before says nothing of now.
+        let kept = match silence / TAU {
+            elapsed if elapsed < 1e-3 => 1.0 - elapsed,
+            _ if silence >= PATIENCE && failure == 0.0 => 0.0,
+            elapsed => (-elapsed).exp(),
+        };
+        if let Some(sample) = sample {
+            let known = read(&self.latency);
+            // Unknown is negative, so that the first sample takes over like any higher one.
+            write(&self.latency, if sample > known { sample } else { sample + kept * (known - sample) });
+        }
+        let failing = read(&self.failing);
+        let failing = if failure == 0.0 { failing * kept } else { failing };
+        write(&self.failing, failing + OUTCOME_SHARE * (failure - failing));
+        self.updated.store(now.0, Ordering::Relaxed);
     }
 }
 

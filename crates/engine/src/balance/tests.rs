@@ -129,20 +129,41 @@ fn a_new_endpoint_is_held_back_by_its_requests_in_flight() {
 }
 
 #[test]
-fn peaks_take_over_at_once_and_decay() {
+fn peaks_take_over_at_once_and_are_replaced_after_silence() {
     let set = many(1);
     let load = &set.endpoints[0].load;
-    let latency = |ms: u64| load.latency(at(ms)).expect("known") / MS as f64;
-    assert_eq!(load.latency(at(0)), None);
+    let latency = || load.latency().expect("known") / MS as f64;
+    assert_eq!(load.latency(), None);
     send(&set, &set.endpoints[0], 0, 100, Outcome::Success);
-    assert_eq!(latency(100), 100.0);
+    assert_eq!(latency(), 100.0);
     send(&set, &set.endpoints[0], 100, 500, Outcome::Success);
-    assert_eq!(latency(500), 400.0, "a peak counts whole");
-    send(&set, &set.endpoints[0], 10_400, 10_500, Outcome::Success);
-    let blended = 100.0 + (400.0 - 100.0) * (-1.0f64).exp();
-    assert!((latency(10_500) - blended).abs() < 0.01, "{}", latency(10_500));
-    assert!((latency(20_500) - blended * (-1.0f64).exp()).abs() < 0.01, "idle decay");
-    assert_eq!(latency(10_000_000), 0.001, "down to a microsecond");
+    assert_eq!(latency(), 400.0, "a peak counts whole");
+    send(&set, &set.endpoints[0], 900, 1_000, Outcome::Success);
+    let blended = 100.0 + (400.0 - 100.0) * (-0.25f64).exp();
+    assert!((latency() - blended).abs() < 0.01, "{}", latency());
+    send(&set, &set.endpoints[0], 10_000, 10_050, Outcome::Success);
+    assert_eq!(latency(), 50.0, "what was long ago says nothing of now");
+}
+
+#[test]
+fn trials_wait_longer_for_what_is_slow_or_fails() {
+    let set = many(2);
+    let (endpoint, load) = (&set.endpoints[0], &set.endpoints[0].load);
+    assert!(!load.trial(at(5_000)), "of a new endpoint nothing is out of date");
+    send(&set, endpoint, 0, 10, Outcome::Success);
+    assert!(!load.trial(at(1_009)) && load.trial(at(1_010)));
+    let one = InFlight::start(Arc::clone(endpoint), at(1_010));
+    assert!(!load.trial(at(9_000)), "the others wait for its answer");
+    one.finish(at(1_510), Outcome::Success, &set);
+    assert!(!load.trial(at(5_509)) && load.trial(at(5_510)), "eight times 500 ms");
+    send(&set, endpoint, 5_510, 5_520, Outcome::Success);
+    for (failures, wait) in [(1, 2_000), (2, 4_000), (3, 8_000), (4, 16_000)] {
+        let now = 100_000 * failures;
+        send(&set, endpoint, now - 1, now, failure());
+        assert!(!load.trial(at(now + wait - 1)) && load.trial(at(now + wait)), "after {failures} failures");
+    }
+    load.forgive();
+    assert!(load.trial(at(401_000)) && load.failing() == 0.0);
 }
 
 #[test]
@@ -151,7 +172,7 @@ fn streaming_counts_as_latency_only_to_the_head() {
     let mut request = InFlight::start(Arc::clone(&set.endpoints[0]), at(0));
     request.answered(at(5));
     request.finish(at(5_000), Outcome::Success, &set);
-    assert!(set.endpoints[0].load.latency(at(5_000)).expect("known") <= 5.0 * MS as f64);
+    assert!(set.endpoints[0].load.latency().expect("known") <= 5.0 * MS as f64);
 }
 
 #[test]
@@ -161,7 +182,7 @@ fn connecting_counts_as_no_latency() {
     request.connected(at(200));
     request.answered(at(205));
     request.finish(at(5_000), Outcome::Success, &set);
-    assert!(set.endpoints[0].load.latency(at(5_000)).expect("known") <= 5.0 * MS as f64);
+    assert!(set.endpoints[0].load.latency().expect("known") <= 5.0 * MS as f64);
     // A peer of the same speed whose connections were there from the start does not get everything.
     let set = many(2);
     let mut request = InFlight::start(Arc::clone(&set.endpoints[0]), at(0));
@@ -177,17 +198,17 @@ fn a_cancelled_request_took_at_least_until_then() {
     let (slow, load) = (&set.endpoints[0], &set.endpoints[0].load);
     send(&set, slow, 0, 10, Outcome::Success);
     send(&set, slow, 10, 910, Outcome::Cancelled);
-    assert_eq!(load.latency(at(910)), Some(900.0 * MS as f64));
-    let before = load.latency(at(920));
+    assert_eq!(load.latency(), Some(900.0 * MS as f64));
+    let before = load.latency();
     send(&set, slow, 915, 920, Outcome::Cancelled);
-    assert_eq!(load.latency(at(920)), before, "a lower bound never lowers the estimate");
+    assert_eq!(load.latency(), before, "a lower bound never lowers the estimate");
     assert_eq!((load.requests(), load.failures(), load.in_flight()), (3, 0, 0));
-    assert_eq!(load.failing(at(920)), 0.0);
+    assert_eq!(load.failing(), 0.0);
 
     send(&set, slow, 920, 930, failure());
-    let failing = load.failing(at(5_000));
+    let failing = load.failing();
     send(&set, slow, 3_000, 5_000, Outcome::Cancelled);
-    assert_eq!(load.failing(at(5_000)), failing, "neither a failure nor a success");
+    assert_eq!(load.failing(), failing, "neither a failure nor a success");
     assert_eq!(load.failures(), 1);
 }
 
@@ -210,12 +231,12 @@ fn a_cancelled_request_to_an_unknown_endpoint_makes_it_no_faster_than_its_peers(
     let set = many(2);
     let load = &set.endpoints[0].load;
     send(&set, &set.endpoints[0], 0, 20, Outcome::Cancelled);
-    assert_eq!(load.latency(at(20)), None, "too soon to say anything");
+    assert_eq!(load.latency(), None, "too soon to say anything");
     send(&set, &set.endpoints[1], 0, 20, Outcome::Success);
     send(&set, &set.endpoints[0], 20, 30, Outcome::Cancelled);
-    assert_eq!(load.latency(at(30)), None, "sooner than its peer answers");
+    assert_eq!(load.latency(), None, "sooner than its peer answers");
     send(&set, &set.endpoints[0], 30, 55, Outcome::Cancelled);
-    assert_eq!(load.latency(at(55)), Some(25.0 * MS as f64));
+    assert_eq!(load.latency(), Some(25.0 * MS as f64));
 }
 
 #[test]
@@ -227,7 +248,7 @@ fn what_is_dropped_or_was_answered_before_it_was_cancelled_teaches_nothing() {
     request.answered(at(5));
     request.finish(at(900), Outcome::Cancelled, &set);
     assert_eq!((load.requests(), load.failures(), load.in_flight()), (2, 0, 0));
-    assert_eq!(load.latency(at(900)), None);
+    assert_eq!(load.latency(), None);
 }
 
 #[test]
@@ -244,7 +265,7 @@ fn ejection_after_failures_in_a_row_with_growing_time() {
     assert!(!load.ejected(at(9)), "a success between starts the count again");
     send(&set, bad, 9, 10, failure());
     assert!(load.ejected(at(10)) && load.ejected(at(5_009)) && !load.ejected(at(5_010)));
-    assert_eq!(load.latency(at(5_010)), None, "it comes back as if new");
+    assert_eq!(load.latency(), None, "it comes back as if new");
 
     send(&set, bad, 5_000, 5_011, failure());
     assert!(!load.ejected(at(5_011)), "sent before it came back");
@@ -267,7 +288,7 @@ fn failures_that_end_after_the_ejection_began_do_not_burden_the_return() {
     late.into_iter().for_each(|request| request.finish(at(5_000), failure(), &set));
     assert_eq!(bad.load.failures(), 25);
     assert!(!bad.load.ejected(at(5_005)));
-    assert_eq!((bad.load.latency(at(5_005)), bad.load.failing(at(5_005))), (None, 0.0));
+    assert_eq!((bad.load.latency(), bad.load.failing()), (None, 0.0));
 }
 
 #[test]
@@ -384,9 +405,9 @@ proptest! {
             let request = InFlight::start(Arc::clone(&set.endpoints[0]), Nanos(start));
             request.finish(Nanos(start + length), outcome, &set);
             let load = &set.endpoints[0].load;
-            let score = load.score(Nanos(start));
+            let score = load.score();
             prop_assert!(score.is_finite() && score > 0.0, "{score}");
-            prop_assert!((0.0..=1.0).contains(&load.failing(Nanos(start))));
+            prop_assert!((0.0..=1.0).contains(&load.failing()));
         }
     }
 
@@ -407,7 +428,7 @@ proptest! {
         let end = at(now).after(Nanos(latency));
         let request = InFlight::start(Arc::clone(&set.endpoints[0]), at(now));
         let load = &set.endpoints[0].load;
-        let score = |load: &Load| load.score(end) / (f64::from(load.in_flight()) + 1.0);
+        let score = |load: &Load| load.score() / (f64::from(load.in_flight()) + 1.0);
         let was = score(load);
         request.finish(end, failure(), &set);
         prop_assert!(score(load) >= was * 0.999_999, "{was} then {}", score(load));

@@ -75,7 +75,7 @@ fn endpoints(backends: &[Arc<Backend>], seen: &Counts, clock: Clock) -> (Vec<End
             requests: requests.saturating_sub(old_requests),
             failures: failures.saturating_sub(old_failures),
             in_flight: load.in_flight(),
-            score: load.score(now) / NANOS,
+            score: load.score() / NANOS,
             ejected: load.ejected(now),
         };
         if requests > 0 || row.in_flight > 0 {
@@ -119,7 +119,7 @@ pub(super) fn samples(client: &Client, clock: Clock) -> Vec<Sample> {
             "heddle_endpoint_score_seconds",
             "Predicted cost of one more request.",
             SampleKind::Gauge,
-            load.score(now) / 1e9,
+            load.score() / 1e9,
         );
         put(
             "heddle_endpoint_ejected",

@@ -117,6 +117,12 @@ fn one(old: &EndpointSet, instance: &Instance, port: u16) -> Option<Arc<Endpoint
     {
         return Some(known.clone());
     }
+    if let Some(known) = known
+        && known.health == Health::NotReady
+        && instance.health == Health::Ready
+    {
+        known.load.forgive();
+    }
     Some(Arc::new(Endpoint {
         workload: instance.workload.clone(),
         dial,

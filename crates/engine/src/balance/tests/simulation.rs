@@ -102,3 +102,25 @@ fn a_new_instance_is_neither_flooded_nor_starved() {
     }
     assert!((350..=650).contains(&to_new), "{to_new} of 1000");
 }
+
+/// One hiccup, as every program has when it starts, must not cost an instance its share for long.
+#[test]
+fn an_instance_that_had_one_peak_is_soon_used_like_its_equals() {
+    let behaviours: [Behaviour; 2] = [|_| (2, false), |ms| if ms < 50 { (300, false) } else { (2, false) }];
+    for gap in [500, 5_000, 50_000] {
+        let sent = run(&behaviours, gap, 30, OutlierPolicy::default());
+        assert!(share(&sent[5..], 1) > 0.4, "every {gap} µs: {}", share(&sent[5..], 1));
+    }
+}
+
+#[test]
+fn an_instance_that_was_restarted_is_soon_used_again() {
+    let behaviours: [Behaviour; 2] =
+        [|_| (10, false), |ms| if (5_000..8_000).contains(&ms) { (1, true) } else { (10, false) }];
+    for gap in [500, 5_000, 50_000] {
+        for outlier in [never(), OutlierPolicy::default()] {
+            let sent = run(&behaviours, gap, 40, outlier);
+            assert!(share(&sent[20..], 1) > 0.4, "every {gap} µs: {}", share(&sent[20..], 1));
+        }
+    }
+}
