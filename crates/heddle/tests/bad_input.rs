@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -244,6 +244,68 @@ fn a_gateways_port_that_is_taken_is_moved_and_said() {
         said.lines().find(|l| l.contains(&format!("port {port}"))).map(str::to_owned).ok_or(said)
     });
     assert!(said.contains("gateway door") && said.contains("listens on"), "{said}");
+    mesh.end(Signal::SIGINT);
+}
+
+#[test]
+fn an_applications_port_that_is_taken_is_named_with_a_way_out() {
+    let mesh = Mesh::up(PAIR);
+    let first: Ipv4Addr =
+        mesh.status["instances"][0]["address"].as_str().and_then(|a| a.parse().ok()).expect("an address");
+    // Whichever address of the mesh's block the next instance gets, we were there before.
+    let [_, block, ..] = first.octets();
+    let taken: Vec<_> =
+        (1..100).filter_map(|host| TcpListener::bind((Ipv4Addr::new(127, block, 0, host), 8080)).ok()).collect();
+    let own = format!("process {} (", std::process::id());
+    mesh.edit("replicas: 2", "replicas: 3");
+    let said = until("the port to be named", LONG, || {
+        let said = mesh.said();
+        said.lines().find(|l| l.contains("back-2: its port")).map(str::to_owned).ok_or(said)
+    });
+    let place = said.split_whitespace().find(|w| w.ends_with(":8080")).expect("address and port");
+    assert!(taken.iter().any(|t| t.local_addr().is_ok_and(|a| a.to_string() == place)), "{said}");
+    for word in [&own, &format!("which listens on {place}"), "end that process", "another port", "started again in"] {
+        assert!(said.contains(word), "{word:?} is not said: {said}");
+    }
+    assert_eq!(mesh.ready("pair/back"), ["back-0", "back-1"], "a stranger is not taken for the application");
+    drop(taken);
+    until("the instance to start by itself", LONG, || match mesh.ready("pair/back") {
+        ready if ready.len() == 3 => Ok(()),
+        ready => Err(format!("{ready:?}")),
+    });
+
+    // `run`, and a stranger that listens everywhere.
+    let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port");
+    let (port, place) = (taken.local_addr().map(|a| a.port().to_string()), taken.local_addr());
+    let (port, place) = (port.expect("a port"), place.expect("an address"));
+    let run = |port: &str| {
+        mesh.heddle.run([
+            "run",
+            "-n",
+            "pair",
+            "--service",
+            "back",
+            "--name",
+            "mine",
+            "--port",
+            port,
+            "--",
+            "sh",
+            "-c",
+            "exit 3",
+        ])
+    };
+    let words =
+        ["mine cannot run", &format!(":{port} is in use by"), &own, &format!("listens on {place}"), "on $POD_IP"];
+    failed(&run(&port), 1, &words);
+    drop(taken);
+    assert_eq!(run(&port).status.code(), Some(3), "the command's own");
+    // The sidecar is on the same address.
+    failed(
+        &run("15006"),
+        1,
+        &["mine cannot run", "port 15006", "sidecar's own", "15001, 15006, 15020", "another port"],
+    );
     mesh.end(Signal::SIGINT);
 }
 

@@ -5,7 +5,7 @@
 //! | [`spiffe`] | names of workloads |
 //! | [`identity`] | a key, its certificate and the roots, swapped while in use |
 //! | [`tls`] | handshakes between sidecars and with the control plane |
-//! | [`listen`] | listeners per worker, and the lock that keeps one address to one proxy |
+//! | [`listen`] | listeners per worker, the lock that keeps one address to one proxy, and who else has an address |
 //! | [`dial`] | connections that notice when their peer is gone |
 //! | [`block`] | the loopback addresses of a mesh on one machine |
 //! | [`worker`] | one current-thread runtime per worker |

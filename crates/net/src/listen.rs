@@ -1,4 +1,6 @@
-//! Listeners of workers, and the lock that keeps one address to one proxy.
+//! Listeners of workers, the lock that keeps one address to one proxy, and who else has an address.
+
+mod holder;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -10,6 +12,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+
+pub use holder::{Holder, holder};
 
 /// Connections that wait to be accepted. The kernel caps it at `net.core.somaxconn` (4,096 by default).
 pub const BACKLOG: i32 = 4096;

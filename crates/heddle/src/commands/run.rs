@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use api::AppProtocol;
 use clap::{Args, ValueEnum};
 use control::admin::model::ServiceEntry;
@@ -20,6 +20,7 @@ use crate::runtime::{MeshArgs, base, find, private_dir, read};
 use crate::sidecar::settings::{ControlAddress, INBOUND_PORT, Port, Registration, SidecarSettings, explicit};
 use crate::supervisor::Mesh;
 use crate::supervisor::environment::Pod;
+use crate::supervisor::port;
 use crate::supervisor::probe::{Probes, Verdict};
 use crate::supervisor::report::Reporter;
 use crate::supervisor::sidecar::Tokens;
@@ -140,6 +141,8 @@ async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
         directory: place.directory,
         ..place.mesh.settings(data, None, registration)
     };
+    port::not_the_sidecars(&settings, [args.port]).map_err(|why| anyhow!("{name} cannot run: {why}"))?;
+    port::free(place.ip, [args.port]).await.map_err(|why| anyhow!("{name} cannot run: {why}"))?;
     let guest = Guest::start(&settings, place.tokens, &place.mesh.reporter).await?;
     let program = guest::program(&place.mesh, &pod, &place.services, args.command)?;
     let code = match program.start() {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::application::{Ended, Program, describe};
 use super::backoff::Backoff;
 use super::environment::{Pod, environment, expand};
+use super::port;
 use super::probe::{Probes, Verdict};
 use super::reconcile::{Kind, Phase};
 use super::sidecar::{ProxyState, Sidecar};
@@ -168,9 +169,15 @@ impl Life {
         let label = self.mesh.reporter.label(&self.name, &plan.set);
         let program = Program { argv, environment, folder, label: Some(label) };
         let settings = settings::instance(&self.mesh, &self.name, plan);
+        port::not_the_sidecars(&settings, self.ports()).map_err(anyhow::Error::msg)?;
         let sidecar = Sidecar::start(&self.name, &settings, self.mesh.tokens(), &self.mesh.reporter)
             .context("its sidecar cannot be started")?;
         Ok((sidecar, program, probes))
+    }
+
+    /// The ports on which the application is to listen.
+    fn ports(&self) -> impl Iterator<Item = u16> {
+        self.plan.template.container.ports.iter().map(|p| p.port)
     }
 
     async fn live(&mut self, mut sidecar: Sidecar, program: &Program, probes: &Probes) -> Phase {
@@ -241,7 +248,13 @@ impl Life {
             backoff.started();
             let grace = self.plan.template.termination_grace;
             let ended = {
-                let life = program.live(probes, &verdict, &mut stop, grace, HURRY);
+                let life = async {
+                    tokio::select! {
+                        free = port::free(self.plan.ip, self.ports()) => free.map_err(anyhow::Error::msg)?,
+                        () = reach(&mut stop, |s| *s != Stop::Not) => return Ok(Ended::Stopped),
+                    }
+                    program.live(probes, &verdict, &mut stop, grace, HURRY).await
+                };
                 tokio::pin!(life);
                 loop {
                     tokio::select! {

@@ -8,6 +8,7 @@ pub(crate) mod environment;
 mod gateway;
 pub(crate) mod instance;
 pub(crate) mod output;
+pub(crate) mod port;
 pub(crate) mod probe;
 pub(crate) mod reconcile;
 pub(crate) mod report;
