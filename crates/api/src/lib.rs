@@ -32,9 +32,10 @@ pub use kinds::route::{BackendRef, ParentKind, ParentRef, TcpRoute, TcpRule};
 pub use kinds::service::{AppProtocol, PortRef, Service, ServicePort};
 pub use kinds::target::{TargetKind, TargetRef};
 pub use kinds::traffic_policy::{
-    Algorithm, Backoff, Budget, OutlierDetection, Retries, RetryCondition, Timeouts, TrafficPolicy,
+    AgainstPeers, Algorithm, Backoff, Budget, HealthCheck, HealthProbe, LoadBalancing, LocalityPreference,
+    OutlierDetection, RequestKey, Retries, RetryCondition, SessionAffinity, Timeouts, TrafficPolicy,
 };
-pub use kinds::workload::{Locality, Workload, WorkloadPort};
+pub use kinds::workload::{Locality, Standing, Workload, WorkloadPort};
 pub use object::{Kind, Location, Meta, Object, ObjectKey, Spec};
 pub use parse::{Failed, MAX_DOCUMENTS, MAX_FILE, Parsed, parse};
 pub use status::{Condition, ConditionStatus};

@@ -251,6 +251,17 @@ impl<'a> At<'a> {
         None
     }
 
+    /// `true`, which is the only thing that can be said.
+    pub(crate) fn choice_of_true(&self) -> Option<()> {
+        match self.scalar("true")? {
+            scalar if scalar.plain && scalar.text == "true" => Some(()),
+            _ => {
+                self.expected("true", "remove the field where it does not apply");
+                None
+            }
+        }
+    }
+
     /// A mapping of texts.
     pub(crate) fn texts(&self) -> BTreeMap<String, String> {
         let Some(map) = self.map() else {
@@ -272,6 +283,8 @@ impl<'a> At<'a> {
             if let Some(text) = at.string() {
                 if let Err(why) = text::label_value(text) {
                     at.error(format!("the label's value \"{}\" {why}", shorten(text)));
+                } else if let Err(why) = text::mesh_label(key, text) {
+                    at.error(format!("\"{}\" {why}", shorten(text)));
                 }
                 labels.insert(key.to_owned(), text.to_owned());
             }

@@ -85,6 +85,36 @@ pub(crate) fn label_value(text: &str) -> Checked<()> {
     }
 }
 
+/// Where an instance runs.
+pub(crate) const REGION_LABEL: &str = "topology.kubernetes.io/region";
+/// Where an instance runs.
+pub(crate) const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+/// An instance's share of requests against others.
+pub(crate) const WEIGHT_LABEL: &str = "heddle.dev/weight";
+/// An instance's group: those of 0 are used first.
+pub(crate) const PRIORITY_LABEL: &str = "heddle.dev/priority";
+
+/// Whether the label `name`, if it is one that the mesh reads as a number, may be `value`.
+pub(crate) fn number_label(name: &str, value: u32) -> Checked<()> {
+    let (low, high) = match name {
+        WEIGHT_LABEL => (1, 1_000_000),
+        PRIORITY_LABEL => (0, 127),
+        _ => return Ok(()),
+    };
+    match (low..=high).contains(&value) {
+        true => Ok(()),
+        false => Err(format!("is out of range: {low} to {high} is allowed")),
+    }
+}
+
+/// The same for a value as it is written.
+pub(crate) fn mesh_label(name: &str, value: &str) -> Checked<()> {
+    if !matches!(name, WEIGHT_LABEL | PRIORITY_LABEL) {
+        return Ok(());
+    }
+    value.parse().map_err(|_| "is not a whole number".to_owned()).and_then(|n| number_label(name, n))
+}
+
 /// A name with an upper bound and no odd characters, as identities and the like have.
 pub(crate) fn printable(text: &str) -> Checked<String> {
     if text.is_empty() || text.len() > 1024 {

@@ -1,6 +1,7 @@
 //! The admin socket: what people and the supervisor ask a control plane. HTTP/1.1 with JSON bodies over a Unix socket that
 //! only its owner may open, which is all the authentication there is.
 
+mod explain;
 pub mod model;
 mod watch;
 
@@ -28,7 +29,7 @@ use crate::stats::unix_ms;
 use crate::tokens::Tokens;
 use crate::world::{self, World};
 
-/// Largest request body: a token request is the only one.
+/// Largest request body: a token request or a request to explain.
 const BODY: usize = 16 * 1024;
 
 /// Largest head of a request, bytes (431 beyond it).
@@ -82,6 +83,7 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/v1/stats", get(stats))
         .route("/v1/problems", get(problems))
         .route("/v1/tokens", post(token))
+        .route("/v1/explain", post(explain::explain))
         .route("/v1/watch", get(watch::stream))
         .fallback(|| async { Refusal(StatusCode::NOT_FOUND, "there is no such path; see /v1/health".to_owned()) })
         .with_state(admin)

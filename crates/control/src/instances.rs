@@ -26,6 +26,13 @@ const WEIGHT: u32 = 1_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StreamId(u64);
 
+#[cfg(test)]
+impl StreamId {
+    pub(crate) fn for_test(id: u64) -> StreamId {
+        StreamId(id)
+    }
+}
+
 /// Every record.
 pub(crate) struct Instances {
     grace: Duration,
@@ -256,6 +263,9 @@ fn member(registration: &mesh::Registration, identity: &spiffe::Id) -> Result<Me
     if endpoint && dial.is_none() {
         return Err(bad("an instance with labels or services must say where its sidecar is dialled".to_owned()));
     }
+    let labels = registration.labels.iter().map(|l| (l.name.clone(), l.value.clone())).collect();
+    let standing = api::Standing::of_labels(&labels);
+    let or = |told: &String, label: String| if told.is_empty() { label } else { told.clone() };
     Ok(Member {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
@@ -263,12 +273,13 @@ fn member(registration: &mesh::Registration, identity: &spiffe::Id) -> Result<Me
         address,
         dial,
         endpoint,
-        labels: registration.labels.iter().map(|l| (l.name.clone(), l.value.clone())).collect(),
+        labels,
         services: services(registration, namespace)?,
         ports: ports(registration)?,
-        weight: registration.weight.max(1),
-        region: registration.region.clone(),
-        zone: registration.zone.clone(),
+        weight: if registration.weight == 0 { standing.weight } else { registration.weight },
+        region: or(&registration.region, standing.region),
+        zone: or(&registration.zone, standing.zone),
+        priority: standing.priority,
         health: health(registration.state()),
     })
 }

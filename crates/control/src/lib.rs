@@ -4,6 +4,7 @@
 pub mod admin;
 mod ca;
 mod config;
+mod explain;
 mod instances;
 mod plane;
 mod random;

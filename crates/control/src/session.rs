@@ -55,6 +55,7 @@ impl mesh::session_server::Session for Service {
             workload: String::new(),
             version: String::new(),
             registered: None,
+            outgoing: send.clone(),
         };
         tokio::spawn(stream.run(request.into_inner(), send));
         Ok(Response::new(ReceiverStream::new(receive)))
@@ -68,6 +69,7 @@ struct Stream {
     workload: String,
     version: String,
     registered: Option<StreamId>,
+    outgoing: Outgoing,
 }
 
 /// Why a stream ends: what the proxy is told.
@@ -170,6 +172,7 @@ impl Stream {
             (Some(identity), Message::Registration(registration)) => {
                 let stream = self.sessions.world.register(&registration, &identity, &self.version)?;
                 self.registered = Some(stream);
+                self.sessions.world.explains.opened(&self.workload, stream, self.outgoing.clone());
                 return Ok(Some(Answer::Registered(mesh::Registered {})));
             }
             (Some(_), Message::State(change)) => {
@@ -178,6 +181,7 @@ impl Stream {
             (Some(_), Message::Statistics(report)) => {
                 self.sessions.world.report(&self.workload, self.stream()?, &report);
             }
+            (Some(_), Message::ExplainAnswer(answer)) => self.sessions.world.explains.answered(self.stream()?, answer),
         }
         Ok(None)
     }

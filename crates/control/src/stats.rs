@@ -3,7 +3,7 @@
 //! The window is made of slices of one second. A row that nobody has reported for a while is dropped, and the number of rows
 //! is bounded, so that instances that come and go leave nothing behind.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use proto::mesh;
@@ -156,6 +156,14 @@ impl Statistics {
         for endpoint in self.endpoints.values_mut() {
             endpoint.callers.retain(|_, caller| now.duration_since(caller.at) < Duration::from_secs(WINDOW));
         }
+    }
+
+    /// Who has reported lately that it calls `service`.
+    pub(crate) fn callers(&self, service: &str, now: Instant) -> BTreeSet<&str> {
+        let endpoints = self.endpoints.range((service.to_owned(), String::new())..);
+        let of_service = endpoints.take_while(|((of, _), _)| of == service);
+        let callers = of_service.flat_map(|(_, endpoint)| &endpoint.callers);
+        callers.filter(|(_, caller)| now.duration_since(caller.at) < FRESH).map(|(name, _)| name.as_str()).collect()
     }
 
     /// Forgets what an instance that is gone said of others.

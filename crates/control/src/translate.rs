@@ -11,6 +11,7 @@ mod policy;
 mod route;
 mod service;
 mod status;
+mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

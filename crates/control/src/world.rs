@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use xds::server::{Change, Published, Publisher, Report};
 
 use crate::config::Config;
+use crate::explain::Explains;
 use crate::instances::{Instances, Record, Refused, StreamId};
 use crate::stats::Statistics;
 use crate::translate::{self, Conditions, Index, Member, Resource};
@@ -30,6 +31,8 @@ pub(crate) type Name = (xds::Kind, String);
 /// See the module.
 pub(crate) struct World {
     state: Mutex<State>,
+    /// Questions to sidecars.
+    pub(crate) explains: Explains,
     /// Counts changes that a supervisor or a person may want to see.
     changes: watch::Sender<u64>,
 }
@@ -77,7 +80,7 @@ impl World {
             broken: BTreeMap::new(),
             refused: BTreeMap::new(),
         };
-        World { state: Mutex::new(state), changes: watch::channel(0).0 }
+        World { state: Mutex::new(state), explains: Explains::default(), changes: watch::channel(0).0 }
     }
 
     /// Translates and publishes from now on, as the mesh of `trust_domain`.
@@ -150,6 +153,7 @@ impl World {
 
     /// Notes that an instance's stream has ended.
     pub(crate) fn ended(&self, workload: &str, stream: StreamId, clean: bool) {
+        self.explains.closed(workload, stream);
         let mut state = self.state();
         if state.instances.ended(workload, stream, clean, Instant::now(), SystemTime::now()) {
             state.update_member(workload);

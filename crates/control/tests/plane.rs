@@ -414,6 +414,7 @@ spec: {trustDomain: shop.example}
         registration: cart(1),
         version: "test".into(),
         token: Some(plane.token("shop/cart-1", "cart").await),
+        explainer: None,
     };
     let (session, events) = xds::session::start(options, Arc::new(connector), Box::new(mesh::Statistics::default));
     let mut proxy = Proxy { session, events, identity };

@@ -14,9 +14,11 @@ use std::sync::Arc;
 use regex::Regex;
 use smallvec::SmallVec;
 
+mod explain;
 pub(crate) mod fit;
 mod table;
 
+pub use explain::{Considered, Misfit, Verdict};
 pub use table::RouteTable;
 
 use crate::balance::Backend;

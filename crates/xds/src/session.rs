@@ -5,7 +5,9 @@
 //! renews the certificate at two thirds of its life and then opens its stream anew, so that the control plane always knows a
 //! proxy by a certificate that is valid.
 
+use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +15,7 @@ use engine::Rng;
 use net::identity::Identity;
 use proto::mesh;
 use proto::mesh::session_client::SessionClient;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_stream::wrappers::ReceiverStream;
@@ -38,9 +40,19 @@ const CLOSE: Duration = Duration::from_secs(2);
 const OUTGOING: usize = 16;
 /// Events that wait for their reader before the session waits.
 const EVENTS: usize = 64;
+/// Longest explanation, bytes: half of what the control plane takes in one message.
+const EXPLANATION: usize = 512 * 1024;
+/// Questions that are answered at once; more are refused.
+const EXPLAINING: usize = 4;
 
 /// What happened since it was called last; called about once a second while the stream is open.
 pub type StatisticsSource = Box<dyn FnMut() -> mesh::Statistics + Send + Sync>;
+
+/// An answer being made.
+pub type Explaining = Pin<Box<dyn Future<Output = mesh::ExplainAnswer> + Send>>;
+
+/// Answers a person's question how a request would be sent.
+pub type Explainer = Arc<dyn Fn(mesh::ExplainRequest) -> Explaining + Send + Sync>;
 
 /// What a session is started with.
 #[derive(Clone)]
@@ -53,6 +65,8 @@ pub struct Options {
     pub version: String,
     /// One-use attestation for the first certificate. It may come later through [`Session::token`].
     pub token: Option<String>,
+    /// Answers the control plane's questions; `None`: they are refused.
+    pub explainer: Option<Explainer>,
 }
 
 /// What happened.
@@ -127,6 +141,8 @@ pub fn start(
         version: options.version,
         connector,
         statistics,
+        explainer: options.explainer,
+        explaining: Arc::new(Semaphore::new(EXPLAINING)),
         wishes,
         events,
         rng: Rng::seeded(RandomState::new().hash_one(0u8)),
@@ -143,6 +159,8 @@ struct Task {
     version: String,
     connector: Arc<dyn Connect>,
     statistics: StatisticsSource,
+    explainer: Option<Explainer>,
+    explaining: Arc<Semaphore>,
     wishes: watch::Receiver<Wish>,
     events: mpsc::Sender<Event>,
     rng: Rng,
@@ -303,7 +321,9 @@ impl Task {
                 Ok(End::TokenSpent(problem(refused)))
             }
             mesh::control_message::Kind::Problem(refused) => Ok(End::Failed(problem(refused))),
-            mesh::control_message::Kind::Registered(_) => Ok(unavailable("the control plane answered something else")),
+            mesh::control_message::Kind::Registered(_) | mesh::control_message::Kind::Explain(_) => {
+                Ok(unavailable("the control plane answered something else"))
+            }
         }
     }
 
@@ -340,7 +360,7 @@ impl Task {
         match stream.answer().await? {
             mesh::control_message::Kind::Registered(_) => Ok(stream),
             mesh::control_message::Kind::Problem(refused) => Err(End::Failed(problem(refused))),
-            mesh::control_message::Kind::Certificate(_) => {
+            mesh::control_message::Kind::Certificate(_) | mesh::control_message::Kind::Explain(_) => {
                 Err(unavailable("the control plane answered something else"))
             }
         }
@@ -377,6 +397,7 @@ impl Task {
                     }
                     mesh::control_message::Kind::Problem(refused) => self.tell(problem(refused)).await,
                     mesh::control_message::Kind::Registered(_) => {}
+                    mesh::control_message::Kind::Explain(request) => self.explain(&stream, request),
                 },
                 _ = tick.tick() => {
                     self.report(&stream).await?;
@@ -388,6 +409,34 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// Answers a question in a task of its own, for the answer may take a while.
+    fn explain(&self, stream: &Stream, request: mesh::ExplainRequest) {
+        let (send, id) = (stream.send.clone(), request.id);
+        let refuse = |error: &str| mesh::ExplainAnswer { id, error: error.to_owned(), ..Default::default() };
+        let answer: Explaining = match (&self.explainer, Arc::clone(&self.explaining).try_acquire_owned()) {
+            (None, _) => Box::pin(std::future::ready(refuse("this proxy explains nothing"))),
+            (_, Err(_)) => Box::pin(std::future::ready(refuse("too many questions at once; ask again"))),
+            (Some(explainer), Ok(permit)) => {
+                let answer = explainer(request);
+                Box::pin(async move {
+                    let answer = answer.await;
+                    drop(permit);
+                    answer
+                })
+            }
+        };
+        tokio::spawn(async move {
+            let mut answer = mesh::ExplainAnswer { id, ..answer.await };
+            if answer.explanation.len() > EXPLANATION {
+                answer.explanation.clear();
+                answer.error = format!("the explanation is longer than {EXPLANATION} bytes");
+            }
+            let kind = Some(mesh::proxy_message::Kind::ExplainAnswer(answer));
+            // A stream that has ended meanwhile wants no answer.
+            let _ = send.send(mesh::ProxyMessage { kind }).await;
+        });
     }
 
     /// Sends what was counted since the last time, in messages of bounded size.

@@ -591,7 +591,7 @@ fn workloads_and_meshes() {
     let Spec::Workload(workload) = good(&document("Workload", spec)) else { panic!() };
     assert_eq!(
         (workload.weight, workload.service_account.as_str(), workload.dial.unwrap().port()),
-        (5, "default", 15006)
+        (Some(5), "default", 15006)
     );
     assert_eq!(workload.ports[0].protocol, crate::AppProtocol::Http);
     let Spec::Mesh(mesh) = good("apiVersion: heddle.dev/v1alpha1\nkind: Mesh\nmetadata: {name: default}\n") else {
@@ -669,12 +669,14 @@ fn policies() {
         (
             "TrafficPolicy",
             &traffic("loadBalancing: {algorithm: maglev}"),
-            "spec.loadBalancing.algorithm: not implemented yet | the algorithm there is: fastest",
+            "spec.loadBalancing: maglev needs a hashKey | for example `hashKey: {header: x-user}`, `{cookie: session}` or \
+             `{sourceAddress: true}`",
         ),
         (
             "TrafficPolicy",
             &traffic("loadBalancing: {algorithm: fast}"),
-            "spec.loadBalancing.algorithm: \"fast\" is not one of: fastest | did you mean \"fastest\"?",
+            "spec.loadBalancing.algorithm: \"fast\" is not one of: fastest, least-request, round-robin, random, \
+             ring-hash, maglev | did you mean \"fastest\"?",
         ),
         ("TrafficPolicy", &traffic("rateLimits: {}"), "spec.rateLimits: not implemented yet | remove the field"),
         (

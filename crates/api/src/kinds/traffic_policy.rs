@@ -7,37 +7,30 @@ use serde::{Deserialize, Serialize};
 use super::target::{self, TargetKind, TargetRef};
 use crate::read::{At, Map};
 
+mod balance;
+mod health;
+
+pub use balance::{Algorithm, LoadBalancing, LocalityPreference, RequestKey, SessionAffinity};
+pub use health::{AgainstPeers, HealthCheck, HealthProbe, OutlierDetection};
+
 /// How requests are sent. What is `None` was not written: a wider policy or the engine's default decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TrafficPolicy {
     /// What it applies to; never empty.
     pub targets: Vec<TargetRef>,
-    /// `loadBalancing.algorithm`.
-    pub algorithm: Option<Algorithm>,
+    /// `loadBalancing`.
+    pub load_balancing: LoadBalancing,
+    /// `sessionAffinity`.
+    pub session_affinity: Option<SessionAffinity>,
+    /// `healthChecks`.
+    pub health_check: Option<HealthCheck>,
     /// `timeouts`.
     pub timeouts: Timeouts,
     /// `retries`.
     pub retries: Option<Retries>,
     /// `outlierDetection`.
     pub outlier: Option<OutlierDetection>,
-}
-
-/// How an instance is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Algorithm {
-    /// The lowest predicted completion time of two or more random candidates.
-    Fastest,
-}
-
-impl Algorithm {
-    /// As it is written.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Algorithm::Fastest => "fastest",
-        }
-    }
 }
 
 /// How long things may take; zero: no limit (`connect` is never zero).
@@ -121,20 +114,6 @@ pub struct Budget {
     pub min_per_second: Option<u32>,
 }
 
-/// When an instance is left out for a while.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct OutlierDetection {
-    /// Failures in a row; 0: never.
-    pub consecutive_failures: Option<u32>,
-    /// The first ejection; the n-th in a row takes n times as long.
-    pub base_ejection: Option<Duration>,
-    /// The longest ejection.
-    pub max_ejection: Option<Duration>,
-    /// At most this share of a service's instances, 0 to 100.
-    pub max_ejected_percent: Option<u32>,
-}
-
 /// Reads `spec`.
 pub(crate) fn read(spec: &mut Map<'_>, namespace: &str) -> TrafficPolicy {
     const TARGETS: &[TargetKind] = &[
@@ -146,39 +125,20 @@ pub(crate) fn read(spec: &mut Map<'_>, namespace: &str) -> TrafficPolicy {
         TargetKind::Namespace,
         TargetKind::Mesh,
     ];
-    spec.not_yet(&[
-        "hedging",
-        "circuitBreaking",
-        "healthChecks",
-        "rateLimits",
-        "faults",
-        "sessionAffinity",
-        "mirroring",
-    ]);
+    spec.not_yet(&["hedging", "circuitBreaking", "rateLimits", "faults", "mirroring"]);
     let targets = target::read(spec, namespace, TARGETS).unwrap_or_else(|| {
         spec.require("targetRefs");
         Vec::new()
     });
     TrafficPolicy {
         targets,
-        algorithm: spec.get("loadBalancing").and_then(|at| read_algorithm(&at)),
+        load_balancing: spec.get("loadBalancing").and_then(|at| balance::read(&at)).unwrap_or_default(),
+        session_affinity: spec.get("sessionAffinity").and_then(|at| balance::read_affinity(&at)),
+        health_check: spec.get("healthChecks").and_then(|at| health::read_check(&at)),
         timeouts: spec.get("timeouts").and_then(|at| read_timeouts(&at)).unwrap_or_default(),
         retries: spec.get("retries").and_then(|at| read_retries(&at)),
-        outlier: spec.get("outlierDetection").and_then(|at| read_outlier(&at)),
+        outlier: spec.get("outlierDetection").and_then(|at| health::read_outlier(&at)),
     }
-}
-
-fn read_algorithm(at: &At<'_>) -> Option<Algorithm> {
-    let mut map = at.map()?;
-    let field = map.require("algorithm");
-    map.finish();
-    let field = field?;
-    let later = ["least-request", "round-robin", "random", "ring-hash", "maglev"];
-    if field.string().is_some_and(|text| later.contains(&text)) {
-        field.error_help("not implemented yet", "the algorithm there is: fastest");
-        return None;
-    }
-    field.choice(&[(Algorithm::Fastest.name(), Algorithm::Fastest)])
 }
 
 fn read_timeouts(at: &At<'_>) -> Option<Timeouts> {
@@ -249,21 +209,6 @@ fn read_budget(at: &At<'_>) -> Option<Budget> {
     Some(Budget { percent, min_per_second })
 }
 
-fn read_outlier(at: &At<'_>) -> Option<OutlierDetection> {
-    let mut map = at.map()?;
-    let consecutive_failures = map.get("consecutiveFailures").and_then(|at| at.integer(0..=1_000_000));
-    let base_ejection = map.get("baseEjection").and_then(|at| at.positive_duration());
-    let max_ejection = map.get("maxEjection").and_then(|at| at.positive_duration());
-    let max_ejected_percent = map.get("maxEjectedPercent").and_then(|at| at.integer(0..=100));
-    map.finish();
-    if let (Some(base), Some(max)) = (base_ejection, max_ejection)
-        && base > max
-    {
-        at.error("baseEjection is longer than maxEjection");
-    }
-    Some(OutlierDetection { consecutive_failures, base_ejection, max_ejection, max_ejected_percent })
-}
-
 /// The statuses that can mean a failure, by name (grpc/grpc `doc/statuscodes.md`).
 const GRPC_STATUSES: [(&str, u8); 16] = [
     ("CANCELLED", 1),
@@ -283,3 +228,6 @@ const GRPC_STATUSES: [(&str, u8); 16] = [
     ("DATA_LOSS", 15),
     ("UNAUTHENTICATED", 16),
 ];
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! `heddle.dev/v1alpha1` Workload.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -18,8 +19,8 @@ pub struct Workload {
     pub ports: Vec<WorkloadPort>,
     /// `serviceAccountName`; `default` when not written.
     pub service_account: String,
-    /// Its share of requests against others, 1 to 1,000,000; 1 when not written.
-    pub weight: u32,
+    /// Its share of requests against others, 1 to 1,000,000; `None`: the label `heddle.dev/weight` decides, else 1.
+    pub weight: Option<u32>,
     /// Where it runs.
     pub locality: Locality,
     /// Its sidecar's inbound listener; `None`: no sidecar, plain text.
@@ -47,6 +48,33 @@ pub struct Locality {
     pub zone: String,
 }
 
+/// What the labels of an instance say of its place among others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// `topology.kubernetes.io/region`; empty: unknown.
+    pub region: String,
+    /// `topology.kubernetes.io/zone`; empty: unknown.
+    pub zone: String,
+    /// `heddle.dev/weight`, 1 to 1,000,000; 1 when absent.
+    pub weight: u32,
+    /// `heddle.dev/priority`, 0 to 127; 0, the first to be used, when absent.
+    pub priority: u32,
+}
+
+impl Standing {
+    /// Where a label's number cannot be used, the default counts; files are told so when they are read.
+    pub fn of_labels(labels: &BTreeMap<String, String>) -> Standing {
+        let said = |name: &str| labels.get(name).cloned().unwrap_or_default();
+        let number = |name: &str| said(name).parse().ok().filter(|n| text::number_label(name, *n).is_ok());
+        Standing {
+            region: said(text::REGION_LABEL),
+            zone: said(text::ZONE_LABEL),
+            weight: number(text::WEIGHT_LABEL).unwrap_or(1),
+            priority: number(text::PRIORITY_LABEL).unwrap_or(0),
+        }
+    }
+}
+
 /// Reads `spec`.
 pub(crate) fn read(spec: &mut Map<'_>, _namespace: &str) -> Option<Workload> {
     let address = spec.require("address").and_then(|at| at.address());
@@ -61,7 +89,7 @@ pub(crate) fn read(spec: &mut Map<'_>, _namespace: &str) -> Option<Workload> {
         }
     }
     let service_account = spec.get("serviceAccountName").and_then(|at| at.parse(text::subdomain));
-    let weight = spec.get("weight").and_then(|at| at.integer(1..=1_000_000)).unwrap_or(1);
+    let weight = spec.get("weight").and_then(|at| at.integer(1..=1_000_000));
     let locality = spec.get("locality").and_then(|at| read_locality(&at)).unwrap_or_default();
     let dial = spec.get("dial").and_then(|at| {
         at.parse(|t| {

@@ -269,3 +269,35 @@ pub struct Failure {
     /// Cause and way out.
     pub error: String,
 }
+
+/// `POST /v1/explain`: a request that is not sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ExplainRequest {
+    /// `namespace/name` of the service.
+    pub service: String,
+    /// Its port; 0: the first.
+    pub port: u16,
+    /// The method.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// `Host`; empty: the service's name.
+    pub authority: String,
+    /// Names and values.
+    pub headers: Vec<(String, String)>,
+    /// The client's address, for what hashes it; empty: the proxy's own.
+    pub source: String,
+    /// `namespace/name` of the instance whose sidecar is asked; absent: one that calls the service.
+    pub from: Option<String>,
+}
+
+/// What it answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainResponse {
+    /// Who was asked.
+    pub from: String,
+    /// What it said; `heddle explain -o json` shows it, and `docs/commands.md` describes it.
+    pub explanation: serde_json::Value,
+}

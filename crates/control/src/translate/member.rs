@@ -31,6 +31,7 @@ pub(crate) struct Member {
     pub(crate) weight: u32,
     pub(crate) region: String,
     pub(crate) zone: String,
+    pub(crate) priority: u32,
     pub(crate) health: mesh::Health,
 }
 
@@ -46,6 +47,8 @@ pub(crate) struct MemberPort {
 pub(crate) fn written(snapshot: &Snapshot) -> impl Iterator<Item = (ObjectKey, Member)> {
     snapshot.of_kind(Object::Workload).filter_map(|(key, object)| {
         let Spec::Workload(workload) = &object.spec else { return None };
+        let standing = api::Standing::of_labels(&object.meta.labels);
+        let or = |written: &String, label: String| if written.is_empty() { label } else { written.clone() };
         let member = Member {
             namespace: key.namespace.to_string(),
             name: key.name.to_string(),
@@ -60,9 +63,10 @@ pub(crate) fn written(snapshot: &Snapshot) -> impl Iterator<Item = (ObjectKey, M
                 .iter()
                 .map(|p| MemberPort { name: p.name.clone(), port: p.port, protocol: protocol(p.protocol) })
                 .collect(),
-            weight: workload.weight,
-            region: workload.locality.region.clone(),
-            zone: workload.locality.zone.clone(),
+            weight: workload.weight.unwrap_or(standing.weight),
+            region: or(&workload.locality.region, standing.region),
+            zone: or(&workload.locality.zone, standing.zone),
+            priority: standing.priority,
             health: mesh::Health::Unknown,
         };
         Some((key.clone(), member))
@@ -204,6 +208,7 @@ fn endpoint(
         health: member.health.into(),
         region: member.region.clone(),
         zone: member.zone.clone(),
+        priority: member.priority,
     };
     Published::new(xds::Kind::Endpoint, name, &message, Vec::new())
 }

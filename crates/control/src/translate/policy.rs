@@ -8,7 +8,8 @@ use proto::mesh;
 use sources::Snapshot;
 
 use super::route::value_match;
-use super::{Guarded, Translation, kind_path, millis, origin};
+use super::traffic::traffic;
+use super::{Guarded, Translation, kind_path, origin};
 
 /// Callers times operations of one policy: beyond this a request would wait for its authorization.
 const AUTHORIZATION_RULES: usize = 4096;
@@ -154,37 +155,6 @@ fn missing(snapshot: &Snapshot, target: &TargetRef) -> Option<String> {
             _ => false,
         };
     (!found).then(|| format!("its target, {key}, has no section called {section:?}"))
-}
-
-fn traffic(policy: &api::TrafficPolicy) -> mesh::TrafficRules {
-    mesh::TrafficRules {
-        algorithm: policy.algorithm.map(|a| a.name().to_owned()).unwrap_or_default(),
-        request_timeout_ms: policy.timeouts.request.map(millis),
-        attempt_timeout_ms: policy.timeouts.attempt.map(millis),
-        connect_timeout_ms: policy.timeouts.connect.map(millis),
-        idle_timeout_ms: policy.timeouts.idle.map(millis),
-        retry: policy.retries.as_ref().map(retry),
-        outlier: policy.outlier.as_ref().map(|o| mesh::OutlierRules {
-            consecutive_failures: o.consecutive_failures,
-            base_ejection_ms: o.base_ejection.map(millis),
-            max_ejection_ms: o.max_ejection.map(millis),
-            max_ejected_percent: o.max_ejected_percent,
-        }),
-    }
-}
-
-fn retry(retries: &api::Retries) -> mesh::RetryRules {
-    let conditions: BTreeSet<_> = retries.on.iter().map(|c| c.name().to_owned()).collect();
-    mesh::RetryRules {
-        attempts: retries.attempts,
-        conditions: conditions.into_iter().collect(),
-        statuses: retries.statuses.iter().map(|s| u32::from(*s)).collect(),
-        grpc_statuses: retries.grpc_statuses.iter().map(|s| u32::from(*s)).collect(),
-        backoff_base_ms: retries.backoff.base.map(millis),
-        backoff_max_ms: retries.backoff.max.map(millis),
-        budget_percent: retries.budget.percent,
-        budget_min_per_second: retries.budget.min_per_second,
-    }
 }
 
 fn authorization(policy: &api::AuthorizationPolicy, trust_domain: &str) -> mesh::AuthorizationRules {

@@ -51,6 +51,7 @@ fn member(name: &str, labels: &[(&str, &str)]) -> Member {
         weight: 1,
         region: String::new(),
         zone: String::new(),
+        priority: 0,
         health: mesh::Health::Ready,
     }
 }

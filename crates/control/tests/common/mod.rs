@@ -193,7 +193,8 @@ impl Plane {
         statistics: xds::session::StatisticsSource,
     ) -> Proxy {
         let connector = Arc::new(self.connector(&identity));
-        let options = Options { identity: identity.clone(), registration, version: "test".into(), token };
+        let version = "test".into();
+        let options = Options { identity: identity.clone(), registration, version, token, explainer: None };
         let (session, events) = xds::session::start(options, connector, statistics);
         Proxy { session, events, identity }
     }

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::{Match, PathMatch, ValueMatch, ValueRule};
+use super::{Match, Misfit, PathMatch, ValueMatch, ValueRule};
 use crate::RequestHead;
 
 impl Match {
@@ -19,10 +19,23 @@ impl Match {
     /// All parts but the path.
     #[inline]
     pub(super) fn rest(&self, head: &impl RequestHead) -> bool {
-        self.method.as_deref().is_none_or(|method| method == head.method())
-            && (!self.grpc || grpc(head))
-            && self.headers.iter().all(|header| header.fits_header(head))
-            && self.query.iter().all(|parameter| parameter.fits_query(head.query().unwrap_or("")))
+        self.misfit(head).is_none()
+    }
+
+    /// The first part but the path that `head` does not fit.
+    #[inline]
+    pub(super) fn misfit(&self, head: &impl RequestHead) -> Option<Misfit<'_>> {
+        if let Some(method) = self.method.as_deref().filter(|method| *method != head.method()) {
+            return Some(Misfit::Method(method));
+        }
+        if self.grpc && !grpc(head) {
+            return Some(Misfit::Grpc);
+        }
+        if let Some(header) = self.headers.iter().find(|header| !header.fits_header(head)) {
+            return Some(Misfit::Header(header));
+        }
+        let mut query = self.query.iter();
+        query.find(|parameter| !parameter.fits_query(head.query().unwrap_or(""))).map(Misfit::Query)
     }
 }
 

@@ -17,31 +17,31 @@ use crate::request::host;
 #[derive(Debug, Default)]
 pub struct RouteTable {
     /// Sorted by host, lower case.
-    exact: Vec<(Box<str>, Rules)>,
+    pub(super) exact: Vec<(Box<str>, Rules)>,
     /// Sorted by suffix, lower case.
-    suffix: Vec<(Box<str>, Rules)>,
-    any: Rules,
+    pub(super) suffix: Vec<(Box<str>, Rules)>,
+    pub(super) any: Rules,
 }
 
 /// The rules of one host.
 #[derive(Debug, Default)]
-struct Rules {
+pub(super) struct Rules {
     /// Sorted by path, then by precedence.
-    exact: Vec<(Box<str>, Entry)>,
+    pub(super) exact: Vec<(Box<str>, Entry)>,
     /// Sorted by prefix, then by precedence.
-    prefix: Vec<(Box<str>, Entry)>,
+    pub(super) prefix: Vec<(Box<str>, Entry)>,
     /// Length of the longest prefix.
     longest: usize,
     /// By precedence.
-    regex: Vec<Entry>,
+    pub(super) regex: Vec<Entry>,
     /// Those that fit every path, by precedence.
-    rest: Vec<Entry>,
+    pub(super) rest: Vec<Entry>,
 }
 
 #[derive(Debug)]
-struct Entry {
-    fits: Match,
-    rule: Arc<Rule>,
+pub(super) struct Entry {
+    pub(super) fits: Match,
+    pub(super) rule: Arc<Rule>,
     rank: Rank,
 }
 
@@ -104,24 +104,30 @@ impl RouteTable {
             return self.any.find(head);
         }
         let host = host(head.authority());
-        let exact = by_host(&self.exact, host).and_then(|rules| rules.find(head));
-        // One label or more stands before a suffix, so the first dot may not be the first byte.
-        let mut dots = host.bytes().enumerate().skip(1).filter(|(_, byte)| *byte == b'.');
+        let exact = by_host(&self.exact, host).and_then(|(_, rules)| rules.find(head));
         exact
             .or_else(|| {
                 if self.suffix.is_empty() {
                     return None;
                 }
-                dots.find_map(|(dot, _)| by_host(&self.suffix, &host[dot..])?.find(head))
+                suffixes(host).find_map(|suffix| by_host(&self.suffix, suffix)?.1.find(head))
             })
             .or_else(|| self.any.find(head))
     }
 }
 
-fn by_host<'a>(groups: &'a [(Box<str>, Rules)], host: &str) -> Option<&'a Rules> {
+/// The ends of a host that can be a suffix, the longest first. One label or more stands before a suffix, so the first dot may
+/// not be the first byte.
+pub(super) fn suffixes(host: &str) -> impl Iterator<Item = &str> {
+    let dots = host.bytes().enumerate().skip(1).filter(|(_, byte)| *byte == b'.');
+    dots.map(|(dot, _)| &host[dot..])
+}
+
+/// The rules of a host, and the host as it is written there.
+pub(super) fn by_host<'a>(groups: &'a [(Box<str>, Rules)], host: &str) -> Option<(&'a str, &'a Rules)> {
     let lower = || host.bytes().map(|byte| byte.to_ascii_lowercase());
     let index = groups.binary_search_by(|(known, _)| known.bytes().cmp(lower())).ok()?;
-    Some(&groups[index].1)
+    Some((&*groups[index].0, &groups[index].1))
 }
 
 impl RouteInput {

@@ -218,6 +218,43 @@ fn backends(weights: &[u32]) -> Backends {
 }
 
 #[test]
+fn an_explanation_says_what_does_not_fit() {
+    let plain = |path| Match { path, method: None, headers: Vec::new(), query: Vec::new(), grpc: false };
+    let rules = vec![
+        (vec![Match { method: Some("POST".into()), ..plain(exact("/v2/x")) }], rule("post")),
+        (vec![Match { headers: vec![value("x-user", "a")], ..plain(prefix("/v2")) }], rule("user")),
+        (vec![Match { query: vec![value("q", "1")], ..plain(prefix("/v2")) }], rule("query")),
+        (vec![Match { grpc: true, ..plain(prefix("/")) }], rule("grpc")),
+        (vec![plain(prefix("/v3"))], rule("other")),
+        (vec![], rule("all")),
+    ];
+    let elsewhere = RouteInput { hosts: vec![HostMatch::Suffix(".example".into())], ..route("s", vec![]) };
+    let elsewhere = RouteInput { rules: vec![(vec![], rule("elsewhere"))], ..elsewhere };
+    let table = RouteTable::new(vec![RouteInput { rules, ..route("r", vec![]) }, elsewhere]);
+    let said: Vec<String> = table
+        .explain(&Head::get("/v2/x"))
+        .iter()
+        .map(|c| match c.verdict {
+            Verdict::Taken => format!("{}: {}: taken", c.rule.name, c.fits),
+            Verdict::Outranked => format!("{}: {}: outranked", c.rule.name, c.fits),
+            Verdict::Misfit(misfit) => format!("{}: {}: {misfit}", c.rule.name, c.fits),
+        })
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "post: path /v2/x and method POST: the method is not POST",
+            "user: path /v2/* and header x-user=a: no header x-user=a",
+            "query: path /v2/* and query q=1: no query parameter q=1",
+            "other: path /v3/*: the path does not fit",
+            "grpc: any path and gRPC: the request is not gRPC",
+            "all: any path: taken",
+            "elsewhere: any path: is for another host",
+        ]
+    );
+}
+
+#[test]
 fn no_weight_picks_nothing() {
     let mut rng = Rng::seeded(1);
     assert!(backends(&[]).pick(&mut rng).is_none());
@@ -256,7 +293,13 @@ proptest! {
         turned.rotate_left(order.index(routes.len()));
         turned.reverse();
         let again = RouteTable::new(inputs(&turned));
-        prop_assert_eq!(found(&again, &head).map(|(name, _)| name), by_hand);
+        prop_assert_eq!(found(&again, &head).map(|(name, _)| name), by_hand.clone());
+        let explained = again.explain(&head);
+        let taken: Vec<_> = explained.iter().filter(|c| matches!(c.verdict, Verdict::Taken)).collect();
+        prop_assert!(taken.len() <= 1);
+        prop_assert_eq!(taken.first().map(|c| c.rule.name.to_string()), by_hand, "{:?}", explained);
+        let matches: usize = routes.iter().map(|route| route.2.len()).sum();
+        prop_assert_eq!(explained.len(), matches);
     }
 }
 

@@ -67,6 +67,7 @@ pub(crate) async fn run(settings: SidecarSettings, standalone: bool, token: Opti
             registration: settings.registration(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             token,
+            explainer: None,
         },
         wiring.connector.clone(),
         statistics::source(registry.clone(), wiring.client.clone(), clock),

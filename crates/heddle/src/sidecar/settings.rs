@@ -180,6 +180,7 @@ pub(crate) fn instance(mesh: &Mesh, name: &str, plan: &Plan) -> SidecarSettings 
     data.inbound = Some(SocketAddr::new(plan.ip, INBOUND_PORT));
     data.services = service_listeners(plan.ip, &plan.services);
     let template = &plan.template;
+    let standing = api::Standing::of_labels(&template.labels);
     mesh.settings(
         data,
         None,
@@ -187,8 +188,9 @@ pub(crate) fn instance(mesh: &Mesh, name: &str, plan: &Plan) -> SidecarSettings 
             service_account: template.service_account.clone(),
             labels: template.labels.clone(),
             ports: template.container.ports.iter().map(Port::from).collect(),
-            weight: 1,
             node: mesh.node.clone(),
+            region: standing.region,
+            zone: standing.zone,
             ..Registration::default()
         },
     )

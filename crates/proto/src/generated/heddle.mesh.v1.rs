@@ -75,6 +75,9 @@ pub struct Endpoint {
     pub region: ::prost::alloc::string::String,
     #[prost(string, tag = "10")]
     pub zone: ::prost::alloc::string::String,
+    /// 0 to 127; a higher number is used when those below do not suffice
+    #[prost(uint32, tag = "11")]
+    pub priority: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EndpointPort {
@@ -322,7 +325,117 @@ pub struct TrafficRules {
     pub retry: ::core::option::Option<RetryRules>,
     #[prost(message, optional, tag = "7")]
     pub outlier: ::core::option::Option<OutlierRules>,
+    /// what ring-hash and maglev hash
+    #[prost(message, optional, tag = "8")]
+    pub hash_key: ::core::option::Option<RequestKey>,
+    /// 0: none
+    #[prost(uint64, optional, tag = "9")]
+    pub slow_start_ms: ::core::option::Option<u64>,
+    #[prost(uint32, optional, tag = "10")]
+    pub panic_percent: ::core::option::Option<u32>,
+    /// none, zone or region; empty: the default
+    #[prost(string, tag = "11")]
+    pub locality: ::prost::alloc::string::String,
+    #[prost(uint32, optional, tag = "12")]
+    pub failover_percent: ::core::option::Option<u32>,
+    /// one in so many requests; 0: none
+    #[prost(uint32, optional, tag = "13")]
+    pub log_decisions: ::core::option::Option<u32>,
+    #[prost(message, optional, tag = "14")]
+    pub affinity: ::core::option::Option<AffinityRules>,
+    #[prost(message, optional, tag = "15")]
+    pub health_check: ::core::option::Option<HealthCheckRules>,
 }
+/// What of a request tells which others belong to it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RequestKey {
+    #[prost(oneof = "request_key::Kind", tags = "1, 2, 3")]
+    pub kind: ::core::option::Option<request_key::Kind>,
+}
+/// Nested message and enum types in `RequestKey`.
+pub mod request_key {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// lower case
+        #[prost(string, tag = "1")]
+        Header(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        Cookie(::prost::alloc::string::String),
+        #[prost(bool, tag = "3")]
+        SourceAddress(bool),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AffinityRules {
+    #[prost(oneof = "affinity_rules::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<affinity_rules::Kind>,
+}
+/// Nested message and enum types in `AffinityRules`.
+pub mod affinity_rules {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// set by the mesh, names the instance
+        #[prost(message, tag = "1")]
+        Cookie(super::AffinityCookie),
+        /// hashed
+        #[prost(message, tag = "2")]
+        Key(super::RequestKey),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AffinityCookie {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    /// 0: as long as the browser is open
+    #[prost(uint64, tag = "3")]
+    pub lifetime_seconds: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HealthCheckRules {
+    #[prost(uint64, tag = "4")]
+    pub interval_ms: u64,
+    #[prost(uint64, tag = "5")]
+    pub timeout_ms: u64,
+    #[prost(uint32, tag = "6")]
+    pub healthy_threshold: u32,
+    #[prost(uint32, tag = "7")]
+    pub unhealthy_threshold: u32,
+    #[prost(oneof = "health_check_rules::Kind", tags = "1, 2, 3")]
+    pub kind: ::core::option::Option<health_check_rules::Kind>,
+}
+/// Nested message and enum types in `HealthCheckRules`.
+pub mod health_check_rules {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Http(super::HttpCheck),
+        #[prost(message, tag = "2")]
+        Grpc(super::GrpcCheck),
+        #[prost(message, tag = "3")]
+        Tcp(super::TcpCheck),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HttpCheck {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// empty: the service's name
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    /// sorted; none: 200 to 399
+    #[prost(uint32, repeated, tag = "3")]
+    pub statuses: ::prost::alloc::vec::Vec<u32>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GrpcCheck {
+    /// empty: the server as a whole
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TcpCheck {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RetryRules {
     /// in addition to the first; 0 turns retries off
@@ -356,6 +469,26 @@ pub struct OutlierRules {
     pub max_ejection_ms: ::core::option::Option<u64>,
     #[prost(uint32, optional, tag = "4")]
     pub max_ejected_percent: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "5")]
+    pub consecutive_5xx: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "6")]
+    pub consecutive_gateway_errors: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "7")]
+    pub consecutive_connect_failures: ::core::option::Option<u32>,
+    /// threshold: percentage points below the peers' median
+    #[prost(message, optional, tag = "8")]
+    pub success_rate: ::core::option::Option<PeerRules>,
+    /// threshold: times the peers' median
+    #[prost(message, optional, tag = "9")]
+    pub latency: ::core::option::Option<PeerRules>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerRules {
+    /// 0 turns it off
+    #[prost(uint32, optional, tag = "1")]
+    pub threshold: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "2")]
+    pub minimum_requests: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AuthorizationRules {
@@ -586,7 +719,7 @@ impl AuthorizationAction {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ProxyMessage {
-    #[prost(oneof = "proxy_message::Kind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "proxy_message::Kind", tags = "1, 2, 3, 4, 5, 6")]
     pub kind: ::core::option::Option<proxy_message::Kind>,
 }
 /// Nested message and enum types in `ProxyMessage`.
@@ -603,16 +736,18 @@ pub mod proxy_message {
         State(super::StateChange),
         #[prost(message, tag = "5")]
         Statistics(super::Statistics),
+        #[prost(message, tag = "6")]
+        ExplainAnswer(super::ExplainAnswer),
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ControlMessage {
-    #[prost(oneof = "control_message::Kind", tags = "1, 2, 3")]
+    #[prost(oneof = "control_message::Kind", tags = "1, 2, 3, 4")]
     pub kind: ::core::option::Option<control_message::Kind>,
 }
 /// Nested message and enum types in `ControlMessage`.
 pub mod control_message {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Kind {
         #[prost(message, tag = "1")]
         Certificate(super::Certificate),
@@ -620,6 +755,8 @@ pub mod control_message {
         Registered(super::Registered),
         #[prost(message, tag = "3")]
         Problem(super::Problem),
+        #[prost(message, tag = "4")]
+        Explain(super::ExplainRequest),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -783,6 +920,43 @@ pub struct EndpointStatistics {
     pub score: f64,
     #[prost(bool, tag = "7")]
     pub ejected: bool,
+}
+/// How would this proxy send such a request? Asked by a person; nothing is sent.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExplainRequest {
+    /// told in the answer
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// `namespace/name`
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+    /// 0: the first
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    #[prost(string, tag = "4")]
+    pub method: ::prost::alloc::string::String,
+    /// path and query
+    #[prost(string, tag = "5")]
+    pub path: ::prost::alloc::string::String,
+    /// empty: the service's name
+    #[prost(string, tag = "6")]
+    pub authority: ::prost::alloc::string::String,
+    /// names in lower case
+    #[prost(message, repeated, tag = "7")]
+    pub headers: ::prost::alloc::vec::Vec<Header>,
+    /// the client's address, for what hashes it; empty: the proxy's own
+    #[prost(string, tag = "8")]
+    pub source: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainAnswer {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// JSON as docs/commands.md describes it; empty if there is an error
+    #[prost(string, tag = "2")]
+    pub explanation: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub error: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -60,6 +60,19 @@ fn traffic(rules: &mesh::TrafficRules) -> Result<Traffic> {
             format!("`{}` is not implemented; leave it out or say `fastest`", rules.algorithm.escape_debug()),
         );
     }
+    let later = [
+        ("hash_key", rules.hash_key.is_some()),
+        ("slow_start_ms", rules.slow_start_ms.is_some()),
+        ("panic_percent", rules.panic_percent.is_some()),
+        ("locality", !rules.locality.is_empty()),
+        ("failover_percent", rules.failover_percent.is_some()),
+        ("log_decisions", rules.log_decisions.is_some()),
+        ("affinity", rules.affinity.is_some()),
+        ("health_check", rules.health_check.is_some()),
+    ];
+    if let Some((field, _)) = later.iter().find(|(_, written)| *written) {
+        return Problem::new(*field, "is not implemented yet; leave it out");
+    }
     let limit = |ms: Option<u64>| ms.map(|ms| (ms > 0).then(|| Nanos::from_millis(ms)));
     if rules.connect_timeout_ms == Some(0) {
         return Problem::new("connect_timeout_ms", "must be more than zero, for connections cannot wait for ever");
@@ -134,6 +147,10 @@ fn outlier(rules: &mesh::OutlierRules) -> Result<OutlierPolicy> {
     let max_ejection = rules.max_ejection_ms.map_or(defaults.max_ejection.max(base_ejection), Nanos::from_millis);
     if max_ejection < base_ejection {
         return Problem::new("max_ejection_ms", "is less than the first ejection");
+    }
+    let later = [rules.consecutive_5xx, rules.consecutive_gateway_errors, rules.consecutive_connect_failures];
+    if later.iter().any(Option::is_some) || rules.success_rate.is_some() || rules.latency.is_some() {
+        return Problem::new("", "only consecutive_failures is implemented yet; leave the others out");
     }
     let max_ejected_percent = rules.max_ejected_percent.unwrap_or(defaults.max_ejected_percent);
     if max_ejected_percent > 100 {
