@@ -15,6 +15,8 @@ const PROGRAMS: &[(&str, &[&str], &str)] = &[
     ("h2load", &["--version"], "nghttp2-client"),
     // Without a URL, wrk prints its usage and fails; that it starts is enough.
     ("sh", &["-c", "command -v wrk"], "wrk"),
+    ("ip", &["-V"], "iproute2"),
+    ("sh", &["-c", "PATH=$PATH:/usr/sbin nft --version"], "nftables"),
     ("python3", &["-c", "import ensurepip, venv"], "python3-venv"),
 ];
 

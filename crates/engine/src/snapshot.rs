@@ -114,6 +114,13 @@ pub struct Inbound {
     pub series: SeriesId,
 }
 
+impl Inbound {
+    /// What was declared of the application's port `port`.
+    pub fn port(&self, port: u16) -> Option<&InboundPort> {
+        self.ports.binary_search_by_key(&port, |declared| declared.port).ok().map(|i| &self.ports[i])
+    }
+}
+
 /// One port of the application.
 #[derive(Debug)]
 pub struct InboundPort {

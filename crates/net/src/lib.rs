@@ -6,6 +6,7 @@
 //! | [`identity`] | a key, its certificate and the roots, swapped while in use |
 //! | [`tls`] | handshakes between sidecars and with the control plane |
 //! | [`listen`] | listeners per worker, the lock that keeps one address to one proxy, and who else has an address |
+//! | [`original`] | where a redirected connection was meant to go |
 //! | [`dial`] | connections that notice when their peer is gone |
 //! | [`block`] | the loopback addresses of a mesh on one machine |
 //! | [`worker`] | one current-thread runtime per worker |
@@ -23,6 +24,7 @@ pub mod drain;
 pub mod files;
 pub mod identity;
 pub mod listen;
+pub mod original;
 pub mod process;
 pub mod spiffe;
 pub mod tls;

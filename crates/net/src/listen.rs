@@ -45,6 +45,31 @@ pub fn tcp_reuseport(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> 
     TcpListener::from_std(socket.into())
 }
 
+/// The listening sockets that this process was started with at descriptors 3 to 2 + `count`. Call it once, before anything else
+/// is opened.
+///
+/// # Errors
+/// One of them is no listening TCP socket.
+#[allow(unsafe_code, reason = "a descriptor's number alone comes from the process that started this one")]
+pub fn inherited(count: u16) -> io::Result<Vec<std::net::TcpListener>> {
+    use std::os::fd::{FromRawFd, IntoRawFd, RawFd};
+    const FIRST: RawFd = 3;
+    let mut listeners = Vec::with_capacity(count.into());
+    for fd in (FIRST..).take(count.into()) {
+        // SAFETY: nothing of this process has opened a descriptor of this number: the function is called before anything is
+        // opened, and what it opens itself is closed again. So the number is the starter's, or stands for nothing and every
+        // call on it fails. Where it turns out to be something else, it is not closed.
+        let socket = unsafe { Socket::from_raw_fd(fd) };
+        if !matches!(socket.is_listener(), Ok(true)) {
+            let _ = socket.into_raw_fd();
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("descriptor {fd} is no listening socket")));
+        }
+        socket.set_cloexec(true)?;
+        listeners.push(socket.into());
+    }
+    Ok(listeners)
+}
+
 /// The right to listen on an address, held as an abstract Unix socket that disappears with its holder, however it ends.
 /// It reaches as far as the network namespace, as the address itself does.
 #[derive(Debug)]

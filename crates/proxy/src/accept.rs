@@ -20,7 +20,12 @@ use crate::{identify, inbound};
 pub(crate) enum Entry {
     Forward,
     Service(Target),
+    /// What the kernel redirected to this port on its way out.
+    Redirected(u16),
+    /// From other sidecars.
     Inbound,
+    /// What the kernel redirected to this port on its way in; other sidecars come unredirected.
+    RedirectedInbound(u16),
     Gateway(u16),
 }
 
@@ -30,11 +35,21 @@ pub(crate) fn entries(settings: &Settings) -> Vec<(SocketAddr, Entry)> {
         let target = Target { host: listener.service.to_ascii_lowercase().into(), port: listener.port };
         (listener.listen, Entry::Service(target))
     };
-    let inbound = settings.inbound.map(|address| (address, Entry::Inbound));
+    let redirected = settings.redirected.iter().map(|address| (*address, Entry::Redirected(address.port())));
+    let redirected_inbound =
+        settings.redirected_inbound.iter().map(|address| (*address, Entry::RedirectedInbound(address.port())));
+    // Where everything that comes in is redirected, a listener on all addresses takes other sidecars' connections too.
+    let covers = |address: &SocketAddr| {
+        let same =
+            |other: &SocketAddr| other == address || (other.port() == address.port() && other.ip().is_unspecified());
+        settings.redirected_inbound.iter().any(same)
+    };
+    let inbound = settings.inbound.filter(|address| !covers(address)).map(|address| (address, Entry::Inbound));
     let outbound = settings.outbound.map(|address| (address, Entry::Forward));
     let services = settings.services.iter().map(service);
     let gateway = settings.gateway.iter().map(|binding| (binding.listen, Entry::Gateway(binding.port)));
-    inbound.into_iter().chain(outbound).chain(services).chain(gateway).collect()
+    let redirected = redirected.chain(redirected_inbound);
+    inbound.into_iter().chain(outbound).chain(redirected).chain(services).chain(gateway).collect()
 }
 
 /// Accepts connections until the proxy has told its peers that it drains, and they had time to hear it.
@@ -65,8 +80,40 @@ async fn connection(worker: Rc<Worker>, entry: Entry, stream: TcpStream, peer: S
         Entry::Inbound => return inbound::serve(&worker, stream, peer).await,
         Entry::Forward => Way::Forward,
         Entry::Service(target) => Way::Fixed(target),
+        Entry::Redirected(port) => match meant(&stream, peer, port) {
+            Some(Meant::Other(address)) => Way::Fixed(address.into()),
+            // It was meant for this listener, and to dial that would come back here for ever.
+            Some(Meant::Here) | None => return Io::Tcp(stream).abort_on_close(),
+        },
+        Entry::RedirectedInbound(port) => match meant(&stream, peer, port) {
+            Some(Meant::Other(address)) => return inbound::serve_plain(&worker, stream, peer, address).await,
+            Some(Meant::Here) => return inbound::serve(&worker, stream, peer).await,
+            None => return,
+        },
         Entry::Gateway(port) => Way::Gateway(port),
     };
     let conn = Conn::new(Io::Tcp(stream), Buffer::default());
     identify::serve(&worker, Door { way, peer, depth: 0 }, conn).await;
+}
+
+/// What a connection that came to a listener for redirected ones was meant for.
+enum Meant {
+    /// This proxy.
+    Here,
+    /// Somebody else.
+    Other(SocketAddr),
+}
+
+/// `port` is the listener's: TPROXY leaves the destination in place, so that alone tells such a connection from one that was
+/// meant for the listener. `None`: the connection is gone.
+fn meant(stream: &TcpStream, peer: SocketAddr, port: u16) -> Option<Meant> {
+    let known = net::original::destination(stream).and_then(|meant| Ok((meant, stream.local_addr()?)));
+    match known {
+        Ok((meant, own)) if meant == own && own.port() == port => Some(Meant::Here),
+        Ok((meant, _)) => Some(Meant::Other(meant)),
+        Err(error) => {
+            tracing::debug!(%peer, %error, "where a connection was meant to go cannot be known");
+            None
+        }
+    }
 }

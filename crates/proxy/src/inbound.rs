@@ -3,20 +3,24 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use engine::Reason;
-use engine::authorize::{self, Decision};
+use engine::authorize::Decision;
+use engine::detect::Detected;
+use engine::{Protocol, Reason};
 use net::tls::{self, Alpn};
 use tokio::net::TcpStream;
 
 use crate::buffer::Buffer;
 use crate::conn::Conn;
 use crate::end::End;
+use crate::identify::{Other, Spoken};
 use crate::io::Io;
+use crate::listen::{self, Heard};
 use crate::reply::{self, Refusal};
 use crate::route::{Caller, Door, Way};
+use crate::target::Target;
 use crate::upstream::{self, Route};
 use crate::worker::Worker;
-use crate::{deadline::Deadline, http1, http2, tcp};
+use crate::{deadline::Deadline, http1, http2, identify, tcp};
 
 /// The first byte of a TLS handshake record (RFC 8446, 5.1).
 const HANDSHAKE: u8 = 22;
@@ -45,13 +49,59 @@ pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
         tracing::info!(%peer, caller = %caller.id, port, "refused a peer that wants to leave from here as this workload");
         return;
     }
-    let door = Door { way: Way::Inbound(Caller { id: caller.id, port }), peer, depth: 0 };
+    let address = SocketAddr::new(worker.shared.settings.application, port);
+    let door = Door { way: Way::Inbound(Caller { id: Some(caller.id), address }), peer, depth: 0 };
     let conn = Conn::new(io, Buffer::default());
     match caller.alpn {
         // Requests alone come here: a tunnel is made by the forward proxy.
         Alpn::Http1 => drop(http1::serve(worker, &door, conn).await),
         Alpn::Http2 => http2::serve(worker, door, conn).await,
-        Alpn::Tcp => opaque(worker, &door, port, conn).await,
+        Alpn::Tcp => opaque(worker, &door, conn, None).await,
+    }
+}
+
+/// Serves one connection that the kernel redirected on its way to `address` of the application: its caller has no sidecar, and
+/// so no proved identity.
+pub(crate) async fn serve_plain(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, address: SocketAddr) {
+    if worker.shared.settings.own_port(address.port()) {
+        tracing::info!(%peer, %address, "refused a caller that wants to leave from here as this workload");
+        return Io::Tcp(stream).abort_on_close();
+    }
+    let door = Door { way: Way::Inbound(Caller { id: None, address }), peer, depth: 0 };
+    identify::serve(worker, door, Conn::new(Io::Tcp(stream), Buffer::default())).await;
+}
+
+/// What a caller without a sidecar speaks. A sidecar says so in its handshake.
+pub(crate) async fn identify(worker: &Rc<Worker>, door: &Door, caller: &Caller, conn: &mut Conn) -> Spoken {
+    let target = Target::from(caller.address);
+    let (protocol, http_alone) = match &*worker.shared.live.inbound.load() {
+        None => (Protocol::Auto, false),
+        Some(inbound) => {
+            let port = caller.address.port();
+            (inbound.port(port).map_or(Protocol::Auto, |port| port.protocol), inbound.authorizer.needs_http(port))
+        }
+    };
+    match protocol {
+        Protocol::Http1 | Protocol::Http2 => identify::by_preface(worker, conn).await,
+        _ if http_alone => identify::http_alone(worker, conn, &target).await,
+        Protocol::Tcp | Protocol::Tls => Spoken::Opaque(Other::Application(None)),
+        Protocol::Auto if worker.server_speaks_first(&target) => Spoken::Opaque(Other::Application(None)),
+        Protocol::Auto => {
+            // The application is not troubled by somebody who may not speak to it.
+            let opening = async {
+                judge(worker, door, caller)?;
+                dial(worker, caller).await
+            };
+            let listened = listen::both(worker, conn, &target, opening, |conn| conn).await;
+            match listened.heard {
+                Heard::Client(detected @ (Detected::Http1 | Detected::Http2)) => identify::http(detected),
+                Heard::Gone => Spoken::Gone,
+                Heard::Client(_) | Heard::Other | Heard::Nobody => match listened.other.transpose() {
+                    Ok(opened) => Spoken::Opaque(Other::Application(opened)),
+                    Err(refusal) => Spoken::Refused(refusal),
+                },
+            }
+        }
     }
 }
 
@@ -90,23 +140,33 @@ fn called_port(sni: &str, own: &str) -> Option<u16> {
     port.parse().ok().filter(|port| *port != 0)
 }
 
-async fn opaque(worker: &Rc<Worker>, door: &Door, port: u16, mut conn: Conn) {
+/// Carries a connection to the application, if its caller may; `opened` is one to the application that is there already.
+pub(crate) async fn opaque(worker: &Rc<Worker>, door: &Door, mut conn: Conn, opened: Option<Conn>) {
     let Way::Inbound(caller) = &door.way else { return };
     let mut record = worker.observer.begin(door.direction(), worker.now());
     match judge(worker, door, caller) {
         Err(refusal) => return tcp::refuse(worker, door, conn, &refusal),
         Ok(series) => record.series = series,
     }
-    let address = SocketAddr::new(worker.shared.settings.application, port);
-    let limit = worker.defaults.connect_timeout.duration();
-    let connected = tokio::time::timeout(limit, upstream::connect(worker, &Route::Address(address), Alpn::Tcp)).await;
-    match connected {
-        Ok(Ok((io, _))) => {
-            let mut up = Conn::new(io, Buffer::default());
+    let opened = match opened {
+        Some(opened) => Ok(opened),
+        None => dial(worker, caller).await,
+    };
+    match opened {
+        Ok(mut up) => {
             tcp::carry_between(worker, door, record, &mut conn, &mut up, worker.defaults.idle_timeout).await;
         }
-        Ok(Err(refusal)) => tcp::refuse(worker, door, conn, &refusal),
-        Err(_) => tcp::refuse(worker, door, conn, &Reason::ConnectFailed.into()),
+        Err(refusal) => tcp::refuse(worker, door, conn, &refusal),
+    }
+}
+
+/// Connects to the application.
+async fn dial(worker: &Worker, caller: &Caller) -> Result<Conn, Refusal> {
+    let limit = worker.defaults.connect_timeout.duration();
+    let route = Route::Address(caller.address);
+    match tokio::time::timeout(limit, upstream::connect(worker, &route, Alpn::Tcp)).await {
+        Ok(connected) => connected.map(|(io, _)| Conn::new(io, Buffer::default())),
+        Err(_) => Err(Reason::ConnectFailed.into()),
     }
 }
 
@@ -114,13 +174,12 @@ async fn opaque(worker: &Rc<Worker>, door: &Door, port: u16, mut conn: Conn) {
 fn judge(worker: &Worker, door: &Door, caller: &Caller) -> Result<engine::SeriesId, Refusal> {
     let inbound = worker.shared.live.inbound.load();
     let Some(inbound) = &*inbound else { return Err(Reason::NotReady.into()) };
-    let who = authorize::Caller { identity: Some(caller.id.as_str()), address: door.peer.ip(), port: caller.port };
-    match inbound.authorizer.connection(&who) {
+    if caller.is_refused(worker) {
+        return Err(Reason::PlainTextRefused.into());
+    }
+    match inbound.authorizer.connection(&caller.who(door.peer)) {
         Decision::Deny(_) => Err(Reason::Denied.into()),
-        Decision::Allow => {
-            let declared = inbound.ports.iter().find(|port| port.port == caller.port);
-            Ok(declared.map_or(inbound.series, |port| port.series))
-        }
+        Decision::Allow => Ok(inbound.port(caller.address.port()).map_or(inbound.series, |port| port.series)),
     }
 }
 

@@ -33,18 +33,34 @@ pub(crate) enum Way {
     Forward,
     /// An address that stands for one destination, or the inside of a tunnel to it.
     Fixed(Target),
-    /// From another sidecar, for the application.
+    /// For the application.
     Inbound(Caller),
     /// A gateway's listener, by the port that the Gateway declares.
     Gateway(u16),
 }
 
-/// Who calls from another sidecar, and for what.
+/// Who calls the application, and where.
 pub(crate) struct Caller {
-    /// Its proved identity.
-    pub(crate) id: spiffe::Id,
-    /// The application's port.
-    pub(crate) port: u16,
+    /// Its proved identity; `None` where it has no sidecar.
+    pub(crate) id: Option<spiffe::Id>,
+    /// Where the application listens.
+    pub(crate) address: SocketAddr,
+}
+
+impl Caller {
+    /// As an authorization policy sees it.
+    pub(crate) fn who(&self, peer: SocketAddr) -> engine::authorize::Caller<'_> {
+        engine::authorize::Caller {
+            identity: self.id.as_ref().map(spiffe::Id::as_str),
+            address: peer.ip(),
+            port: self.address.port(),
+        }
+    }
+
+    /// Whether the mesh demands a proved identity, and there is none.
+    pub(crate) fn is_refused(&self, worker: &Worker) -> bool {
+        self.id.is_none() && worker.shared.live.mesh.load().strict
+    }
 }
 
 impl Door {
@@ -60,7 +76,7 @@ impl Door {
     /// The proved identity of the caller.
     pub(crate) fn identity(&self) -> Option<&str> {
         match &self.way {
-            Way::Inbound(caller) => Some(caller.id.as_str()),
+            Way::Inbound(caller) => caller.id.as_ref().map(spiffe::Id::as_str),
             _ => None,
         }
     }
@@ -254,19 +270,20 @@ fn pick(worker: &Worker, rule: &Arc<Rule>, prefix: usize, head: &Head<'_>, port:
 fn to_application(worker: &Worker, door: &Door, caller: &Caller, head: &Head<'_>) -> Matched {
     let inbound = worker.shared.live.inbound.load();
     let Some(inbound) = &*inbound else { return Reason::NotReady.into() };
-    let declared = inbound.ports.binary_search_by_key(&caller.port, |port| port.port).ok().map(|i| &inbound.ports[i]);
+    let port = caller.address.port();
+    let declared = inbound.port(port);
     let series = Some(declared.map_or(inbound.series, |port| port.series));
-    let who =
-        engine::authorize::Caller { identity: Some(caller.id.as_str()), address: door.peer.ip(), port: caller.port };
-    let audit =
-        |policy: &str| tracing::info!(policy, caller = %caller.id, port = caller.port, path = head.path(), "audit");
-    if let engine::authorize::Decision::Deny(policy) = inbound.authorizer.request(&who, head, audit) {
-        tracing::debug!(policy, caller = %caller.id, port = caller.port, "denied");
+    if caller.is_refused(worker) {
+        return Matched { plan: Err(Reason::PlainTextRefused.into()), series, rule: None };
+    }
+    let name = door.identity().unwrap_or_default();
+    let audit = |policy: &str| tracing::info!(policy, caller = name, port, path = head.path(), "audit");
+    if let engine::authorize::Decision::Deny(policy) = inbound.authorizer.request(&caller.who(door.peer), head, audit) {
+        tracing::debug!(policy, caller = name, port, "denied");
         return Matched { plan: Err(Reason::Denied.into()), series, rule: None };
     }
-    let address = SocketAddr::new(worker.shared.settings.application, caller.port);
     let protocol = declared.map_or(Protocol::Auto, |port| port.protocol);
-    Matched { plan: Ok(Plan::Application { address, protocol }), series, rule: None }
+    Matched { plan: Ok(Plan::Application { address: caller.address, protocol }), series, rule: None }
 }
 
 fn through_gateway(worker: &Worker, port: u16, head: &Head<'_>) -> Matched {

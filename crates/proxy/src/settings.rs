@@ -21,6 +21,12 @@ pub struct Settings {
     /// The forward proxy (explicit mode).
     #[serde(default)]
     pub outbound: Option<SocketAddr>,
+    /// Where the kernel redirects what the application sends; every connection carries the address that it was meant for.
+    #[serde(default)]
+    pub redirected: Vec<SocketAddr>,
+    /// Where the kernel redirects what is sent to the application. Other sidecars may come here too, unredirected.
+    #[serde(default)]
+    pub redirected_inbound: Vec<SocketAddr>,
     /// Addresses that stand for a service port each (explicit mode).
     #[serde(default)]
     pub services: Vec<ServiceListener>,
@@ -54,16 +60,24 @@ impl Settings {
         let ours = |listen: SocketAddr| {
             listen.port() == port && (listen.ip() == self.application || listen.ip().is_unspecified())
         };
-        let outer = self.inbound.into_iter().chain(self.outbound);
         let services = self.services.iter().map(|service| service.listen);
-        outer.chain(services).chain(self.gateway.iter().map(|binding| binding.listen)).any(ours)
+        self.own().chain(services).any(ours)
     }
 
-    /// Whether `address` is one that this proxy listens on itself, where it stands for no service.
+    /// Where it listens without standing for a service.
+    fn own(&self) -> impl Iterator<Item = SocketAddr> {
+        let redirected = self.redirected.iter().chain(&self.redirected_inbound).copied();
+        let gateway = self.gateway.iter().map(|binding| binding.listen);
+        self.inbound.into_iter().chain(self.outbound).chain(redirected).chain(gateway)
+    }
+
+    /// Whether `address` is one that this proxy listens on itself, where it stands for no service. A listener on all addresses
+    /// is meant by the application's address and by loopback addresses.
     pub(crate) fn listens_on(&self, address: SocketAddr) -> bool {
-        self.inbound == Some(address)
-            || self.outbound == Some(address)
-            || self.gateway.iter().any(|binding| binding.listen == address)
+        let beside = address.ip() == self.application || address.ip().is_loopback();
+        self.own().any(|listen| {
+            listen == address || listen.port() == address.port() && listen.ip().is_unspecified() && beside
+        })
     }
 }
 
@@ -105,7 +119,7 @@ pub struct Limits {
     pub target_bytes: usize,
     /// From the first byte of a head to its last (408 `head_timeout`).
     pub head_timeout: Duration,
-    /// A kept-alive client connection without a request.
+    /// A client connection without a request, before its first one too.
     pub keep_alive: Duration,
     /// An unused upstream connection. Shorter than common servers' own (nginx 75 s, Node 5 s is a known exception).
     pub pool_idle: Duration,
@@ -121,7 +135,7 @@ pub struct Limits {
     pub replay_bytes: usize,
     /// A TLS handshake, either way.
     pub handshake_timeout: Duration,
-    /// Waiting for the first bytes before a connection counts as opaque or idle.
+    /// From the first byte of a connection to those that tell what it speaks, where only HTTP may come.
     pub detect_timeout: Duration,
 }
 

@@ -1,7 +1,8 @@
 //! Starting the data plane.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -35,6 +36,9 @@ pub struct Parts {
     pub access_log: Option<Arc<AccessLog>>,
     /// When to end. Begin it through [`net::drain::Drain::begin`]; every connection holds a guard.
     pub drain: net::drain::Watch,
+    /// Sockets that listen already, because somebody else made them: in another network namespace, or in the process that this
+    /// one replaces. One at an address of the settings is used instead of a new one; others are closed.
+    pub listeners: Vec<TcpListener>,
 }
 
 /// A data plane at work.
@@ -49,21 +53,26 @@ pub struct Running {
 /// # Errors
 /// An address is held by another proxy or cannot be bound, or a thread cannot be started. The message names the address.
 pub fn start(parts: Parts) -> io::Result<Running> {
-    let Parts { settings, discover, live, identity, clock, registry, access_log, drain } = parts;
+    let Parts { settings, discover, live, identity, clock, registry, access_log, drain, listeners } = parts;
+    let given = Given::new(listeners)?;
     let entries = accept::entries(&settings);
     let mut locks = Vec::with_capacity(entries.len());
-    for (address, _) in &entries {
+    // Who made a listener answers for its address.
+    for (address, _) in entries.iter().filter(|(address, _)| !given.has(*address)) {
         locks.push(AddressLock::take(*address).map_err(|error| io::Error::new(io::ErrorKind::AddrInUse, error))?);
     }
     let count = settings.workers.max(1);
     let shared = Arc::new(Shared { settings, discover, live, identity, clock, drain });
+    let given = Arc::new(given);
     let (report, bound) = mpsc::channel();
     let workers = net::worker::spawn(count, "data", move |index| {
         let observer = Observer::new(&registry, access_log.as_ref().map(|log| log.handle()));
         let worker = Worker::new(Arc::clone(&shared), observer, seed(index));
-        let (report, entries) = (report.clone(), entries.clone());
+        let (report, entries, given) = (report.clone(), entries.clone(), Arc::clone(&given));
         async move {
-            match bind(&entries) {
+            let bound = bind(&entries, &given, index, count);
+            drop(given);
+            match bound {
                 Err(error) => {
                     // `start` waits for every report and fails on the first error; then nobody listens here.
                     let _ = report.send(Err(error));
@@ -83,13 +92,53 @@ pub fn start(parts: Parts) -> io::Result<Running> {
     Ok(Running { workers, _locks: locks })
 }
 
+/// Listeners that somebody else made, by address.
+struct Given(HashMap<SocketAddr, Vec<TcpListener>>);
+
+impl Given {
+    fn new(listeners: Vec<TcpListener>) -> io::Result<Given> {
+        let mut given: HashMap<SocketAddr, Vec<TcpListener>> = HashMap::new();
+        for listener in listeners {
+            listener.set_nonblocking(true)?;
+            given.entry(listener.local_addr()?).or_default().push(listener);
+        }
+        Ok(Given(given))
+    }
+
+    fn has(&self, address: SocketAddr) -> bool {
+        self.0.contains_key(&address)
+    }
+
+    /// What worker `index` of `count` listens on. Every socket is in some worker's hands, or connections would wait in it for
+    /// ever; workers beyond the number of sockets share one.
+    fn of(&self, address: SocketAddr, index: usize, count: usize) -> io::Result<Vec<tokio::net::TcpListener>> {
+        let Some(sockets) = self.0.get(&address) else {
+            let listener = listen::tcp_reuseport(address, listen::BACKLOG);
+            return Ok(vec![listener.map_err(|error| name(address, &error))?]);
+        };
+        let mine = (0..sockets.len().max(count)).filter(|socket| socket % count == index);
+        let open = |socket: usize| tokio::net::TcpListener::from_std(sockets[socket % sockets.len()].try_clone()?);
+        mine.map(open).collect::<io::Result<_>>().map_err(|error| name(address, &error))
+    }
+}
+
+fn name(address: SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("listening on {address}: {error}"))
+}
+
 /// A worker's listeners. Called inside its runtime.
-fn bind(entries: &[(SocketAddr, Entry)]) -> io::Result<Vec<(Acceptor, Entry)>> {
-    let listen = |(address, entry): &(SocketAddr, Entry)| match listen::tcp_reuseport(*address, listen::BACKLOG) {
-        Ok(listener) => Ok((Acceptor::new(listener), entry.clone())),
-        Err(error) => Err(io::Error::new(error.kind(), format!("listening on {address}: {error}"))),
-    };
-    entries.iter().map(listen).collect()
+fn bind(
+    entries: &[(SocketAddr, Entry)],
+    given: &Given,
+    index: usize,
+    count: usize,
+) -> io::Result<Vec<(Acceptor, Entry)>> {
+    let mut listeners = Vec::with_capacity(entries.len());
+    for (address, entry) in entries {
+        let sockets = given.of(*address, index, count)?;
+        listeners.extend(sockets.into_iter().map(|socket| (Acceptor::new(socket), entry.clone())));
+    }
+    Ok(listeners)
 }
 
 /// Runs until the drain has closed; then what is left of its connections is cut off with the runtime.

@@ -29,6 +29,11 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// The connection.
+    pub(crate) fn conn(&mut self) -> &mut Conn {
+        &mut self.conn
+    }
+
     /// The client spoke HTTP after all: a plain connection serves its first request, one through a sidecar was agreed to be
     /// opaque and is closed.
     pub(crate) fn keep(self, worker: &Worker) {
@@ -109,10 +114,14 @@ pub(crate) async fn carry(
 }
 
 /// Carries a connection to a host that the mesh does not know.
-pub(crate) async fn carry_outside(worker: &Rc<Worker>, door: &Door, mut conn: Conn) {
+pub(crate) async fn carry_outside(worker: &Rc<Worker>, door: &Door, mut conn: Conn, opened: Option<Conn>) {
     let Way::Fixed(target) = &door.way else { return };
     let record = begin(worker, door);
-    match Box::pin(crate::outside::open(worker, target)).await {
+    let opened = match opened {
+        Some(opened) => Ok(opened),
+        None => Box::pin(crate::outside::open(worker, target)).await,
+    };
+    match opened {
         Ok(mut up) => carry_between(worker, door, record, &mut conn, &mut up, worker.defaults.idle_timeout).await,
         Err(refusal) => end_refused(worker, door, record, &conn, &refusal),
     }

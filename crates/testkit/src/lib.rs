@@ -10,6 +10,7 @@
 //! | [`process`] | child processes that end with the test, with their output |
 //! | [`heddle`] | the built `heddle` binary in a runtime directory of its own |
 //! | [`raw`] | a TCP connection told byte by byte what to say and what to expect |
+//! | [`netns`] | network namespaces with real kernel rules |
 //! | [`nginx`] | nginx in a directory of its own |
 //! | [`grpc`] | a Python gRPC echo server and client (`grpcio`) |
 //! | [`load`] | `curl`, `h2load` and `wrk`, with what they report |
@@ -23,6 +24,7 @@ pub mod ca;
 pub mod grpc;
 pub mod heddle;
 pub mod load;
+pub mod netns;
 pub mod nginx;
 pub mod process;
 pub mod raw;

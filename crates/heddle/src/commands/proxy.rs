@@ -21,12 +21,17 @@ pub(crate) struct ProxyArgs {
     /// File with a token for the first certificate
     #[arg(long, value_name = "FILE", requires = "standalone")]
     token_file: Option<PathBuf>,
+    /// So many listening sockets are open at descriptors 3 and up; those at addresses of the settings are used
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    listeners: u16,
 }
 
 /// The largest settings file: thousands of service listeners.
 const MAX_SETTINGS: usize = 16 << 20;
 
 pub(super) fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
+    // First, while nothing else is open.
+    let listeners = net::listen::inherited(args.listeners).context("--listeners")?;
     logging()?;
     // The allocator is built not to ask for huge pages; where the kernel gives them unasked, an idle sidecar would touch six
     // and fill none. A kernel that cannot turn them off only costs memory.
@@ -37,7 +42,7 @@ pub(super) fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
     let settings: SidecarSettings =
         serde_json::from_slice(&text).with_context(|| format!("{} is not understood", args.settings.display()))?;
     let token = args.token_file.as_deref().map(read_token).transpose()?;
-    crate::block_on(Box::pin(sidecar::run(settings, args.standalone, token)))?;
+    crate::block_on(Box::pin(sidecar::run(settings, args.standalone, token, listeners)))?;
     Ok(ExitCode::SUCCESS)
 }
 

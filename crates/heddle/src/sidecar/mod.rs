@@ -6,6 +6,7 @@ pub(crate) mod settings;
 mod statistics;
 mod wiring;
 
+use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +40,13 @@ const LAST_DRAIN: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs a proxy until it is told to end. `standalone`: without a supervisor at standard input, ready at once.
-pub(crate) async fn run(settings: SidecarSettings, standalone: bool, token: Option<String>) -> anyhow::Result<()> {
+/// `listeners`: sockets that listen already.
+pub(crate) async fn run(
+    settings: SidecarSettings,
+    standalone: bool,
+    token: Option<String>,
+    listeners: Vec<TcpListener>,
+) -> anyhow::Result<()> {
     crate::runtime::private_dir(&settings.directory)?;
     let identity = identity(&settings)?;
     let clock = Clock::start();
@@ -60,6 +67,7 @@ pub(crate) async fn run(settings: SidecarSettings, standalone: bool, token: Opti
         registry: registry.clone(),
         access_log: log,
         drain: drain_watch,
+        listeners,
     })?;
     let (session, events) = xds::session::start(
         xds::session::Options {

@@ -148,6 +148,8 @@ pub(crate) fn explicit(workload: String, ip: IpAddr, upstream_proxy: Option<Stri
         application: ip,
         inbound: None,
         outbound: Some(SocketAddr::new(ip, FORWARD_PROXY_PORT)),
+        redirected: Vec::new(),
+        redirected_inbound: Vec::new(),
         services: Vec::new(),
         gateway: Vec::new(),
         upstream_proxy,

@@ -74,6 +74,7 @@ fn an_address_that_another_proxy_holds_is_named() {
         registry: Arc::clone(&world.registry),
         access_log: None,
         drain: watch,
+        listeners: Vec::new(),
     })
     .expect_err("the address is taken")
     .to_string();

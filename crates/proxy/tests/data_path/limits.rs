@@ -65,8 +65,16 @@ fn an_idle_connection_is_closed_without_a_word() {
     raw.send("GET http://cart/ HTTP/1.1\r\nHost: cart\r\n\r\n");
     raw.read_head();
     raw.expect_end();
-    let (_world, _app, client) = world(|limits| limits.detect_timeout = Duration::from_millis(100));
+    // One that was opened ahead of its first request may be quiet for as long as between two of them,
     client.connect().expect_end();
+    // but what it speaks must be known soon after its first byte.
+    let (_world, _app, client) = world(|limits| {
+        limits.detect_timeout = Duration::from_millis(100);
+        limits.head_timeout = Duration::from_millis(100);
+    });
+    let mut raw = client.connect();
+    raw.send("PRI * HTTP");
+    refused(raw, 408, "head_timeout");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -86,6 +86,17 @@ impl World {
 
     /// Starts a sidecar.
     pub(crate) fn start(&self, settings: Settings, identity: Identity, live: Arc<Live>) -> Sidecar {
+        self.start_with(settings, identity, live, Vec::new())
+    }
+
+    /// Starts a sidecar that was given these listeners.
+    pub(crate) fn start_with(
+        &self,
+        settings: Settings,
+        identity: Identity,
+        live: Arc<Live>,
+        listeners: Vec<TcpListener>,
+    ) -> Sidecar {
         let (drain, watch) = net::drain::channel();
         let running = proxy::start(Parts {
             settings: settings.clone(),
@@ -96,6 +107,7 @@ impl World {
             registry: Arc::clone(&self.registry),
             access_log: None,
             drain: watch,
+            listeners,
         })
         .expect("the addresses are our own");
         Sidecar { settings, live, drain, running: Some(running) }
@@ -239,6 +251,8 @@ pub(crate) fn settings(workload: &str) -> Settings {
         application: IpAddr::from([127, 0, 0, 1]),
         inbound: None,
         outbound: None,
+        redirected: Vec::new(),
+        redirected_inbound: Vec::new(),
         services: Vec::new(),
         gateway: Vec::new(),
         upstream_proxy: None,
