@@ -1,27 +1,26 @@
 """Heddle as one more subject: real `heddle up`, `heddle control`, `heddle proxy` and `heddle exec` processes on a mesh made here.
 
-The load goes to the listener that the sidecar of a `heddle exec` keeps for the service. With one hop the service is a Workload without
-a sidecar, the common origin; with two it is a Deployment of one nginx with the origin's configuration, and the measured
-processes are the caller's sidecar and the instance's.
+The load goes to the listeners that the sidecar of a `heddle exec` keeps for the services. With one hop the services are a Workload
+without a sidecar, the common origin; with two they are a Deployment of one nginx with the origin's configuration, and the measured
+processes are the caller's sidecar and the instance's. One mesh serves all kinds of a scenario.
 """
 
-import http.client
+import json
 import os
 import re
-import socket
-import ssl
 import subprocess
 from pathlib import Path
 
-from measure import ENVIRONMENT, ROOT, Failure, Process, accepts, wait_until
-from peers import BODY, NGINX, Running, Target
+from measure import ROOT, Failure, Process, accepts, wait_until
+from peers import BODY, NGINX, ORIGIN, Running, Target, TlsTarget, origin_files
 
+# One service a kind, for a service has one protocol on a port.
 SERVICE = """apiVersion: v1
 kind: Service
-metadata: {name: origin, namespace: bench}
+metadata: {name: %(kind)s, namespace: bench}
 spec:
   selector: {app: origin}
-  ports: [{name: http, port: 80, targetPort: %d, appProtocol: http}]
+  ports: [{name: %(protocol)s, port: 80, targetPort: %(port)d, appProtocol: %(protocol)s}]
 ---
 """
 
@@ -30,7 +29,10 @@ kind: Workload
 metadata: {name: origin, namespace: bench, labels: {app: origin}}
 spec:
   address: 127.0.0.1
-  ports: [{name: http, port: %d, appProtocol: http}]
+  ports:
+  - {name: http, port: %(http1)d, appProtocol: http}
+  - {name: http2, port: %(http2)d, appProtocol: http2}
+  - {name: tcp, port: %(tcp)d, appProtocol: tcp}
 """
 
 DEPLOYMENT = """apiVersion: apps/v1
@@ -45,9 +47,15 @@ spec:
       - name: origin
         image: nginx
         command: [sh, -c, 'sed "s/POD_IP/$POD_IP/" "$0/nginx.conf.in" > "$0/nginx.conf" && exec nginx -p "$0" -e "$0/error.log" -c "$0/nginx.conf" -g "daemon off;"', "%s"]
-        ports: [{name: http, containerPort: 8080}]
+        ports:
+        - {name: http, containerPort: 8080}
+        - {name: http2, containerPort: 8081}
+        - {name: tcp, containerPort: 8082}
         readinessProbe: {tcpSocket: {port: 8080}}
 """
+
+PROTOCOLS = {"http1": "http", "http2": "http2", "tcp": "tcp"}
+INSTANCE_PORTS = {"http1": 8080, "http2": 8081, "tcp": 8082}
 
 _binary = None
 
@@ -83,100 +91,99 @@ def _sidecars(process):
     return found
 
 
-class Mesh(Running):
-    """A running mesh; its measured processes are sidecars that others started."""
+class View(Running):
+    """A mesh as the subject of one kind; its measured processes are sidecars that others started, and it ends with the mesh."""
 
-    def __init__(self, target, runtime, sidecars, processes):
-        super().__init__("heddle", target, [], processes)
-        self.runtime, self.sidecars = runtime, sidecars
+    def __init__(self, kind, target, sidecars, tls=None):
+        super().__init__("heddle", kind, target, [], tls)
+        self.sidecars = sidecars
 
     def pids(self):
         return self.sidecars
 
-
-def _start(folder, manifest, server_sidecar):
-    folder.mkdir()
-    (folder / "mesh.yaml").write_text(manifest)
-    # Unix socket paths end at 108 bytes.
-    runtime = folder / "r"
-    up = Process("heddle up", [_binary, "up", folder / "mesh.yaml", "--runtime", runtime, "-o", "json"], folder / "up.log")
-    processes = [up]
-    try:
-        wait_until("the mesh is up", lambda: '"up":true' in Path(up.log).read_text().replace(" ", ""), 30, up)
-        environment = folder / "environment"
-        script = f'env > "{environment}.new" && mv "{environment}.new" "{environment}" && exec sleep 100000'
-        argv = [_binary, "exec", "--runtime", runtime, "-n", "bench", "origin", "--", "sh", "-c", script]
-        caller = Process("heddle exec", argv, folder / "exec.log")
-        processes.insert(0, caller)
-        wait_until("the caller runs", environment.exists, 30, caller)
-        variables = dict(line.split("=", 1) for line in environment.read_text().splitlines() if "=" in line)
-        target = Target(int(variables["ORIGIN_SERVICE_PORT"]), "origin", address=variables["ORIGIN_SERVICE_HOST"])
-        wait_until("the service's listener accepts", lambda: accepts(target.address), 10, caller)
-        sidecars = _sidecars(caller) + (_sidecars(up) if server_sidecar else [])
-        if len(sidecars) != (2 if server_sidecar else 1):
-            raise Failure(f"found {len(sidecars)} sidecars instead of {2 if server_sidecar else 1}")
-        return Mesh(target, runtime, sidecars, processes)
-    except BaseException:
-        for process in processes:
-            process.stop()
-        raise
+    def stop(self):
+        pass
 
 
-def one_hop(folder, origin_port):
-    """Client → sidecar → origin, plain."""
-    return _start(folder / "heddle-one", SERVICE % origin_port + WORKLOAD % origin_port, False)
+class Mesh:
+    """A running mesh and a caller in it."""
 
-
-def two_hops(folder, origin_port):
-    """Client → sidecar → mutual TLS → sidecar → an origin of the same configuration."""
-    del origin_port
-    origin = folder / "heddle-origin"
-    origin.mkdir()
-    content = f'server {{ listen POD_IP:8080; location / {{ default_type text/plain; return 200 "{BODY.decode()}"; }} }}'
-    (origin / "nginx.conf.in").write_text(NGINX.format(folder=origin, content=content))
-    return _start(folder / "heddle-two", SERVICE % 8080 + DEPLOYMENT % origin, True)
-
-
-def _ask(address, context, name):
-    """Status of a request made straight to the instance's sidecar."""
-    with socket.create_connection(address, 5) as plain, context.wrap_socket(plain, server_hostname=name) as tls:
-        if tls.version() != "TLSv1.3":
-            raise Failure(f"the sidecar speaks {tls.version()}")
-        connection = http.client.HTTPConnection(*address, timeout=5)
-        connection.sock = tls
-        connection.request("GET", "/1k", headers={"Host": "origin"})
-        return connection.getresponse().status
-
-
-def mutual_tls(running, certificates):
-    """The instance's sidecar speaks TLS 1.3, serves a client of the mesh, and refuses others. Returns what was seen."""
-    instances = [path for path in (running.runtime / "instances").iterdir() if path.name.startswith("bench.origin")]
-    if len(instances) != 1:
-        raise Failure(f"instances: {[path.name for path in instances]}")
-    folder = instances[0]
-    workload = folder.name.removeprefix("bench.")
-    settings = next(folder.glob("*.json")).read_text()
-    found = re.search(r'"inbound"\s*:\s*"([^"]+):(\d+)"', settings)
-    if not found:
-        raise Failure("the instance's settings name no inbound address")
-    address = (found.group(1), int(found.group(2)))
-    name = f"p8080.{workload}.bench.heddle"
-
-    def context(certificate=None, key=None):
-        made = ssl.create_default_context(cafile=folder / "roots.pem")
-        made.check_hostname = False  # identities are SPIFFE URIs, not host names
-        made.set_alpn_protocols(["heddle-h1"])
-        if certificate:
-            made.load_cert_chain(certificate, key)
-        return made
-
-    if _ask(address, context(folder / "certificate.pem", folder / "key.pem"), name) != 200:
-        raise Failure("the sidecar does not serve a client of the mesh")
-    strangers = [(), (certificates.path("false-client.crt"), certificates.path("false-client.key"))]
-    for stranger in strangers:
+    def __init__(self, folder, manifests, caller="http1"):
+        """`manifests` are texts of files; `caller` is the service whose identity and listeners the caller has."""
+        folder.mkdir()
+        self.runtime = folder / "r"  # short, for paths of Unix sockets end at 108 bytes
+        (folder / "manifests").mkdir()
+        for number, manifest in enumerate(manifests):
+            (folder / "manifests" / f"{number}.yaml").write_text(manifest)
+        self.up = Process("heddle up", [_binary, "up", folder / "manifests", "--runtime", self.runtime, "-o", "json"], folder / "up.log")
+        self.processes = [self.up]
         try:
-            status = _ask(address, context(*stranger), name)
-        except (OSError, http.client.HTTPException):
-            continue
-        raise Failure(f"the sidecar answers {status} to a client with {'a strange' if stranger else 'no'} certificate")
-    return {"version": "TLSv1.3", "client verified": True}
+            wait_until("the mesh is up", lambda: '"up":true' in Path(self.up.log).read_text().replace(" ", ""), 60, self.up)
+            environment = folder / "environment"
+            script = f'env > "{environment}.new" && mv "{environment}.new" "{environment}" && exec sleep 100000'
+            argv = [_binary, "exec", "--runtime", self.runtime, "-n", "bench", caller, "--", "sh", "-c", script]
+            self.caller = Process("heddle exec", argv, folder / "exec.log")
+            self.processes.insert(0, self.caller)
+            wait_until("the caller runs", environment.exists, 30, self.caller)
+            self.variables = dict(line.split("=", 1) for line in environment.read_text().splitlines() if "=" in line)
+        except BaseException:
+            self.stop()
+            raise
+
+    def target(self, service):
+        """Where the caller's sidecar takes connections for a service."""
+        name = service.upper().replace("-", "_")
+        target = Target(int(self.variables[f"{name}_SERVICE_PORT"]), service, self.variables[f"{name}_SERVICE_HOST"])
+        wait_until("the service's listener accepts", lambda: accepts(target.address), 10, self.caller)
+        return target
+
+    def sidecars(self, of_instances):
+        """The caller's sidecar, and that of the instance."""
+        found = _sidecars(self.caller) + (_sidecars(self.up) if of_instances else [])
+        if len(found) != (2 if of_instances else 1):
+            raise Failure(f"found {len(found)} sidecars instead of {2 if of_instances else 1}")
+        return found
+
+    def view(self, kind, hops):
+        """The mesh as a subject."""
+        return View(kind, self.target(kind), self.sidecars(hops == 2), self._inbound(kind) if hops == 2 else None)
+
+    def _inbound(self, kind):
+        """Where the instance's sidecar takes mutual TLS, with that instance's own certificate."""
+        instances = [path for path in (self.runtime / "instances").iterdir() if path.name.startswith("bench.origin")]
+        if len(instances) != 1:
+            raise Failure(f"instances: {[path.name for path in instances]}")
+        folder = instances[0]
+        found = re.search(r'"inbound"\s*:\s*"([^"]+):(\d+)"', next(folder.glob("*.json")).read_text())
+        if not found:
+            raise Failure("the instance's settings name no inbound address")
+        name = f"p{INSTANCE_PORTS[kind]}.{folder.name.removeprefix('bench.')}.bench.heddle"
+        alpn = {"http1": "heddle-h1", "http2": "heddle-h2", "tcp": "heddle-tcp"}[kind]
+        return TlsTarget((found.group(1), int(found.group(2))), name, folder / "roots.pem", folder / "certificate.pem",
+                         folder / "key.pem", [alpn])
+
+    def proxy_settings(self):
+        """What the caller's sidecar was told, as JSON."""
+        return json.loads(next((self.runtime / "instances").glob("bench.exec-*/*.json")).read_text())
+
+    def stop(self):
+        for process in self.processes:
+            process.stop()
+
+
+def _services(ports):
+    return "".join(SERVICE % {"kind": kind, "protocol": PROTOCOLS[kind], "port": port} for kind, port in ports.items())
+
+
+def one_hop(folder, origin_ports):
+    """Client → sidecar → origin, plain."""
+    return Mesh(folder / "heddle-one", [_services(origin_ports) + WORKLOAD % origin_ports])
+
+
+def two_hops(folder):
+    """Client → sidecar → mutual TLS → sidecar → an origin of the same configuration."""
+    origin = folder / "heddle-origin"
+    origin_files(origin)
+    content = ORIGIN.format(address="POD_IP", folder=origin, body=BODY.decode(), **INSTANCE_PORTS)
+    (origin / "nginx.conf.in").write_text(NGINX.format(folder=origin, content=content))
+    return Mesh(folder / "heddle-two", [_services(INSTANCE_PORTS) + DEPLOYMENT % origin])

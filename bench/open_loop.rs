@@ -1,10 +1,13 @@
-//! Sends HTTP/1.1 requests at a fixed rate and prints latency percentiles as JSON. Standard library only; `bench/run` compiles it.
+//! Sends requests at a fixed mean rate and prints latency percentiles as JSON. Standard library only; `bench/run` compiles it.
 //!
-//! `open_loop ADDRESS HOST PATH RATE SECONDS CONNECTIONS`
+//! `open_loop http1|http2 ADDRESS HOST PATH RATE SECONDS CONNECTIONS`
 //!
-//! Open loop: each request has a time at which it is due, whatever became of the ones before it. When a connection is still busy at
-//! that time, the wait counts as latency (no coordinated omission). When it is free, latency counts from the moment of sending, so
-//! that the generator's own late wake-ups are not blamed on the server.
+//! Open loop: each request has a time at which it is due, whatever became of the ones before it; the arrivals on each connection are
+//! a Poisson process (exponential gaps), so that requests come alone, together and in bursts as independent callers' do. When a
+//! connection is still busy at that time, the wait counts as latency (no coordinated omission). When it is free, latency counts from
+//! the moment of sending, so that the generator's own late wake-ups are not blamed on the server.
+//!
+//! HTTP/2 is spoken without TLS, one stream at a time on a connection. A path with a dot in it is taken for a gRPC method.
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::TcpStream;
@@ -19,34 +22,40 @@ struct Seen {
     errors: u64,
 }
 
+#[derive(Clone)]
 struct Plan {
+    http2: bool,
     address: String,
-    request: Vec<u8>,
-    interval: Duration,
+    host: String,
+    path: String,
+    /// Mean time between two requests of one connection.
+    gap: Duration,
+    start: Instant,
     end: Instant,
 }
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [address, host, path, rate, seconds, connections] = arguments.as_slice() else {
-        return Err(invalid("usage: open_loop ADDRESS HOST PATH RATE SECONDS CONNECTIONS"));
+    let [protocol, address, host, path, rate, seconds, connections] = arguments.as_slice() else {
+        return Err(invalid("usage: open_loop http1|http2 ADDRESS HOST PATH RATE SECONDS CONNECTIONS"));
     };
     let rate: f64 = rate.parse().map_err(|_| invalid("RATE is not a number"))?;
     let seconds: f64 = seconds.parse().map_err(|_| invalid("SECONDS is not a number"))?;
     let connections: u32 = connections.parse().map_err(|_| invalid("CONNECTIONS is not a number"))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes();
     let start = Instant::now() + Duration::from_millis(200);
-    let interval = Duration::from_secs_f64(f64::from(connections) / rate);
+    let plan = Plan {
+        http2: protocol == "http2",
+        address: address.clone(),
+        host: host.clone(),
+        path: path.clone(),
+        gap: Duration::from_secs_f64(f64::from(connections) / rate),
+        start,
+        end: start + Duration::from_secs_f64(seconds),
+    };
     let threads: Vec<_> = (0..connections)
         .map(|index| {
-            let first = start + interval.mul_f64(f64::from(index) / f64::from(connections));
-            let plan = Plan {
-                address: address.clone(),
-                request: request.clone(),
-                interval,
-                end: start + Duration::from_secs_f64(seconds),
-            };
-            thread::spawn(move || drive(&plan, first))
+            let plan = plan.clone();
+            thread::spawn(move || drive(&plan, Gaps(0x9e37_79b9_7f4a_7c15 ^ (u64::from(index) + 1))))
         })
         .collect();
     let mut all = Seen::default();
@@ -77,11 +86,27 @@ fn invalid(what: &str) -> Error {
     Error::new(ErrorKind::InvalidInput, what)
 }
 
+/// Random gaps between arrivals, the same in every run: splitmix64 (Steele, Lea, Flood 2014) turned into exponential ones.
+struct Gaps(u64);
+
+impl Gaps {
+    fn next(&mut self, mean: Duration) -> Duration {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        // 53 bits make a number above 0 and at most 1.
+        let uniform = ((mixed >> 11) + 1) as f64 / (1u64 << 53) as f64;
+        mean.mul_f64(-uniform.ln())
+    }
+}
+
 /// Sends one request after the other over one connection, each when it is due, until the plan ends.
-fn drive(plan: &Plan, first: Instant) -> Seen {
+fn drive(plan: &Plan, mut gaps: Gaps) -> Seen {
     let mut seen = Seen::default();
     let mut connection = None;
-    let mut due = first;
+    let mut due = plan.start + gaps.next(plan.gap);
     let mut free_since = Instant::now();
     while due < plan.end {
         thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -96,40 +121,174 @@ fn drive(plan: &Plan, first: Instant) -> Seen {
             }
         }
         free_since = Instant::now();
-        due += plan.interval;
+        due += gaps.next(plan.gap);
     }
     seen
 }
 
-/// One request and its whole response, which must be 200 with a Content-Length.
-fn exchange(plan: &Plan, connection: &mut Option<TcpStream>) -> Result<()> {
-    let stream = match connection {
-        Some(stream) => stream,
-        None => {
-            let stream = TcpStream::connect(&plan.address)?;
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-            connection.insert(stream)
-        }
+/// One request and its whole response, which must be 200.
+fn exchange(plan: &Plan, connection: &mut Option<Connection>) -> Result<()> {
+    let connection = match connection {
+        Some(connection) => connection,
+        None => connection.insert(Connection::open(plan)?),
     };
-    stream.write_all(&plan.request)?;
-    let (mut buffer, mut length) = ([0; 16384], 0);
-    loop {
-        let read = stream.read(&mut buffer[length..])?;
-        if read == 0 {
-            return Err(Error::new(ErrorKind::UnexpectedEof, "the response ended early"));
+    if plan.http2 { connection.http2() } else { connection.http1() }
+}
+
+struct Connection {
+    stream: TcpStream,
+    /// The request: of HTTP/2 the header block.
+    request: Vec<u8>,
+    /// What follows the request's head.
+    body: &'static [u8],
+    /// What was read and not looked at yet.
+    input: Vec<u8>,
+    /// The next stream of HTTP/2.
+    next: u32,
+    /// Bytes of HTTP/2 bodies that were taken and not told of.
+    taken: u32,
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// How far servers may send ahead on a connection before it is told that it may go on: the smallest window there is.
+const WINDOW: u32 = 65_535;
+
+impl Connection {
+    fn open(plan: &Plan) -> Result<Connection> {
+        let mut stream = TcpStream::connect(&plan.address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let mut body: &[u8] = &[];
+        let request = if plan.http2 {
+            stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
+            stream.write_all(&frame(SETTINGS, 0, 0, &[]))?;
+            let grpc = plan.path.contains('.');
+            if grpc {
+                body = b"\0\0\0\0\x03abc";
+            }
+            header_block(&plan.host, &plan.path, grpc)
+        } else {
+            format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", plan.path, plan.host).into_bytes()
+        };
+        Ok(Connection { stream, request, body, input: Vec::new(), next: 1, taken: 0 })
+    }
+
+    /// Reads until there are `length` bytes.
+    fn fill(&mut self, length: usize) -> Result<()> {
+        let mut buffer = [0; 16384];
+        while self.input.len() < length {
+            let read = self.stream.read(&mut buffer)?;
+            if read == 0 {
+                return Err(Error::new(ErrorKind::UnexpectedEof, "the response ended early"));
+            }
+            self.input.extend_from_slice(&buffer[..read]);
         }
-        length += read;
-        let Some(head) = buffer[..length].windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-        let text = String::from_utf8_lossy(&buffer[..head]).to_ascii_lowercase();
-        if !text.starts_with("http/1.1 200") {
-            return Err(invalid("the status is not 200"));
-        }
-        let body =
-            text.lines().find_map(|line| line.strip_prefix("content-length:")).and_then(|n| n.trim().parse().ok());
-        let body: usize = body.ok_or_else(|| invalid("no Content-Length"))?;
-        if length >= head + 4 + body {
-            return Ok(());
+        Ok(())
+    }
+
+    /// The response must have a Content-Length.
+    fn http1(&mut self) -> Result<()> {
+        self.stream.write_all(&self.request)?;
+        self.input.clear();
+        loop {
+            self.fill(self.input.len() + 1)?;
+            let Some(head) = self.input.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+            let text = String::from_utf8_lossy(&self.input[..head]).to_ascii_lowercase();
+            if !text.starts_with("http/1.1 200") {
+                return Err(invalid("the status is not 200"));
+            }
+            let body =
+                text.lines().find_map(|line| line.strip_prefix("content-length:")).and_then(|n| n.trim().parse().ok());
+            let body: usize = body.ok_or_else(|| invalid("no Content-Length"))?;
+            return self.fill(head + 4 + body);
         }
     }
+
+    fn http2(&mut self) -> Result<()> {
+        let stream = self.next;
+        self.next += 2;
+        let end = if self.body.is_empty() { END_STREAM } else { 0 };
+        let mut request = frame(HEADERS, END_HEADERS | end, stream, &self.request);
+        if !self.body.is_empty() {
+            request.extend(frame(DATA, END_STREAM, stream, self.body));
+        }
+        self.stream.write_all(&request)?;
+        let mut answered = false;
+        loop {
+            self.fill(9)?;
+            let length = u32::from_be_bytes([0, self.input[0], self.input[1], self.input[2]]) as usize;
+            let (kind, flags) = (self.input[3], self.input[4]);
+            let of = u32::from_be_bytes([self.input[5], self.input[6], self.input[7], self.input[8]]) & 0x7fff_ffff;
+            self.fill(9 + length)?;
+            let payload: Vec<u8> = self.input.drain(..9 + length).skip(9).collect();
+            match kind {
+                SETTINGS if flags & 1 == 0 => self.stream.write_all(&frame(SETTINGS, 1, 0, &[]))?,
+                PING if flags & 1 == 0 => self.stream.write_all(&frame(PING, 1, 0, &payload))?,
+                GOAWAY => return Err(invalid("the server says goodbye")),
+                RST_STREAM => return Err(invalid("the stream was reset")),
+                HEADERS if of == stream && !answered => {
+                    // `:status: 200` is entry 8 of the static table (RFC 7541, appendix A), behind at most table size updates.
+                    if payload.iter().find(|byte| **byte & 0xe0 != 0x20) != Some(&0x88) {
+                        return Err(invalid("the status is not 200"));
+                    }
+                    answered = true;
+                }
+                DATA => self.take(length as u32)?,
+                _ => {}
+            }
+            if of == stream && matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tells the server, now and then, that the connection takes more. Streams are too short to need it.
+    fn take(&mut self, length: u32) -> Result<()> {
+        self.taken += length;
+        if self.taken > WINDOW / 2 {
+            self.stream.write_all(&frame(WINDOW_UPDATE, 0, 0, &self.taken.to_be_bytes()))?;
+            self.taken = 0;
+        }
+        Ok(())
+    }
+}
+
+/// A frame (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// A request's fields, none of them in a dynamic table (RFC 7541, section 6.2.2), so that all requests of a connection are equal.
+fn header_block(host: &str, path: &str, grpc: bool) -> Vec<u8> {
+    // `:method: GET` or `POST`, `:scheme: http`, and the names `:authority` and `:path`, of the static table.
+    let mut block = vec![if grpc { 0x83 } else { 0x82 }, 0x86];
+    let mut text = |index: Option<u8>, name: &str, value: &str| {
+        block.push(index.unwrap_or(0));
+        if index.is_none() {
+            block.push(name.len() as u8);
+            block.extend(name.bytes());
+        }
+        block.push(value.len() as u8);
+        block.extend(value.bytes());
+    };
+    text(Some(1), ":authority", host);
+    text(Some(4), ":path", path);
+    if grpc {
+        text(None, "content-type", "application/grpc");
+        text(None, "te", "trailers");
+    }
+    block
 }

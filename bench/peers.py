@@ -1,40 +1,55 @@
 """The proxies that Heddle is compared with, and the server behind them all: their configurations and how they are started.
 
-Every proxy runs one worker, keeps connections alive both ways, writes no access log. Between two proxies: TLS 1.3 alone, key exchange
-X25519 alone, both sides present and verify a certificate, no resumption.
+Every proxy runs one worker, keeps connections alive both ways, counts what it does, and writes no access log. Between two proxies:
+TLS 1.3 alone, key exchange X25519 alone, both sides present and verify a certificate, no resumption.
+
+A proxy is of one of three kinds: `http1` and `http2` (spoken on every connection of the way, also between two proxies), and `tcp`
+(opaque bytes).
 """
 
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 from measure import SCRATCH, Failure, Process, accepts, free_port, wait_until
 
 BODY = (b"0123456789abcdef" * 64)[:1024]
+GRPC_METHOD = "/bench.Echo/Unary"
 SERVER_NAME = "server.bench.test"
+ALPN = {"http1": [], "http2": ["h2"], "tcp": []}
 
 
 class Target:
     """Where a load goes."""
 
-    def __init__(self, port, host="bench.test", path="/1k", address="127.0.0.1"):
-        self.address, self.host, self.path = (address, port), host, path
+    def __init__(self, port, host="bench.test", address="127.0.0.1"):
+        self.address, self.host = (address, port), host
+
+
+class TlsTarget:
+    """A port that speaks mutual TLS, and what a client needs that it lets in."""
+
+    def __init__(self, address, name, ca, certificate, key, alpn):
+        self.address, self.name, self.alpn = address, name, alpn
+        self.ca, self.certificate, self.key = ca, certificate, key
+
+    def as_json(self):
+        return {key: value if key in ("address", "alpn") else str(value) for key, value in vars(self).items()}
 
 
 class Running:
     """A proxy, or two in a row, ready to be measured."""
 
-    def __init__(self, name, target, proxies, others=(), tls=None):
-        self.name, self.target, self.tls = name, target, tls
-        # Only `proxies` are measured; `others` (a control plane) are just ended.
-        self.proxies, self.others = list(proxies), list(others)
+    def __init__(self, name, kind, target, proxies, tls=None):
+        self.name, self.kind, self.target, self.tls = name, kind, target, tls
+        self.proxies = list(proxies)
 
     def pids(self):
+        """The processes that are measured."""
         return [pid for process in self.proxies for pid in process.pids()]
 
     def stop(self):
-        for process in self.proxies + self.others:
+        for process in self.proxies:
             process.stop()
 
 
@@ -77,24 +92,52 @@ def listening(process, port):
 
 # --- nginx -------------------------------------------------------------------------------------------------------------------
 
+# As many connections as the memory rows hold, and their way on; nginx takes some 400 bytes for each that it may have.
 NGINX = """
 worker_processes 1;
-worker_rlimit_nofile 16384;
+worker_rlimit_nofile 20000;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log error;
-events {{ worker_connections 8192; }}
+events {{ worker_connections 12288; }}
 http {{
     access_log off;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
     keepalive_requests 1000000000;
+    keepalive_timeout 300s;
     {content}
 }}
 """
 
+# 1 KiB from memory, 1 MiB from the page cache, and a gRPC method: a POST that is answered with a file and a trailer.
+ORIGIN = """
+    sendfile on;
+    open_file_cache max=8;
+    etag off;
+    server {{
+        listen {address}:{http1};
+        listen {address}:{http2} http2;
+        listen {address}:{tcp};
+        root {folder};
+        types {{ }}
+        default_type text/plain;
+        location = /1k {{ return 200 "{body}"; }}
+        location = /1m {{ }}
+        location = /bench.Echo/Unary {{ error_page 405 =200 /grpc; return 405; }}
+        location = /grpc {{ internal; default_type application/grpc; add_trailer grpc-status 0; }}
+    }}
+"""
+
+
+def origin_files(folder):
+    """The origin's folder with what it serves."""
+    folder.mkdir()
+    (folder / "1m").write_bytes(BODY * 1024)
+    (folder / "grpc").write_bytes(b"\0" + len(BODY).to_bytes(4, "big") + BODY)
+
 
 def nginx(name, folder, content, port):
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     config = folder / "nginx.conf"
     config.write_text(NGINX.format(folder=folder, content=content))
     argv = ["nginx", "-p", folder, "-e", folder / "error.log", "-c", config, "-g", "daemon off;"]
@@ -102,10 +145,11 @@ def nginx(name, folder, content, port):
 
 
 def origin(folder):
-    """The server behind every proxy: nginx that answers 1 KiB from memory."""
-    port = free_port()
-    content = f'server {{ listen 127.0.0.1:{port}; location / {{ default_type text/plain; return 200 "{BODY.decode()}"; }} }}'
-    return nginx("origin", folder, content, port), Target(port)
+    """The server behind every proxy, and its port for each kind."""
+    ports = {kind: free_port() for kind in ("http1", "http2", "tcp")}
+    origin_files(folder)
+    content = ORIGIN.format(address="127.0.0.1", folder=folder, body=BODY.decode(), **ports)
+    return nginx("origin", folder, content, ports["http1"]), ports
 
 
 NGINX_PROXY = """
@@ -118,7 +162,9 @@ NGINX_PROXY = """
 """
 
 
-def nginx_proxy(name, folder, next_port, certificates=None, role=None, identity=None):
+def nginx_proxy(name, folder, kind, next_port, certificates=None, role=None, identity=None):
+    if kind != "http1":
+        raise Failure("nginx speaks HTTP/1.1 alone to servers")
     port = free_port()
     listen, server, scheme, location = f"127.0.0.1:{port}", "", "http", ""
     if role == "server":
@@ -140,16 +186,17 @@ def nginx_proxy(name, folder, next_port, certificates=None, role=None, identity=
 HAPROXY = """
 global
     nbthread 1
-    maxconn 8192
+    maxconn 10500
+    # It would ask for twice as many descriptors as connections, and not start on a machine that does not allow so many.
+    no strict-limits
     tune.ssl.cachesize 0
     tune.ssl.default-dh-param 2048
 defaults
-    mode http
+    mode {mode}
     timeout connect 5s
-    timeout client 60s
-    timeout server 60s
-    timeout http-keep-alive 60s
-    http-reuse always
+    timeout client 300s
+    timeout server 300s
+    {options}
 frontend in
     bind 127.0.0.1:{port} {bind}
     default_backend next
@@ -157,18 +204,27 @@ backend next
     server one 127.0.0.1:{next} {server}
 """
 
+HAPROXY_OPTIONS = {
+    "http1": "timeout http-keep-alive 300s\n    http-reuse always",
+    "http2": "timeout http-keep-alive 300s\n    http-reuse always",
+    "tcp": "option splice-auto",
+}
 
-def haproxy_proxy(name, folder, next_port, certificates=None, role=None, identity=None):
+
+def haproxy_proxy(name, folder, kind, next_port, certificates=None, role=None, identity=None):
     folder.mkdir()
-    port, bind, server = free_port(), "", ""
+    port = free_port()
+    bind = server = "proto h2" if kind == "http2" else ""
+    alpn = "alpn h2" if kind == "http2" else ""
     if role == "server":
         bind = (f"ssl crt {certificates.path(identity + '.both')} ca-file {certificates.path('ca.pem')} verify required "
-                "ssl-min-ver TLSv1.3 curves X25519 no-tls-tickets")
+                f"ssl-min-ver TLSv1.3 curves X25519 no-tls-tickets {alpn}")
     if role == "client":
         server = (f"ssl crt {certificates.path(identity + '.both')} ca-file {certificates.path('ca.pem')} verify required "
-                  f"sni str({SERVER_NAME}) verifyhost {SERVER_NAME} ssl-min-ver TLSv1.3 no-ssl-reuse")
+                  f"sni str({SERVER_NAME}) verifyhost {SERVER_NAME} ssl-min-ver TLSv1.3 no-ssl-reuse {alpn}")
     config = folder / "haproxy.cfg"
-    config.write_text(HAPROXY.format(port=port, next=next_port, bind=bind, server=server))
+    mode = "tcp" if kind == "tcp" else "http"
+    config.write_text(HAPROXY.format(mode=mode, port=port, next=next_port, bind=bind, server=server, options=HAPROXY_OPTIONS[kind]))
     return listening(Process(name, ["haproxy", "-db", "-f", config], folder / "log"), port), port
 
 
@@ -186,7 +242,7 @@ def envoy_binary():
     return next((path for path in inside if path.is_file()), program)
 
 
-def _envoy_tls(kind, certificates, identity):
+def _envoy_tls(side, kind, certificates, identity):
     common = {
         "tls_params": {
             "tls_minimum_protocol_version": "TLSv1_3",
@@ -199,9 +255,10 @@ def _envoy_tls(kind, certificates, identity):
             "private_key": {"filename": str(certificates.path(identity + ".key"))},
         }],
         "validation_context": {"trusted_ca": {"filename": str(certificates.path("ca.pem"))}},
+        "alpn_protocols": ALPN[kind],
     }
-    context = {"@type": f"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{kind}TlsContext", "common_tls_context": common}
-    if kind == "Downstream":
+    context = {"@type": f"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{side}TlsContext", "common_tls_context": common}
+    if side == "Downstream":
         context |= {"require_client_certificate": True, "disable_stateless_session_resumption": True,
                     "disable_stateful_session_resumption": True}
     else:
@@ -210,25 +267,36 @@ def _envoy_tls(kind, certificates, identity):
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
 
 
-def envoy_proxy(name, folder, next_port, certificates=None, role=None, identity=None):
+def _envoy_filter(kind):
+    base = "type.googleapis.com/envoy.extensions.filters"
+    if kind == "tcp":
+        return {"name": "envoy.filters.network.tcp_proxy", "typed_config": {
+            "@type": f"{base}.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "in", "cluster": "next"}}
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": {
+        "@type": f"{base}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "in",
+        "codec_type": "HTTP2" if kind == "http2" else "HTTP1",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+            {"match": {"prefix": "/"}, "route": {"cluster": "next", "timeout": "0s"}}]}]},
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": f"{base}.http.router.v3.Router"}}],
+    }}
+
+
+def envoy_proxy(name, folder, kind, next_port, certificates=None, role=None, identity=None):
     folder.mkdir()
     port = free_port()
     at = lambda number: {"socket_address": {"address": "127.0.0.1", "port_value": number}}
-    manager = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "in",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
-            {"match": {"prefix": "/"}, "route": {"cluster": "next", "timeout": "0s"}}]}]},
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}],
-    }
-    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+    chain = {"filters": [_envoy_filter(kind)]}
     cluster = {"name": "next", "type": "STATIC", "connect_timeout": "5s", "load_assignment": {
         "cluster_name": "next", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": at(next_port)}}]}]}}
+    if kind == "http2":
+        cluster["typed_extension_protocol_options"] = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}}}}
     if role == "server":
-        chain["transport_socket"] = _envoy_tls("Downstream", certificates, identity)
+        chain["transport_socket"] = _envoy_tls("Downstream", kind, certificates, identity)
     if role == "client":
-        cluster["transport_socket"] = _envoy_tls("Upstream", certificates, identity)
+        cluster["transport_socket"] = _envoy_tls("Upstream", kind, certificates, identity)
     config = folder / "envoy.json"
     listener = {"name": "in", "address": at(port), "filter_chains": [chain], "enable_reuse_port": False}
     config.write_text(json.dumps({"static_resources": {"listeners": [listener], "clusters": [cluster]}}, indent=1))
@@ -239,30 +307,33 @@ def envoy_proxy(name, folder, next_port, certificates=None, role=None, identity=
 PEERS = {"nginx": nginx_proxy, "haproxy": haproxy_proxy, "envoy": envoy_proxy}
 
 
-def one_hop(name, folder, origin_port):
+def one_hop(name, kind, folder, origin_ports):
     """Client → proxy → origin, plain."""
-    process, port = PEERS[name](name, folder / f"{name}-one", origin_port)
-    return Running(name, Target(port), [process])
+    process, port = PEERS[name](name, folder / f"{name}-{kind}-one", kind, origin_ports[kind])
+    return Running(name, kind, Target(port), [process])
 
 
-def two_hops(name, folder, origin_port, certificates, server="server", client="client", label="two"):
+def two_hops(name, kind, folder, origin_ports, certificates, server="server", label="two"):
     """Client → proxy → mutual TLS → proxy → origin."""
-    make = PEERS[name]
-    second, tls_port = make(f"{name} (server's)", folder / f"{name}-{label}-b", origin_port, certificates, "server", server)
+    make, where = PEERS[name], folder / f"{name}-{kind}-{label}"
+    second, tls_port = make(f"{name} (server's)", where.with_suffix(".b"), kind, origin_ports[kind], certificates, "server", server)
     try:
-        first, port = make(f"{name} (client's)", folder / f"{name}-{label}-a", tls_port, certificates, "client", client)
+        first, port = make(f"{name} (client's)", where.with_suffix(".a"), kind, tls_port, certificates, "client", "client")
     except Failure:
         second.stop()
         raise
-    return Running(name, Target(port), [first, second], tls=tls_port)
+    tls = TlsTarget(("127.0.0.1", tls_port), SERVER_NAME, certificates.path("ca.pem"), certificates.path("client.crt"),
+                    certificates.path("client.key"), ALPN[kind])
+    return Running(name, kind, Target(port), [first, second], tls)
 
 
 def versions():
-    """What is compared."""
+    """What is compared, and what makes the load."""
     def first_line(*argv):
         done = subprocess.run([str(a) for a in argv], capture_output=True, text=True)
         lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         return lines[0] if lines else "unknown"
 
     return {"nginx": first_line("nginx", "-v"), "haproxy": first_line("haproxy", "-v"),
-            "envoy": first_line(envoy_binary(), "--version").rpartition("version: ")[2], "wrk": first_line("wrk", "-v")}
+            "envoy": first_line(envoy_binary(), "--version").rpartition("version: ")[2], "wrk": first_line("wrk", "-v"),
+            "h2load": first_line("h2load", "--version")}

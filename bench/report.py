@@ -1,72 +1,93 @@
-"""Figures to a table."""
+"""Figures to verdicts and tables."""
 
 from statistics import median
 
-SCENARIOS = {"one_hop": "One proxy, plain HTTP/1.1", "two_hops": "Two proxies, mutual TLS 1.3 between them"}
+SCENARIOS = {"one": "One proxy", "two": "Two proxies, mutual TLS 1.3 between them"}
 
 
 def spread(values, digits=1):
     """`median (least–most)`."""
     if not values:
         return "–"
-    return f"{median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+    if len(values) == 1:
+        return f"{values[0]:,.{digits}f}"
+    return f"{median(values):,.{digits}f} ({min(values):,.{digits}f}–{max(values):,.{digits}f})"
 
 
-def ratios(ours, theirs):
-    """Of paired rounds: one ratio a round."""
-    return [a / b for a, b in zip(ours, theirs) if b]
+def _verdict(goal, metric, subjects):
+    """What a goal came to, or none if its figures are not there: {"goal", "values", "limit", "reached"}; reached by the median."""
+    def usable(name):
+        return name in subjects and not subjects[name]["refused"] and subjects[name][goal.metric]
+
+    peers = [name for name in goal.against if usable(name)]
+    if not usable(goal.subject) or (goal.against and not peers):
+        return None
+    ours = subjects[goal.subject][goal.metric]
+    sign = "≥" if goal.more_is_better else "≤"
+    if not goal.against:
+        values, text = ours, f"{metric.label} {sign} {goal.limit:g}"
+    else:
+        # Of several peers the best one, by the median of this run.
+        best = (max if goal.more_is_better else min)(peers, key=lambda name: median(subjects[name][goal.metric]))
+        theirs = subjects[best][goal.metric]
+        whom = best if len(goal.against) == 1 else f"the best of {', '.join(goal.against)} (here {best})"
+        if goal.difference:
+            values, text = [a - b for a, b in zip(ours, theirs)], f"{metric.label}, below {whom}"
+        else:
+            values, text = [a / b for a, b in zip(ours, theirs) if b], f"{metric.label}, {sign} {goal.limit:g} of {whom}"
+    middle = median(values)
+    if goal.difference:
+        reached = middle < goal.limit
+    else:
+        reached = middle >= goal.limit if goal.more_is_better else middle <= goal.limit
+    return {"goal": text, "values": values, "limit": goal.limit, "difference": goal.difference, "reached": reached}
 
 
-ROWS = [
-    ("CPU per request, µs", "cpu_us", 1),
-    ("requests/s", "rps", 0),
-    ("p50 when saturated, µs", "p50_us", 0),
-    ("p99 when saturated, µs", "p99_us", 0),
-    ("added p50 at the fixed rate, µs", "added_p50_us", 0),
-    ("added p99 at the fixed rate, µs", "added_p99_us", 0),
-    ("PSS idle, MiB", "idle_mib", 1),
-    ("PSS with the held connections, MiB", "held_mib", 1),
-]
+def judged(rows, measured):
+    """What goes into the JSON: each row with its figures and the verdict on each of its goals."""
+    result = {}
+    for row in rows:
+        metrics = {metric.key: metric for metric in row.metrics}
+        verdicts = [_verdict(goal, metrics[goal.metric], measured[row.ident]) for goal in row.goals]
+        result[row.ident] = {
+            "title": row.title,
+            "scenario": row.scenario,
+            "metrics": [{"key": metric.key, "label": metric.label, "digits": metric.digits} for metric in row.metrics],
+            "subjects": measured[row.ident],
+            "verdicts": [verdict for verdict in verdicts if verdict],
+        }
+    return result
 
 
-def comparison(subjects, peers):
-    """Heddle beside each peer, round by round: ratios, and differences of latency (both are differences already)."""
-    lines = []
-    for label, key in (("CPU per request", "cpu_us"), ("requests/s", "rps"), ("PSS idle", "idle_mib")):
-        pairs = [f"{name} {spread(ratios(subjects['heddle'][key], subjects[name][key]), 2)}" for name in peers]
-        lines.append(f"- {label}, Heddle divided by: " + ", ".join(pairs))
-    for label, key in (("added p50", "added_p50_us"), ("added p99", "added_p99_us")):
-        pairs = [f"{name} {spread([a - b for a, b in zip(subjects['heddle'][key], subjects[name][key])], 0)}" for name in peers]
-        lines.append(f"- {label}, µs, Heddle minus: " + ", ".join(pairs))
+def _row(ident, row):
+    names = list(row["subjects"])
+    lines = [f"## {row['title']} (`{ident}`)", "", "| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for metric in row["metrics"]:
+        cells = ["refused" if row["subjects"][name]["refused"] else spread(row["subjects"][name][metric["key"]], metric["digits"]) for name in names]
+        lines.append(f"| {metric['label']} | " + " | ".join(cells) + " |")
+    lines.append("")
+    for verdict in row["verdicts"]:
+        absolute = verdict["difference"] or verdict["limit"] > 5
+        state = "reached" if verdict["reached"] else "**not reached**"
+        lines.append(f"- {verdict['goal']}: {spread(verdict['values'], 0 if absolute else 2)}, {state}")
+    lines += [f"- {name} is not compared: {' '.join(figures['refused'].split())}" for name, figures in row["subjects"].items() if figures["refused"]]
     return lines + [""]
 
 
 def markdown(results):
     """The whole report."""
-    settings = results["settings"]
+    settings, versions = results["settings"], results["versions"]
     lines = [
         f"# Heddle and its peers, {results['date']}",
         "",
         f"{results['machine']['cpu']}, {results['machine']['cores']} cores, Linux {results['machine']['kernel']}; load average before: "
         f"{results['machine']['load']}.",
-        f"{settings['rounds']} interleaved rounds of {settings['seconds']} s, {settings['connections']} connections, 1 KiB bodies; "
-        f"fixed rate {settings['rate']}/s; {settings['held']} held connections. Median (least–most). Two proxies: both together.",
+        f"{settings['rounds']} interleaved rounds of {settings['seconds']} s. Median (least–most); of ratios and differences, of those of each round.",
+        "Versions: " + "; ".join(f"{name}: {version}" for name, version in versions.items()) + ".",
         "",
     ]
-    for scenario, title in SCENARIOS.items():
-        subjects = results["scenarios"].get(scenario)
-        if not subjects:
-            continue
-        names = list(subjects)
-        direct = results["direct"].get(scenario, {"p50_us": [], "p99_us": []})
-        lines += [f"## {title}", ""]
-        lines += [f"At the fixed rate the origin alone: p50 {spread(direct['p50_us'], 0)} µs, p99 {spread(direct['p99_us'], 0)} µs.", ""]
-        lines += ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
-        for label, key, digits in ROWS:
-            cells = [spread(subjects[name].get(key, []), digits) if not subjects[name]["refused"] else "refused" for name in names]
-            lines.append(f"| {label} | " + " | ".join(cells) + " |")
-        lines.append("")
-        lines += [f"{name} is not compared: {subjects[name]['refused']}" for name in names if subjects[name]["refused"]]
-        if "heddle" in subjects and not subjects["heddle"]["refused"]:
-            lines += comparison(subjects, [name for name in names if name != "heddle" and not subjects[name]["refused"]])
+    for ident, row in results["rows"].items():
+        lines += _row(ident, row)
+    verdicts = [verdict for row in results["rows"].values() for verdict in row["verdicts"]]
+    lines.append(f"{sum(verdict['reached'] for verdict in verdicts)} of {len(verdicts)} goals reached.")
     return "\n".join(lines)

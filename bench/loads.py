@@ -1,0 +1,123 @@
+"""The loads: as much as goes through, a fixed rate, new TLS connections, connections that stay."""
+
+import http.client
+import json
+import re
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+
+from measure import ENVIRONMENT, HERE, SCRATCH, Failure
+
+# A gRPC request: not compressed, a message of three bytes.
+GRPC_REQUEST = b"\0\0\0\0\3abc"
+
+
+def build():
+    """Compiles the fixed-rate load generator, if its source is newer than the program."""
+    source, program = HERE / "open_loop.rs", SCRATCH / "open_loop"
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        subprocess.run(["rustc", "--edition", "2024", "-O", source, "-o", program], check=True)
+    (SCRATCH / "grpc-request").write_bytes(GRPC_REQUEST)
+    return program
+
+
+def _output(argv, seconds):
+    done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, timeout=seconds + 30, env=ENVIRONMENT)
+    if done.returncode != 0:
+        raise Failure(f"{argv[0]} failed: {done.stderr.strip()[-500:] or done.stdout.strip()[-500:]}")
+    return done.stdout
+
+
+def _json_line(argv, seconds):
+    lines = [line for line in _output(argv, seconds).splitlines() if line.startswith("{")]
+    if not lines:
+        raise Failure(f"{argv[0]} printed no figures")
+    return json.loads(lines[-1])
+
+
+def url(target, path):
+    return f"http://{target.address[0]}:{target.address[1]}{path}"
+
+
+def http1(target, path, seconds, connections):
+    """As many HTTP/1.1 requests as go through; `wrk`'s summary."""
+    argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s", "-s", HERE / "report.lua",
+            "-H", f"Host: {target.host}", url(target, path)]
+    return _json_line(argv, seconds)
+
+
+def http2(target, path, requests, connections, streams):
+    """So many HTTP/2 requests, gRPC ones where the path is that of a method; what `h2load` says of them."""
+    argv = ["h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-n{requests}", "-H", f":authority: {target.host}"]
+    if is_grpc(path):
+        argv += ["-d", SCRATCH / "grpc-request", "-H", "content-type: application/grpc", "-H", "te: trailers"]
+    text = _output([*argv, url(target, path)], 60)
+    counts = re.search(r"requests: \d+ total, \d+ started, (\d+) done, (\d+) succeeded", text)
+    codes = re.search(r"status codes: (\d+) 2xx", text)
+    took = re.search(r"finished in ([\d.]+)(us|ms|s|m)", text)
+    if not (counts and codes and took):
+        raise Failure(f"h2load printed something unknown: {text[-500:]}")
+    seconds = float(took.group(1)) * {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60}[took.group(2)]
+    good = min(int(counts.group(2)), int(codes.group(1)))
+    return {"requests": int(counts.group(1)), "errors": requests - good, "seconds": seconds}
+
+
+def is_grpc(path):
+    """Whether a path names a method of a gRPC service, `/package.Service/Method`."""
+    return "." in path
+
+
+def at_rate(target, path, rate, seconds, connections, protocol="http1"):
+    """Latency percentiles at a fixed rate, open loop."""
+    address = f"{target.address[0]}:{target.address[1]}"
+    argv = [SCRATCH / "open_loop", protocol, address, target.host, path, rate, seconds, connections]
+    return _json_line(argv, seconds)
+
+
+def handshakes(tls, seconds, processes=2):
+    """New mutual TLS connections, one after the other in each of so many processes: how many were made, and how many failed."""
+    argv = [sys.executable, HERE / "handshakes.py", json.dumps(tls.as_json()), str(seconds)]
+    children = [subprocess.Popen([str(a) for a in argv], stdout=subprocess.PIPE, env=ENVIRONMENT) for _ in range(processes)]
+    seen = [json.loads(child.communicate(timeout=seconds + 30)[0] or "{}") for child in children]
+    if any(child.returncode for child in children):
+        raise Failure("handshakes.py failed")
+    return {key: sum(one[key] for one in seen) for key in ("connections", "errors")}
+
+
+def get(target, path, count=1):
+    """`count` HTTP/1.1 requests over one connection: a list of (status, body)."""
+    connection = http.client.HTTPConnection(*target.address, timeout=10)
+    answers = []
+    for _ in range(count):
+        connection.request("GET", path, headers={"Host": target.host})
+        response = connection.getresponse()
+        answers.append((response.status, response.read()))
+    connection.close()
+    return answers
+
+
+@contextmanager
+def held(target, path, count, at_once=100):
+    """`count` connections that have each made a request and stay open; no more than `at_once` requests are under way together."""
+    request = f"GET {path} HTTP/1.1\r\nHost: {target.host}\r\n\r\n".encode()
+    connections = []
+    try:
+        while len(connections) < count:
+            batch = []
+            for number in range(len(connections), min(len(connections) + at_once, count)):
+                # Several addresses of our own, or the ports of one run out while closed connections linger.
+                own = f"127.0.0.{2 + number % 8}" if target.address[0].startswith("127.") else ""
+                connection = socket.create_connection(target.address, 10, source_address=(own, 0))
+                connections.append(connection)
+                batch.append(connection)
+                connection.sendall(request)
+            for connection in batch:
+                connection.settimeout(20)
+                if not connection.recv(65536).startswith(b"HTTP/1.1 200"):
+                    raise Failure("a held connection got no 200")
+        yield connections
+    finally:
+        for connection in connections:
+            connection.close()

@@ -1,0 +1,197 @@
+"""The rows: what is measured, with which load, and what Heddle's goal is."""
+
+import time
+from dataclasses import dataclass, field
+
+import loads
+import measure
+from peers import GRPC_METHOD
+
+CONNECTIONS = 64
+# Of HTTP/2: as many requests under way as connections above.
+HTTP2_CONNECTIONS, HTTP2_STREAMS = 4, 16
+LARGE_CONNECTIONS = 16
+LOW_RATE, HIGH_RATE = 1000, 5000
+MIB = 1024 * 1024
+ALL = ("nginx", "haproxy", "envoy", "heddle")
+HTTP2 = ("haproxy", "envoy", "heddle")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of a round."""
+    key: str
+    label: str
+    digits: int = 1
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What `subject` must reach: an absolute `limit`, or one on the ratio to a peer (or to the better of several) or on the difference to it."""
+    metric: str
+    limit: float
+    against: tuple = ()
+    more_is_better: bool = False
+    difference: bool = False
+    subject: str = "heddle"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the goals table."""
+    ident: str
+    title: str
+    scenario: str  # one hop, two hops, or something that a row of its own starts
+    kind: str
+    metrics: tuple
+    sample: callable
+    goals: tuple = ()
+    subjects: tuple = ALL
+    once: bool = False  # nothing that varies from round to round
+    slow: bool = False  # fewer rounds in a quick run
+    notes: str = ""
+
+
+@dataclass
+class Round:
+    """What a sample may use."""
+    number: int
+    seconds: float
+    quick: bool
+    origin: object
+    shared: dict = field(default_factory=dict)  # what the subjects of one round have in common
+
+
+CPU = Metric("cpu_us", "CPU per request, µs")
+RPS = Metric("rps", "requests/s", 0)
+SATURATED = (CPU, RPS, Metric("p50_us", "p50 when saturated, µs", 0), Metric("p99_us", "p99 when saturated, µs", 0))
+
+
+def saturated_http1(running, now):
+    """As many requests as go through."""
+    # In a quick run the first round alone is preceded by a warm-up.
+    if now.number == 0 or not now.quick:
+        loads.http1(running.target, "/1k", 1, CONNECTIONS)
+    before = measure.cpu_seconds(running.pids())
+    seen = loads.http1(running.target, "/1k", now.seconds, CONNECTIONS)
+    used = measure.cpu_seconds(running.pids()) - before
+    # wrk counts what was answered within the run; up to one request a connection more was worked on.
+    return {"errors": seen["errors"], "rps": seen["requests"] / (seen["duration_us"] / 1e6), "cpu_us": used * 1e6 / seen["requests"],
+            "p50_us": seen["p50_us"], "p99_us": seen["p99_us"]}
+
+
+def saturated_http2(path):
+    """The same over HTTP/2; the number of requests is fixed by the rate of the warm-up."""
+    def sample(running, now):
+        warm = loads.http2(running.target, path, 4000, HTTP2_CONNECTIONS, HTTP2_STREAMS)
+        requests = max(4000, int(now.seconds * warm["requests"] / warm["seconds"]))
+        before = measure.cpu_seconds(running.pids())
+        seen = loads.http2(running.target, path, requests, HTTP2_CONNECTIONS, HTTP2_STREAMS)
+        used = measure.cpu_seconds(running.pids()) - before
+        return {"errors": warm["errors"] + seen["errors"], "rps": seen["requests"] / seen["seconds"], "cpu_us": used * 1e6 / max(1, seen["requests"])}
+    return sample
+
+
+def large_bodies(running, now):
+    """1 MiB a response; through a proxy of kind `tcp` these are opaque bytes."""
+    if now.number == 0 or not now.quick:
+        loads.http1(running.target, "/1m", 1, LARGE_CONNECTIONS)
+    before = measure.cpu_seconds(running.pids())
+    seen = loads.http1(running.target, "/1m", now.seconds, LARGE_CONNECTIONS)
+    used = measure.cpu_seconds(running.pids()) - before
+    return {"errors": seen["errors"], "mib_per_cpu_s": seen["requests"] / used, "mib_per_s": seen["requests"] / (seen["duration_us"] / 1e6)}
+
+
+def unsaturated(protocol, path):
+    """Processor time of a request that comes alone."""
+    connections = HTTP2_CONNECTIONS if protocol == "http2" else CONNECTIONS
+
+    def sample(running, now):
+        loads.at_rate(running.target, path, LOW_RATE, 0.3, connections, protocol)
+        before = measure.cpu_seconds(running.pids())
+        seen = loads.at_rate(running.target, path, LOW_RATE, now.seconds, connections, protocol)
+        used = measure.cpu_seconds(running.pids()) - before
+        return {"errors": seen["errors"], "cpu_us": used * 1e6 / seen["requests"]}
+    return sample
+
+
+def added_latency(rate):
+    """What the proxies add to the origin's own latency in the same round."""
+    def sample(running, now):
+        seconds = now.seconds * 1.5
+        if "direct" not in now.shared:
+            now.shared["direct"] = loads.at_rate(now.origin, "/1k", rate, seconds, CONNECTIONS)
+        direct = now.shared["direct"]
+        loads.at_rate(running.target, "/1k", rate, 0.3, CONNECTIONS)
+        seen = loads.at_rate(running.target, "/1k", rate, seconds, CONNECTIONS)
+        return {"errors": seen["errors"] + direct["errors"], "added_p50_us": seen["p50_us"] - direct["p50_us"],
+                "added_p99_us": seen["p99_us"] - direct["p99_us"], "origin_p50_us": direct["p50_us"], "origin_p99_us": direct["p99_us"]}
+    return sample
+
+
+def new_connections(running, now):
+    """Mutual TLS straight to the second proxy, a request on each connection."""
+    before = measure.cpu_seconds(running.pids())
+    seen = loads.handshakes(running.tls, now.seconds)
+    used = measure.cpu_seconds(running.pids()) - before
+    return {"errors": seen["errors"], "per_cpu_s": seen["connections"] / used, "per_s": seen["connections"] / now.seconds}
+
+
+def memory(running, now):
+    """Before the first request, and with connections that have each made one and stay open."""
+    def pss():
+        return measure.pss_kib(running.pids()) / 1024
+    time.sleep(1)  # what is started lazily is there
+    figures = {"errors": 0, "idle_mib": pss()}
+    with loads.held(running.target, "/1k", 1000):
+        figures["held_1000_mib"] = pss()
+    with loads.held(running.target, "/1k", 10000):
+        figures["held_10000_mib"] = pss()
+    return figures
+
+
+def _cpu_goals(haproxy, envoy, nginx=None):
+    goals = [Goal("cpu_us", haproxy, ("haproxy",)), Goal("cpu_us", envoy, ("envoy",))]
+    return tuple(goals + ([Goal("cpu_us", nginx, ("nginx",))] if nginx else []))
+
+
+_BEST = (Goal("cpu_us", 1.0, ("nginx", "haproxy", "envoy")),)
+_BEST_HTTP2 = (Goal("cpu_us", 1.0, ("haproxy", "envoy")),)
+_BYTES = (Metric("mib_per_cpu_s", "MiB per CPU second", 0), Metric("mib_per_s", "MiB/s", 0))
+_BYTES_GOAL = (Goal("mib_per_cpu_s", 1.0, ("haproxy",), more_is_better=True),)
+_LATENCY = (Metric("added_p50_us", "added p50, µs", 0), Metric("added_p99_us", "added p99, µs", 0),
+            Metric("origin_p50_us", "origin's own p50, µs", 0), Metric("origin_p99_us", "origin's own p99, µs", 0))
+_LATENCY_GOALS = tuple(Goal(key, 0, (peer,), difference=True) for key in ("added_p50_us", "added_p99_us") for peer in ("nginx", "haproxy", "envoy"))
+_MEMORY = (Metric("idle_mib", "PSS idle, MiB"), Metric("held_1000_mib", "PSS with 1,000 connections, MiB"),
+           Metric("held_10000_mib", "PSS with 10,000 connections, MiB"))
+
+ROWS = (
+    Row("memory", "Memory of one sidecar", "one", "http1", _MEMORY, memory, once=True,
+        goals=(Goal("idle_mib", 10), Goal("held_1000_mib", 40), Goal("held_10000_mib", 250))),
+    Row("http1", "HTTP/1.1, one hop, 64 connections, 1 KiB", "one", "http1", SATURATED, saturated_http1, _cpu_goals(0.9, 0.27, 0.9)),
+    Row("http1-1000", "HTTP/1.1, one hop, at 1,000 requests/s", "one", "http1", (CPU,), unsaturated("http1", "/1k"), _BEST, slow=True),
+    Row("bodies", "1 MiB bodies, one hop", "one", "http1", _BYTES, large_bodies, _BYTES_GOAL),
+    Row("http2", "HTTP/2, one hop, 4 connections of 16 streams, 1 KiB", "one", "http2", (CPU, RPS), saturated_http2("/1k"), _cpu_goals(1.0, 0.25), HTTP2),
+    Row("http2-1000", "HTTP/2, one hop, at 1,000 requests/s", "one", "http2", (CPU,), unsaturated("http2", "/1k"), _BEST_HTTP2, HTTP2, slow=True),
+    Row("grpc", "gRPC unary, one hop, 4 connections of 16 streams, 1 KiB", "one", "http2", (CPU, RPS), saturated_http2(GRPC_METHOD),
+        _cpu_goals(1.0, 0.25), HTTP2),
+    Row("grpc-1000", "gRPC unary, one hop, at 1,000 requests/s", "one", "http2", (CPU,), unsaturated("http2", GRPC_METHOD), _BEST_HTTP2, HTTP2, slow=True),
+    Row("tcp", "Opaque TCP, one hop", "one", "tcp", _BYTES, large_bodies, _BYTES_GOAL, HTTP2),
+    Row("http1-mtls", "HTTP/1.1, two hops, mTLS, 64 connections, 1 KiB", "two", "http1", SATURATED, saturated_http1,
+        (Goal("cpu_us", 0.6, ("nginx", "haproxy")), Goal("cpu_us", 0.2, ("envoy",)))),
+    Row("http1-mtls-1000", "HTTP/1.1, two hops, mTLS, at 1,000 requests/s", "two", "http1", (CPU,), unsaturated("http1", "/1k"), _BEST, slow=True),
+    Row("latency-1000", "Added latency, two hops, mTLS, 1,000 requests/s", "two", "http1", _LATENCY, added_latency(LOW_RATE), _LATENCY_GOALS, slow=True),
+    Row("latency-5000", "Added latency, two hops, mTLS, 5,000 requests/s", "two", "http1", _LATENCY, added_latency(HIGH_RATE), _LATENCY_GOALS, slow=True),
+    Row("bodies-mtls", "1 MiB bodies, two hops, mTLS", "two", "http1", _BYTES, large_bodies, _BYTES_GOAL),
+    Row("connections", "New mTLS connections, full handshakes", "two", "http1",
+        (Metric("per_cpu_s", "connections per CPU second", 0), Metric("per_s", "connections/s", 0)), new_connections,
+        (Goal("per_cpu_s", 1.0, ("haproxy",), more_is_better=True),)),
+    Row("http2-mtls", "HTTP/2, two hops, mTLS, 4 connections of 16 streams, 1 KiB", "two", "http2", (CPU, RPS), saturated_http2("/1k"),
+        _cpu_goals(1.0, 0.25), HTTP2),
+    Row("http2-mtls-1000", "HTTP/2, two hops, mTLS, at 1,000 requests/s", "two", "http2", (CPU,), unsaturated("http2", "/1k"), _BEST_HTTP2, HTTP2, slow=True),
+    Row("grpc-mtls", "gRPC unary, two hops, mTLS, 4 connections of 16 streams, 1 KiB", "two", "http2", (CPU, RPS), saturated_http2(GRPC_METHOD),
+        _cpu_goals(1.0, 0.25), HTTP2),
+    Row("grpc-mtls-1000", "gRPC unary, two hops, mTLS, at 1,000 requests/s", "two", "http2", (CPU,), unsaturated("http2", GRPC_METHOD), _BEST_HTTP2, HTTP2,
+        slow=True),
+    Row("tcp-mtls", "Opaque TCP, two hops, mTLS", "two", "tcp", _BYTES, large_bodies, _BYTES_GOAL, HTTP2),
+)

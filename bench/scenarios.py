@@ -1,0 +1,81 @@
+"""What is started for a row, when a row first needs it, and stopped when the last row of its scenario is done."""
+
+import check
+import heddle
+import peers
+from measure import Failure, say
+
+
+class Stage:
+    """The origin, and the subjects that run."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.chmod(0o711)  # workers of nginx may be of another user
+        self.certificates = peers.Certificates(folder / "certificates")
+        self._origin, self.ports = peers.origin(folder / "origin")
+        self.origin = peers.Target(self.ports["http1"])
+        self._subjects, self._meshes = {}, {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.clear()
+        self._origin.stop()
+
+    def clear(self):
+        """Stops all subjects."""
+        for subject in self._subjects.values():
+            if not isinstance(subject, Failure):
+                subject.stop()
+        for mesh in self._meshes.values():
+            if not isinstance(mesh, Failure):
+                mesh.stop()
+        self._subjects, self._meshes = {}, {}
+
+    def subject(self, row, name):
+        """The running subject of a row; starts and checks it at first. One that could not be started stays so."""
+        key = (row.scenario, row.kind, name)
+        if key not in self._subjects:
+            say(f"{row.scenario} {row.kind}: starting {name}")
+            try:
+                self._subjects[key] = self._start(*key)
+            except Failure as failure:
+                self._subjects[key] = failure
+        if isinstance(self._subjects[key], Failure):
+            raise self._subjects[key]
+        return self._subjects[key]
+
+    def _start(self, scenario, kind, name):
+        if scenario not in ("one", "two"):
+            return SPECIAL[scenario](self, name)
+        if name == "heddle":
+            running = self._mesh(scenario).view(kind, 1 if scenario == "one" else 2)
+        elif scenario == "one":
+            running = peers.one_hop(name, kind, self.folder, self.ports)
+        else:
+            running = peers.two_hops(name, kind, self.folder, self.ports, self.certificates)
+        try:
+            check.answers(running)
+            if scenario == "two":
+                check.mutual_tls(running, self.certificates)
+                if name != "heddle":
+                    check.first_proxy_verifies(name, kind, self.folder, self.ports, self.certificates)
+        except BaseException:
+            running.stop()
+            raise
+        return running
+
+    def _mesh(self, scenario):
+        if scenario not in self._meshes:
+            try:
+                self._meshes[scenario] = heddle.one_hop(self.folder, self.ports) if scenario == "one" else heddle.two_hops(self.folder)
+            except Failure as failure:
+                self._meshes[scenario] = failure
+        if isinstance(self._meshes[scenario], Failure):
+            raise self._meshes[scenario]
+        return self._meshes[scenario]
+
+
+SPECIAL = {}
