@@ -95,7 +95,7 @@ reasons! {
     IdleTimeout = "idle_timeout", 504, Upstream;
     /// No control plane answered what the destination is.
     DiscoveryUnavailable = "discovery_unavailable", 503, Mesh;
-    /// The proxy holds no configuration yet.
+    /// The proxy holds no configuration yet, or no certificate that has not expired.
     NotReady = "not_ready", 503, Mesh;
     /// A limit of the proxy was reached.
     Overloaded = "overloaded", 503, Mesh;

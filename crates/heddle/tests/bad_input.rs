@@ -157,10 +157,7 @@ fn strangers_are_refused_by_sidecars_and_by_the_control_plane() {
     // Who says that it is `front`, which may call, but whom another authority vouches for; an expired one; and the control
     // plane's own name.
     let foreign = Ca::new();
-    let leaf = |namespace: &str, account: &str| {
-        let uris = vec![format!("spiffe://test.example/ns/{namespace}/sa/{account}")];
-        Leaf { uris, ..Leaf::of(namespace, account) }
-    };
+    let leaf = |namespace: &str, account: &str| Leaf::in_domain("test.example", namespace, account);
     for stranger in [leaf("pair", "front"), leaf("pair", "front").expired(), leaf("heddle-system", "control")] {
         let identity = foreign.issue(&stranger);
         identity.set_roots(roots.clone()).expect("roots");

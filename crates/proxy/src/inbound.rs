@@ -1,5 +1,6 @@
 //! What comes in from other sidecars: mutual TLS, then the application.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -7,6 +8,7 @@ use engine::authorize::Decision;
 use engine::detect::Detected;
 use engine::{Protocol, Reason};
 use net::tls::{self, Alpn};
+use telemetry::metrics::PeerRefusal;
 use tokio::net::TcpStream;
 
 use crate::buffer::Buffer;
@@ -20,7 +22,7 @@ use crate::route::{Caller, Door, Way};
 use crate::target::Target;
 use crate::upstream::{self, Route};
 use crate::worker::Worker;
-use crate::{deadline::Deadline, http1, http2, identify, tcp};
+use crate::{deadline::Deadline, http1, http2, identify, peers, tcp};
 
 /// The first byte of a TLS handshake record (RFC 8446, 5.1).
 const HANDSHAKE: u8 = 22;
@@ -28,26 +30,29 @@ const HANDSHAKE: u8 = 22;
 /// Serves one connection from another sidecar.
 pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
     let limit = worker.limits().handshake_timeout;
+    let refuse = |why, detail: &dyn Display| worker.observer.peers.refused_caller(peer, why, detail, worker.now());
     let accepted = tokio::time::timeout(limit, Box::pin(accept(worker, stream))).await;
     let (io, caller) = match accepted {
         Ok(Ok(accepted)) => accepted,
-        Ok(Err(Problem::PlainText(stream))) => return refuse_plain_text(worker, stream).await,
+        Ok(Err(Problem::PlainText(stream))) => {
+            refuse(PeerRefusal::PlainText, &"it speaks plain text");
+            return refuse_plain_text(worker, stream).await;
+        }
         Ok(Err(Problem::Handshake(error))) => {
-            tracing::info!(%peer, %error, "refused a peer");
-            return;
+            return match peers::cause(&error) {
+                Some(why) => refuse(why, &error),
+                None => tracing::debug!(%peer, %error, "a handshake came to nothing"),
+            };
         }
-        Err(_) => {
-            tracing::info!(%peer, "refused a peer: its handshake took longer than {limit:?}");
-            return;
-        }
+        Err(_) => return refuse(PeerRefusal::Timeout, &format_args!("its handshake took longer than {limit:?}")),
     };
     let Some(port) = called_port(&caller.sni, &worker.shared.settings.workload) else {
-        tracing::info!(%peer, caller = %caller.id, name = caller.sni, "refused a peer that wants somebody else");
-        return;
+        let detail = format_args!("{} wants somebody else, {:?}", caller.id, caller.sni);
+        return refuse(PeerRefusal::WrongName, &detail);
     };
     if worker.shared.settings.own_port(port) {
-        tracing::info!(%peer, caller = %caller.id, port, "refused a peer that wants to leave from here as this workload");
-        return;
+        let detail = format_args!("{} wants to leave from here as this workload, by port {port}", caller.id);
+        return refuse(PeerRefusal::OwnPort, &detail);
     }
     let address = SocketAddr::new(worker.shared.settings.application, port);
     let door = Door { way: Way::Inbound(Caller { id: Some(caller.id), address }), peer, depth: 0 };

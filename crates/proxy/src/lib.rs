@@ -22,6 +22,7 @@ mod listen;
 mod message;
 mod observe;
 mod outside;
+mod peers;
 mod pool;
 mod relay;
 mod reply;

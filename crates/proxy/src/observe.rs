@@ -10,22 +10,27 @@ use engine::{Nanos, Reason, RequestHead, SeriesId};
 use telemetry::access_log::{Entry, Handle};
 use telemetry::metrics::{Class, Direction, Recorder, Registry, SeriesKey};
 
+use crate::peers::Peers;
+
 /// A worker's pens.
 pub(crate) struct Observer {
     recorder: Recorder,
     log: Option<Handle>,
+    /// Who was refused before any request.
+    pub(crate) peers: Peers,
     /// Where requests are counted that reached no service: one series for each way in.
     unrouted: [SeriesId; 3],
 }
 
 impl Observer {
-    pub(crate) fn new(registry: &Registry, log: Option<Handle>) -> Observer {
+    pub(crate) fn new(registry: &Arc<Registry>, log: Option<Handle>) -> Observer {
         let unrouted = |direction, service: &str| {
             registry.permanent(&SeriesKey { direction, service: service.into(), route: "".into() })
         };
         Observer {
             recorder: registry.recorder(),
             log,
+            peers: Peers::new(Arc::clone(registry)),
             unrouted: [
                 unrouted(Direction::Inbound, "unknown"),
                 unrouted(Direction::Outbound, "outside"),

@@ -19,6 +19,7 @@ use crate::buffer::Buffer;
 use crate::conn::Conn;
 use crate::end::{End, Stream};
 use crate::io::Io;
+use crate::peers;
 use crate::pool::{Lease, Peer, Place};
 use crate::reply::Refusal;
 use crate::worker::Worker;
@@ -157,6 +158,13 @@ pub(crate) async fn connect(worker: &Worker, route: &Route<'_>, alpn: Alpn) -> R
         Route::Endpoint(Dial::Plain(address)) | Route::Address(address) => (*address, None),
         Route::Endpoint(Dial::Mesh { address, sni, identity }) => (*address, Some((sni, identity))),
     };
+    if mesh.is_some() && expired(worker) {
+        // Every peer would refuse it, and the peers are not to blame.
+        return Err(Refusal::new(
+            Reason::NotReady,
+            "this workload's certificate has expired; no control plane has renewed it",
+        ));
+    }
     let failed = |error: io::Error| Refusal::new(Reason::ConnectFailed, format!("connecting to {address}: {error}"));
     let stream = TcpStream::connect(address).await.map_err(failed)?;
     // Where every request has a connection of its own, an instance that does not read is waited for, as the policy says.
@@ -170,9 +178,18 @@ pub(crate) async fn connect(worker: &Worker, route: &Route<'_>, alpn: Alpn) -> R
             let expires = left.map(|left| worker.now().after(left.into()));
             Ok((Io::Client(Box::new(stream)), expires))
         }
-        Ok(Err(error)) => Err(Refusal::new(handshake_reason(&error), format!("TLS with {address} ({sni}): {error}"))),
+        Ok(Err(error)) => {
+            if let Some(why) = peers::cause(&error) {
+                worker.observer.peers.refused_called(address, why, format_args!("{sni}: {error}"), worker.now());
+            }
+            Err(Refusal::new(handshake_reason(&error), format!("TLS with {address} ({sni}): {error}")))
+        }
         Err(_) => Err(Refusal::new(Reason::ConnectFailed, format!("TLS with {address} ({sni}) took too long"))),
     }
+}
+
+fn expired(worker: &Worker) -> bool {
+    worker.shared.identity.validity().is_some_and(|validity| validity.not_after <= SystemTime::now())
 }
 
 fn handshake_reason(error: &tls::Error) -> Reason {

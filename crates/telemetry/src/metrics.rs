@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use engine::{Nanos, SeriesId};
 
 mod delta;
+mod peers;
 mod recorder;
 mod render;
 
 pub use delta::{Cursor, Delta};
+pub use peers::PeerRefusal;
 pub use recorder::{Class, Recorder};
 pub use render::{Sample, SampleKind};
 
@@ -102,6 +104,7 @@ struct Table {
 pub struct Registry {
     table: Mutex<Table>,
     sheets: Mutex<Vec<Arc<Sheet>>>,
+    refusals: peers::Refusals,
 }
 
 impl Registry {
@@ -118,7 +121,11 @@ impl Registry {
             free: VecDeque::new(),
             limit,
         };
-        Arc::new(Registry { table: Mutex::new(table), sheets: Mutex::new(Vec::new()) })
+        Arc::new(Registry {
+            table: Mutex::new(table),
+            sheets: Mutex::new(Vec::new()),
+            refusals: peers::Refusals::default(),
+        })
     }
 
     /// The id of `key`'s series, which is made if there is none; equal keys give equal ids. Id 0, the default, is the

@@ -1,5 +1,6 @@
 //! A certificate authority for tests, which also issues what no sane authority would.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use net::identity::Identity;
@@ -30,7 +31,12 @@ pub struct Leaf {
 impl Leaf {
     /// What a workload of trust domain `mesh.test` has: one name, an hour.
     pub fn of(namespace: &str, service_account: &str) -> Leaf {
-        let id = Id::new("mesh.test", namespace, service_account).expect("tests name their workloads well");
+        Leaf::in_domain("mesh.test", namespace, service_account)
+    }
+
+    /// The same in another trust domain.
+    pub fn in_domain(trust_domain: &str, namespace: &str, service_account: &str) -> Leaf {
+        let id = Id::new(trust_domain, namespace, service_account).expect("tests name their workloads well");
         let now = SystemTime::now();
         let hour = Duration::from_secs(3600);
         Leaf { uris: vec![id.to_string()], not_before: now - hour, not_after: now + hour }
@@ -53,6 +59,15 @@ impl Ca {
         parameters.distinguished_name.push(DnType::CommonName, "test root");
         let root = parameters.self_signed(&key).expect("a root can sign itself").der().clone();
         Ca { issuer: Issuer::new(parameters, key), root }
+    }
+
+    /// The authority of a mesh, from `key.pem` and `roots.pem` in the folder where its control plane keeps them.
+    pub fn open(folder: &Path) -> Ca {
+        let key = std::fs::read_to_string(folder.join("key.pem")).expect("the authority has a key");
+        let key = KeyPair::from_pem(&key).expect("it is a key");
+        let mut roots = net::identity::read_certificates(&folder.join("roots.pem")).expect("the authority has a root");
+        let root = roots.remove(0);
+        Ca { issuer: Issuer::from_ca_cert_der(&root, key).expect("it is a root"), root }
     }
 
     /// The root certificate.

@@ -151,6 +151,12 @@ fn a_server_that_is_somebody_else_gets_no_request() {
         assert_eq!(reason(&head), why);
     }
     assert_eq!(app.accepted(), 0);
+    let metrics = world.registry.render_prometheus(&[]);
+    // What is not zero is shown. How often each was tried is the retry's business.
+    for (direction, why) in [("outbound", "wrong_identity"), ("inbound", "wrong_name")] {
+        let counter = format!("heddle_peers_refused_total{{direction=\"{direction}\",reason=\"{why}\"}}");
+        assert!(metrics.contains(&counter), "{counter}\n{metrics}");
+    }
 }
 
 #[test]
@@ -200,6 +206,11 @@ fn the_inbound_port_takes_known_peers_alone() {
         assert_eq!(answered, 0);
     }
     assert_eq!(app.accepted(), 0);
+    let metrics = world.registry.render_prometheus(&[]);
+    for why in ["plain_text", "unknown_root", "expired"] {
+        let line = format!("heddle_peers_refused_total{{direction=\"inbound\",reason=\"{why}\"}} 1");
+        assert!(metrics.lines().any(|l| l == line), "{line}\n{metrics}");
+    }
 }
 
 #[test]
@@ -214,4 +225,29 @@ fn a_sidecar_without_a_certificate_calls_nobody() {
     let mut raw = client.connect();
     raw.send(GET);
     assert_eq!(reason(&raw.read_head()), "not_ready");
+}
+
+#[test]
+fn a_sidecar_whose_certificate_has_expired_calls_nobody_and_blames_nobody() {
+    let app = app();
+    let world = World::new();
+    let server = world.server(app.address(), Protocol::Http1, Authorizer::default());
+    world.publish(Protocol::Http1, vec![server.endpoint(app.address().port())]);
+    let mut settings = settings("shop/client-0");
+    settings.outbound = Some(address::free());
+    let identity = world.identity("client");
+    let expired = world.ca.sign(&identity.csr().unwrap(), &Leaf::of("shop", "client").expired());
+    let good = world.ca.sign(&identity.csr().unwrap(), &Leaf::of("shop", "client"));
+    identity.install(expired, vec![world.ca.root()]).unwrap();
+    let client = world.start(settings, identity.clone(), live(None));
+    let mut raw = client.connect();
+    raw.send(GET);
+    let head = raw.read_head();
+    assert_eq!((reason(&head), app.accepted()), ("not_ready", 0), "{head}");
+    assert!(!world.registry.render_prometheus(&[]).contains("heddle_peers_refused_total{"), "no peer was refused");
+    // Renewed, it calls again.
+    identity.install(good, vec![world.ca.root()]).unwrap();
+    let mut raw = client.connect();
+    raw.send(GET);
+    assert!(raw.read_head().starts_with("HTTP/1.1 200 "));
 }

@@ -52,6 +52,11 @@ impl Registry {
             }
         }
         text.simple(&readings, "heddle_retries_total", "Attempts after the first.", "counter", |totals| totals.retries);
+        let name = "heddle_peers_refused_total";
+        text.head(name, "Peers that were refused before any request.", "counter");
+        for (direction, why, count) in self.refusals.read() {
+            text.sample(name, [("direction", direction.name()), ("reason", why.name())].into_iter(), count as f64);
+        }
         text.samples(samples);
         text.0
     }
