@@ -106,7 +106,8 @@ fn no_request_is_lost_when_instances_are_replaced_on_purpose() {
     wait_ready(&mesh, &["back-0", "back-1", "back-3"]);
     wait_answers(&mesh, &load, "back-3");
 
-    mesh.edit("--jitter 1 --listen \"$POD_IP:8080\"'", "--jitter 1 --fail 0 --listen \"$POD_IP:8080\"'");
+    // The one that calls has another role, and stays.
+    mesh.edit("--role cart --delay 1", "--role cart --fail 0 --delay 1");
     until("new instances alone", LONG, || match mesh.ready("t/back") {
         ready if ready.len() == 3 && !ready.iter().any(|n| ["back-0", "back-1", "back-3"].contains(&n.as_str())) => {
             Ok(())
