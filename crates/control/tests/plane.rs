@@ -40,7 +40,7 @@ fn found(client: &xds::client::Client, name: &str) -> Option<Arc<Destination>> {
 
 fn endpoints(destination: &Destination) -> Vec<String> {
     let set = destination.ports[0].backend.endpoints.load();
-    set.endpoints.iter().map(|e| e.workload.to_string()).collect()
+    set.endpoints().iter().map(|e| e.workload.to_string()).collect()
 }
 
 async fn instances(plane: &Plane) -> Vec<model::Instance> {

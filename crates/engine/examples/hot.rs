@@ -13,8 +13,8 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use engine::balance::{Dial, Endpoint, EndpointSet, Health, InFlight, Load};
-use engine::policy::RetryPolicy;
+use engine::balance::{Ask, Class, Dial, Endpoint, EndpointSet, Health, InFlight, Load, Locality};
+use engine::policy::{BalancePolicy, RetryPolicy};
 use engine::retry::RetryBudget;
 use engine::route::{Backends, Match, PathMatch, RouteInput, RouteTable, Rule};
 use engine::{Nanos, Outcome, RequestHead, Rng, SeriesId};
@@ -67,10 +67,13 @@ fn endpoints() -> EndpointSet {
         workload: format!("shop/cart-{i}").into(),
         dial: Dial::Plain(([127, 0, 0, 1], 80).into()),
         weight: 1,
+        priority: 0,
+        locality: Locality::default(),
         health: Health::Ready,
         load: Load::new(),
     };
-    EndpointSet { endpoints: (0..1000).map(|i| Arc::new(endpoint(i))).collect(), ..EndpointSet::default() }
+    let endpoints = (0..1000).map(|i| Arc::new(endpoint(i))).collect();
+    EndpointSet::new(endpoints, BalancePolicy::default(), &Locality::default())
 }
 
 fn main() -> ExitCode {
@@ -89,8 +92,10 @@ fn main() -> ExitCode {
         }
         if what != "match" {
             let now = Nanos::from_millis(i);
-            let Some(chosen) = endpoints.choose(now, &mut rng, &[], |_| true) else { return ExitCode::FAILURE };
-            let mut request = InFlight::start(chosen, now);
+            let Some(chosen) = endpoints.choose(now, &mut rng, &Ask::default(), |_| true) else {
+                return ExitCode::FAILURE;
+            };
+            let mut request = InFlight::start(chosen, Class::default(), now);
             request.answered(Nanos::from_millis(i + 1));
             request.finish(Nanos::from_millis(i + 2), black_box(Outcome::Success), &endpoints);
         }

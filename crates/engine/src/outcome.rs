@@ -45,6 +45,17 @@ impl Outcome {
     pub const fn is_failure(self) -> bool {
         !matches!(self, Outcome::Success | Outcome::Cancelled)
     }
+
+    /// Whether the application was not reached, or something before it answered in its place: no connection, a broken one, no
+    /// answer in time, 502, 503, 504, and gRPC's UNAVAILABLE.
+    pub const fn is_gateway_failure(self) -> bool {
+        match self {
+            Outcome::ConnectFailure | Outcome::Reset | Outcome::Timeout => true,
+            Outcome::ServerError(ServerError::Http(status)) => matches!(status, 502..=504),
+            Outcome::ServerError(ServerError::Grpc(status)) => status == 14,
+            Outcome::Success | Outcome::Cancelled => false,
+        }
+    }
 }
 
 #[cfg(test)]

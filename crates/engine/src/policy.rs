@@ -2,6 +2,10 @@
 
 use crate::Nanos;
 
+mod balance;
+
+pub use balance::{Algorithm, BalancePolicy, CheckPolicy, HashKey, OutlierPolicy, SlowStart};
+
 /// How requests of one rule are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrafficPolicy {
@@ -51,19 +55,6 @@ pub struct RetryOn {
     pub connect_failure: bool,
 }
 
-/// When an endpoint is left out for a while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutlierPolicy {
-    /// Failures in a row; 0: never eject.
-    pub consecutive_failures: u32,
-    /// The first ejection; the n-th in a row takes n times as long.
-    pub base_ejection: Nanos,
-    /// The longest ejection.
-    pub max_ejection: Nanos,
-    /// At most this share of a service's endpoints, in percent, but always one where there are two or more.
-    pub max_ejected_percent: u32,
-}
-
 impl Default for TrafficPolicy {
     /// No request timeout (streams live long), 5 s to connect, one retry of what is safe to repeat.
     fn default() -> Self {
@@ -90,18 +81,6 @@ impl Default for RetryPolicy {
             backoff_max: Nanos::from_millis(250),
             budget_percent: 20,
             budget_min_per_second: 10,
-        }
-    }
-}
-
-impl Default for OutlierPolicy {
-    /// Five in a row, 5 s growing to 300 s, at most half (Envoy's shape; it ejects for 30 s and at most 10 %).
-    fn default() -> Self {
-        OutlierPolicy {
-            consecutive_failures: 5,
-            base_ejection: Nanos::from_millis(5_000),
-            max_ejection: Nanos::from_millis(300_000),
-            max_ejected_percent: 50,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use engine::balance::{Dial, Endpoint, InFlight};
+use engine::balance::{Ask, Class, Dial, Endpoint, InFlight};
 use engine::policy::TrafficPolicy;
 use engine::retry::{self, Failed};
 use engine::{Nanos, Outcome, Protocol, Reason, RequestHead};
@@ -136,15 +136,17 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
     let mut upload = request::upload(call, wire)?;
     let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
     let mut fresh = false;
+    let mut class = Class::default();
     if let Plan::Rule(choice) = plan {
         choice.rule.budget.deposit(call.record.started);
+        class = choice.backend().class(choice.rule.series);
     }
     loop {
         let now = call.worker.now();
         let attempt = choose(call, plan, &tried, now).await?;
         call.record.attempts += 1;
         call.record.endpoint.clone_from(&attempt.endpoint);
-        let mut in_flight = attempt.endpoint.as_ref().map(|endpoint| InFlight::start(Arc::clone(endpoint), now));
+        let mut in_flight = attempt.endpoint.as_ref().map(|endpoint| InFlight::start(Arc::clone(endpoint), class, now));
         let failure = match connect(call, &attempt, wire, policy, fresh, now).await {
             Err(failure) => failure,
             Ok(mut upstream) => {
@@ -251,7 +253,8 @@ fn choose_endpoint(worker: &Worker, choice: &Choice, tried: &[u64], now: Nanos) 
     let endpoints = backend.endpoints.load();
     let pool = worker.pool.borrow();
     let warm = |endpoint: &Endpoint| pool.is_warm(Peer::Endpoint(endpoint.load.id));
-    let chosen = endpoints.choose(now, &mut worker.rng(), tried, warm);
+    let ask = Ask { class: backend.class(choice.rule.series), hash: None, tried };
+    let chosen = endpoints.choose(now, &mut worker.rng(), &ask, warm);
     chosen.ok_or_else(|| {
         Refusal::new(
             Reason::NoEndpoint,

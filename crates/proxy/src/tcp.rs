@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use engine::balance::{Backend, Dial, InFlight};
+use engine::balance::{Ask, Backend, Dial, InFlight};
 use engine::route::Backends;
 use engine::snapshot::TcpRule;
 use engine::{Nanos, Outcome, Reason};
@@ -47,17 +47,19 @@ impl Opened {
 /// Connects by `rule`; other instances are tried when one cannot be reached.
 pub(crate) async fn open(worker: &Worker, rule: &TcpRule) -> Result<Opened, Refusal> {
     let backend = pick(&rule.backends, worker)?;
+    let class = backend.class(rule.series);
     let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
     loop {
         let now = worker.now();
-        let chosen = backend.endpoints.load().choose(now, &mut worker.rng(), &tried, |_| false);
+        let ask = Ask { class, tried: &tried, hash: None };
+        let chosen = backend.endpoints.load().choose(now, &mut worker.rng(), &ask, |_| false);
         let Some(endpoint) = chosen else {
             return Err(Refusal::new(
                 Reason::NoEndpoint,
                 format!("{}:{} has no instance that may be used", backend.service, backend.port),
             ));
         };
-        let in_flight = InFlight::start(Arc::clone(&endpoint), now);
+        let in_flight = InFlight::start(Arc::clone(&endpoint), class, now);
         let limit = rule.policy.connect_timeout.duration();
         let connected =
             tokio::time::timeout(limit, upstream::connect(worker, &Route::Endpoint(&endpoint.dial), Alpn::Tcp)).await;

@@ -106,7 +106,7 @@ fn get(slot: &Slot) -> Resolution {
 
 fn instances(slot: &Slot) -> usize {
     match get(slot) {
-        Resolution::Found(destination) => destination.ports[0].backend.endpoints.load().endpoints.len(),
+        Resolution::Found(destination) => destination.ports[0].backend.endpoints.load().endpoints().len(),
         _ => 0,
     }
 }

@@ -1,83 +1,183 @@
 //! What is learnt of one endpoint, as atomics that all workers share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use crate::Nanos;
-use crate::policy::OutlierPolicy;
+use super::Class;
+use crate::policy::{CheckPolicy, OutlierPolicy};
+use crate::{Nanos, Outcome};
 
-/// Time constant of learning: an answer that comes this long after the last one counts 63 %.
-const TAU: f64 = 2e9;
+/// Time constant of learning: an answer that comes this long after the last one counts half.
+const TAU_MS: f32 = 2_000.0;
 
-/// Taken as latency in nanoseconds where nothing is known of either candidate; 30 ms as in Linkerd. Between two unknown
-/// endpoints it decides nothing.
-pub(super) const SEED: f64 = 30e6;
+/// What one answer counts at least, so that an estimate follows the last few dozen answers of a busy endpoint.
+const SHARE_MIN: f32 = 0.03;
 
-/// The least latency, 1 µs, so that requests in flight count at the fastest endpoint too.
-const FLOOR: f64 = 1e3;
+/// Taken as latency in nanoseconds where nothing is known of any candidate; 30 ms as in Linkerd. Between unknown endpoints it
+/// decides nothing.
+pub(super) const SEED: f32 = 30e6;
 
-/// After a second in which nothing was heard of it and nothing was in flight, an endpoint gets a trial.
-const PATIENCE: f64 = 1e9;
+/// The least latency, 1 µs, so that requests in flight count at the fastest endpoint too; zero stands for an unknown one.
+const FLOOR: f32 = 1e3;
 
-/// A slow endpoint waits for its trial this many times its latency, so that trials keep it busy a tenth of the time at most.
-const PATIENCE_LATENCIES: f64 = 8.0;
-
-/// The longest wait for a trial; reached after five failures in a row.
-const PATIENCE_MAX: f64 = 30e9;
+/// The greatest, about eleven days.
+const CEILING: f32 = 1e15;
 
 /// How much one outcome moves the share of failures: about the last ten count.
-const OUTCOME_SHARE: f64 = 0.1;
+const OUTCOME_SHARE: f32 = 0.1;
 
 /// An endpoint that fails always costs this many times as much again.
-const FAILING_COST: f64 = 100.0;
+const FAILING_COST: f32 = 100.0;
 
-/// Marks that no latency is known.
-const UNKNOWN: f64 = -1.0;
+/// After a second in which nothing was heard of it and nothing was waited for, an endpoint gets a trial.
+const PATIENCE: f32 = 1e9;
 
-/// What the proxy has learnt of one endpoint. Atomics; shared by all workers; one cache line.
+/// A slow endpoint waits for its trial this many times its latency, so that trials keep it busy a tenth of the time at most.
+const PATIENCE_LATENCIES: f32 = 8.0;
+
+/// The longest wait for a trial; reached after five failures in a row.
+const PATIENCE_MAX: f32 = 30e9;
+
+/// `Retry-After` is believed up to this.
+const RETRY_AFTER_MAX: Nanos = Nanos::from_millis(60_000);
+
+/// What a new report of requests in flight counts against the ones before.
+const REPORT_SHARE: f32 = 0.5;
+
+/// More requests in flight are not believed of a report: what is beyond tells nothing more.
+const REPORT_MAX: u32 = 100_000;
+
+/// Latency classes of one endpoint. They are what makes a third cache line.
+pub const CLASSES: usize = 8;
+
+/// What the proxy has learnt of one endpoint. Atomics; shared by all workers; three cache lines, of which a choice reads the
+/// first and a word of the second.
 ///
 /// Updates of the estimates by two workers at once may lose one of the samples, which an average can bear; counts are exact.
+/// Numbers that are not counts are `f32`: seven digits are more than any measurement here has.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct Load {
     /// Unique in the process; the key of connection pools.
     pub id: u64,
-    /// Peak-sensitive EWMA of latency when last updated, nanoseconds, or [`UNKNOWN`]; bits of an `f64`.
-    latency: AtomicU64,
-    /// Recent share of failures when last updated, 0 to 1; bits of an `f64`.
-    failing: AtomicU64,
-    /// When the two were updated.
-    updated: AtomicU64,
-    /// Left out until then.
-    ejected_until: AtomicU64,
-    requests: AtomicU64,
-    /// Wraps only after four thousand million failures.
-    failures: AtomicU32,
-    in_flight: AtomicU32,
+    /// Requests sent so far.
+    started: AtomicU64,
+    /// The last answer, or the last request after which there was one to wait for.
+    quiet_since: AtomicU64,
+    /// Left out until then: ejected, or at its own wish.
+    left_out_until: AtomicU64,
+    /// Requests of those whose answer has begun or that ended without; wraps as the lower half of `started` does.
+    answered: AtomicU32,
+    /// Requests of those that have ended; wraps.
+    ended: AtomicU32,
+    /// Recent share of failures, 0 to 1.
+    failing: AtomicF32,
+    /// Requests of others in flight there, as its sidecar last said.
+    elsewhere: AtomicF32,
+    /// What the last request was expected to take, nanoseconds.
+    expected: AtomicF32,
     /// Failures in a row.
     streak: AtomicU32,
+    /// Whether active health checks say that it is not well, 0 or 1.
+    unhealthy: AtomicU32,
+    /// A part of its weight while it is new, 0 to 1; zero stands for one.
+    ramp: AtomicF32,
+    latencies: [Estimate; CLASSES],
+    failures: AtomicU32,
+    gateway_streak: AtomicU32,
     /// Ejections in a row without a success between; above zero after an ejection's end means probation.
     ejections: AtomicU32,
+    /// Health checks in a row that contradict `unhealthy`.
+    checks: AtomicU32,
+    /// When its first request was sent, or zero.
+    first: AtomicU64,
+    /// Outcomes since endpoints were last compared.
+    window: AtomicU32,
+    window_failures: AtomicU32,
+    /// What its sidecar last said of its latency, nanoseconds; zero: nothing.
+    reported: AtomicF32,
+}
+
+/// Latency of one class: an `f32` in nanoseconds, zero for unknown, and when it was updated in milliseconds (which wrap after
+/// seven weeks), in one word so that both change at once.
+#[derive(Debug, Default)]
+struct Estimate(AtomicU64);
+
+#[derive(Debug, Default)]
+struct AtomicF32(AtomicU32);
+
+impl AtomicF32 {
+    #[inline]
+    fn get(&self) -> f32 {
+        f32::from_bits(self.0.load(Relaxed))
+    }
+
+    fn set(&self, value: f32) {
+        self.0.store(value.to_bits(), Relaxed);
+    }
+}
+
+impl Estimate {
+    #[inline]
+    fn get(&self) -> f32 {
+        f32::from_bits(self.0.load(Relaxed) as u32)
+    }
+
+    fn set(&self, latency: f32, ms: u32) {
+        self.0.store(u64::from(ms) << 32 | u64::from(latency.to_bits()), Relaxed);
+    }
+
+    /// Blends in a sample: one above the estimate takes over at once, one below counts the more the longer the silence
+    /// before it, and wholly after one that is worth a trial.
+    fn learn(&self, sample: f32, now: Nanos) {
+        let (word, ms) = (self.0.load(Relaxed), millis(now));
+        let known = f32::from_bits(word as u32);
+        let silence = ms.wrapping_sub((word >> 32) as u32);
+        // A clock that jumps back looks like a silence of weeks; the next answer is then believed, which does no harm.
+        // x / (1 + x) instead of 1 - exp(-x): as good, quicker, and the same on every machine.
+        let share = match silence {
+            0..1_000 => SHARE_MIN.max(silence as f32 / (silence as f32 + TAU_MS)),
+            _ => 1.0,
+        };
+        let sample = sample.clamp(FLOOR, CEILING);
+        self.set(if sample > known { sample } else { known + share * (sample - known) }, ms);
+    }
+}
+
+fn millis(now: Nanos) -> u32 {
+    (now.0 / 1_000_000) as u32
 }
 
 impl Default for Load {
     fn default() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Load {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            latency: AtomicU64::new(UNKNOWN.to_bits()),
-            failing: AtomicU64::new(0f64.to_bits()),
-            updated: AtomicU64::new(0),
-            ejected_until: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
-            failures: AtomicU32::new(0),
-            in_flight: AtomicU32::new(0),
-            streak: AtomicU32::new(0),
-            ejections: AtomicU32::new(0),
+            id: NEXT.fetch_add(1, Relaxed),
+            started: AtomicU64::default(),
+            quiet_since: AtomicU64::default(),
+            left_out_until: AtomicU64::default(),
+            answered: AtomicU32::default(),
+            ended: AtomicU32::default(),
+            failing: AtomicF32::default(),
+            elsewhere: AtomicF32::default(),
+            expected: AtomicF32::default(),
+            streak: AtomicU32::default(),
+            unhealthy: AtomicU32::default(),
+            ramp: AtomicF32::default(),
+            latencies: Default::default(),
+            failures: AtomicU32::default(),
+            gateway_streak: AtomicU32::default(),
+            ejections: AtomicU32::default(),
+            checks: AtomicU32::default(),
+            first: AtomicU64::default(),
+            window: AtomicU32::default(),
+            window_failures: AtomicU32::default(),
+            reported: AtomicF32::default(),
         }
     }
 }
 
+/// What others read.
 impl Load {
     /// Fresh state for an endpoint never seen before.
     pub fn new() -> Arc<Load> {
@@ -86,173 +186,347 @@ impl Load {
 
     /// Requests sent so far.
     pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+        self.started.load(Relaxed)
     }
 
-    /// Of those, the failures.
+    /// Of those, the failures; wraps after four thousand million.
     pub fn failures(&self) -> u64 {
-        u64::from(self.failures.load(Ordering::Relaxed))
+        u64::from(self.failures.load(Relaxed))
     }
 
-    /// Requests in flight now.
+    /// Requests in flight now, those whose answers are still streaming included.
+    #[inline]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        (self.started.load(Relaxed) as u32).wrapping_sub(self.ended.load(Relaxed))
     }
 
-    /// Predicted cost of one more request, in nanoseconds; lower is better. Weight and connecting are not in it. An
-    /// endpoint never heard of is shown as if it took 30 ms.
-    pub fn score(&self) -> f64 {
-        self.cost(self.latency().unwrap_or(SEED))
+    /// Requests whose answers have not begun.
+    #[inline]
+    pub fn waiting(&self) -> u32 {
+        (self.started.load(Relaxed) as u32).wrapping_sub(self.answered.load(Relaxed))
     }
 
-    /// Whether it is left out now.
+    /// Requests of other callers in flight there, as far as its sidecar has told.
+    #[inline]
+    pub fn elsewhere(&self) -> f64 {
+        f64::from(self.elsewhere.get())
+    }
+
+    /// What its sidecar last said of its latency, in nanoseconds.
+    pub fn reported_latency(&self) -> Option<f64> {
+        Some(f64::from(self.reported.get())).filter(|latency| *latency > 0.0)
+    }
+
+    /// Predicted cost of one more request, in nanoseconds, from the greatest latency of its classes; lower is better. Weight,
+    /// connecting and the other candidates are not in it. An endpoint never heard of is shown as if it took 30 ms.
+    pub fn score(&self, now: Nanos) -> f64 {
+        let latency = self.latencies.iter().map(Estimate::get).fold(0.0, f32::max);
+        let latency = if latency > 0.0 { latency } else { SEED };
+        f64::from(latency * self.overdue(now) * self.penalty()) * (f64::from(self.in_flight()) + 1.0)
+    }
+
+    /// Whether it is left out now: ejected, or because it asked for it (`Retry-After`).
     #[inline]
     pub fn ejected(&self, now: Nanos) -> bool {
-        now.0 < self.ejected_until.load(Ordering::Relaxed)
+        now.0 < self.left_out_until.load(Relaxed)
     }
 
-    /// The estimate of latency in nanoseconds; `None` before the first answer.
+    /// Until when it is left out; in the past if it is not.
+    pub fn left_out_until(&self) -> Nanos {
+        Nanos(self.left_out_until.load(Relaxed))
+    }
+
+    /// Whether active health checks say that it is not well.
     #[inline]
-    pub fn latency(&self) -> Option<f64> {
-        let latency = read(&self.latency);
-        (latency >= 0.0).then(|| latency.max(FLOOR))
+    pub fn unhealthy(&self) -> bool {
+        self.unhealthy.load(Relaxed) != 0
+    }
+
+    /// The estimate of latency in nanoseconds; `None` before the first answer in this class.
+    #[inline]
+    pub fn latency(&self, class: Class) -> Option<f64> {
+        let latency = self.estimate(class);
+        (latency > 0.0).then_some(f64::from(latency))
     }
 
     /// The recent share of failures, 0 to 1.
     #[inline]
     pub fn failing(&self) -> f64 {
-        read(&self.failing)
+        f64::from(self.failing.get())
     }
 
     /// Whether what is known is so old that one request should find out how the endpoint is now. Others wait for its answer:
-    /// with a request in flight there is no trial.
+    /// while one is waited for there is no trial.
     #[inline]
-    pub fn trial(&self, now: Nanos) -> bool {
-        if self.in_flight() > 0 {
-            return false;
+    pub fn trial(&self, now: Nanos, class: Class) -> bool {
+        self.waiting() == 0 && self.started.load(Relaxed) > 0 && {
+            let silence = now.since(Nanos(self.quiet_since.load(Relaxed))).0 as f32;
+            silence >= PATIENCE && silence >= self.patience(class).0 as f32
         }
-        let updated = self.updated.load(Ordering::Relaxed);
-        let silence = now.since(Nanos(updated)).0 as f64;
-        updated > 0 && silence >= PATIENCE && silence >= self.patience()
     }
 
     /// How long nothing must have been heard before a trial: longer for what was slow, twice as long for each failure in a row.
-    fn patience(&self) -> f64 {
-        let slow = (PATIENCE_LATENCIES * read(&self.latency)).max(PATIENCE);
-        let failures = self.streak.load(Ordering::Relaxed).min(5);
-        (slow * f64::from(1u32 << failures)).min(PATIENCE_MAX)
+    pub fn patience(&self, class: Class) -> Nanos {
+        let slow = (PATIENCE_LATENCIES * self.estimate(class)).max(PATIENCE);
+        let failures = self.streak.load(Relaxed).min(5);
+        Nanos((slow * (1u32 << failures) as f32).min(PATIENCE_MAX) as u64)
     }
 
-    /// The cost of one more request whose latency would be `latency`.
+    /// The last answer, or the start of the wait for one.
+    pub fn quiet_since(&self) -> Nanos {
+        Nanos(self.quiet_since.load(Relaxed))
+    }
+
+    /// By how much what is waited for is late: how long nothing has been heard while an answer was due, divided by the
+    /// time that a whole answer was expected to take; 1 while that is not over.
     #[inline]
-    pub(super) fn cost(&self, latency: f64) -> f64 {
-        latency * (1.0 + FAILING_COST * self.failing()) * (f64::from(self.in_flight()) + 1.0)
+    pub(super) fn overdue(&self, now: Nanos) -> f32 {
+        let expected = self.expected.get();
+        if self.waiting() == 0 || expected <= 0.0 {
+            return 1.0;
+        }
+        (now.since(Nanos(self.quiet_since.load(Relaxed))).0 as f32 / expected).max(1.0)
     }
 
-    pub(super) fn start(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    /// What failures multiply the cost by.
+    #[inline]
+    pub(super) fn penalty(&self) -> f32 {
+        1.0 + FAILING_COST * self.failing.get()
+    }
+
+    #[inline]
+    pub(super) fn estimate(&self, class: Class) -> f32 {
+        self.latencies[class.index()].get()
+    }
+
+    /// The part of its weight that it has while it is new.
+    #[inline]
+    pub(super) fn ramp(&self) -> f32 {
+        let ramp = self.ramp.get();
+        if ramp > 0.0 { ramp } else { 1.0 }
+    }
+}
+
+/// What is learnt.
+impl Load {
+    /// Counts a request as sent. `expected`: nanoseconds, zero if nothing is known.
+    pub(super) fn start(&self, class: Class, now: Nanos) {
+        let before = self.started.fetch_add(1, Relaxed);
+        if before as u32 == self.answered.load(Relaxed) {
+            self.quiet_since.store(now.0, Relaxed);
+        }
+        if before == 0 {
+            self.first.store(now.0.max(1), Relaxed);
+        }
+        self.expected.set(self.estimate(class));
+    }
+
+    /// The answer to a request has begun.
+    pub(super) fn answered(&self, now: Nanos) {
+        self.quiet_since.store(now.0, Relaxed);
+        self.answered.fetch_add(1, Relaxed);
+    }
+
+    /// A request will not be answered.
+    pub(super) fn unanswered(&self) {
+        self.answered.fetch_add(1, Relaxed);
     }
 
     pub(super) fn end(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.ended.fetch_add(1, Relaxed);
     }
 
-    /// Learns from an answer to a request that was sent at `started`.
-    pub(super) fn succeeded(&self, latency: Nanos, started: Nanos, now: Nanos) {
-        self.learn(Some(latency.0 as f64), 0.0, now);
+    /// Learns from an answer to a request that was sent at `started`. `refused`: the answer was quick because it asked for less.
+    pub(super) fn succeeded(&self, class: Class, latency: Nanos, started: Nanos, now: Nanos, refused: bool) {
+        self.window.fetch_add(1, Relaxed);
+        if refused {
+            self.fails();
+            self.slow(class, latency, now);
+            return;
+        }
+        let silence = now.since(Nanos(self.latest(class, now)));
+        self.latencies[class.index()].learn(latency.0 as f32, now);
+        let failing = self.failing.get();
+        if failing > 0.0 {
+            // After a silence that is worth a trial, what was before says nothing of now.
+            let kept = if silence.0 as f32 >= PATIENCE { 0.0 } else { 1.0 - OUTCOME_SHARE };
+            let failing = failing * kept;
+            self.failing.set(if failing < 1e-4 { 0.0 } else { failing });
+        }
         // An answer to what was sent before an ejection ended says nothing about the endpoint after it.
-        if started.0 >= self.ejected_until.load(Ordering::Relaxed) {
-            self.streak.store(0, Ordering::Relaxed);
-            self.ejections.store(0, Ordering::Relaxed);
+        if self.streak.load(Relaxed) | self.gateway_streak.load(Relaxed) | self.ejections.load(Relaxed) > 0
+            && started.0 >= self.left_out_until.load(Relaxed)
+        {
+            self.streak.store(0, Relaxed);
+            self.gateway_streak.store(0, Relaxed);
+            self.ejections.store(0, Relaxed);
         }
     }
 
     /// Learns from a failure; true when the endpoint has failed often enough to be ejected.
-    pub(super) fn failed(&self, latency: Nanos, started: Nanos, now: Nanos, policy: &OutlierPolicy) -> bool {
-        self.failures.fetch_add(1, Ordering::Relaxed);
-        if started.0 < self.ejected_until.load(Ordering::Relaxed) {
+    pub(super) fn failed(
+        &self,
+        class: Class,
+        latency: Nanos,
+        started: Nanos,
+        now: Nanos,
+        (outcome, policy): (Outcome, &OutlierPolicy),
+    ) -> bool {
+        self.failures.fetch_add(1, Relaxed);
+        self.window.fetch_add(1, Relaxed);
+        self.window_failures.fetch_add(1, Relaxed);
+        if started.0 < self.left_out_until.load(Relaxed) {
             // Sent before the ejection ended: it has been paid for, and must not burden the endpoint when it comes back.
             return false;
         }
-        // How long a failure took tells nothing good: it may raise what is known, and never lowers it or begins it. What is
-        // known does not fade either while failures go on, or the endpoint would come to look fast by failing long.
-        let known = read(&self.latency);
-        let sample = (known >= 0.0).then(|| known.max(latency.0 as f64));
-        self.learn(sample, 1.0, now);
-        let streak = self.streak.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let probation = self.ejections.load(Ordering::Relaxed) > 0;
-        policy.consecutive_failures > 0 && (probation || streak >= policy.consecutive_failures)
+        self.slow(class, latency, now);
+        self.fails();
+        let count = |streak: &AtomicU32| streak.fetch_add(1, Relaxed).saturating_add(1);
+        let reached = |streak: u32, limit: u32| limit > 0 && streak >= limit;
+        let any = count(&self.streak);
+        let gateway = if outcome.is_gateway_failure() { count(&self.gateway_streak) } else { 0 };
+        let probation = self.ejections.load(Relaxed) > 0;
+        let ejects = policy.consecutive_failures > 0 || policy.consecutive_gateway_failures > 0;
+        probation && ejects
+            || reached(any, policy.consecutive_failures)
+            || reached(gateway, policy.consecutive_gateway_failures)
+    }
+
+    fn fails(&self) {
+        let failing = self.failing.get();
+        self.failing.set(failing + OUTCOME_SHARE * (1.0 - failing));
+    }
+
+    /// How long a failure took tells nothing good: it may raise what is known, and never lowers it or begins it.
+    fn slow(&self, class: Class, latency: Nanos, now: Nanos) {
+        let estimate = &self.latencies[class.index()];
+        let known = estimate.get();
+        if known > 0.0 {
+            estimate.set(known.max(latency.0 as f32).min(CEILING), millis(now));
+        }
+    }
+
+    /// When this class was last updated, as far as milliseconds tell.
+    fn latest(&self, class: Class, now: Nanos) -> u64 {
+        let word = self.latencies[class.index()].0.load(Relaxed);
+        now.0.saturating_sub(u64::from(millis(now).wrapping_sub((word >> 32) as u32)) * 1_000_000)
     }
 
     /// Learns from a request that was cancelled after `elapsed` without an answer: its latency was at least that. It never
     /// lowers the estimate, and is neither a success nor a failure. `fastest` is the least latency known of a peer, in
     /// nanoseconds, asked for only where nothing is known of this endpoint.
-    pub(super) fn cancelled(&self, elapsed: Nanos, started: Nanos, now: Nanos, fastest: impl FnOnce() -> Option<f64>) {
-        if started.0 < self.ejected_until.load(Ordering::Relaxed) {
+    pub(super) fn cancelled(
+        &self,
+        class: Class,
+        elapsed: Nanos,
+        started: Nanos,
+        now: Nanos,
+        fastest: impl FnOnce() -> Option<f32>,
+    ) {
+        if started.0 < self.left_out_until.load(Relaxed) {
             return;
         }
         // Where nothing is known the endpoint is taken to be as fast as the others. A client that gives up sooner than they
         // answer must not make it look faster than that.
-        let elapsed = elapsed.0 as f64;
-        if elapsed >= self.latency().or_else(fastest).unwrap_or(SEED) {
-            write(&self.latency, elapsed);
-            self.updated.store(now.0, Ordering::Relaxed);
+        let (elapsed, known) = (elapsed.0 as f32, self.estimate(class));
+        if elapsed >= if known > 0.0 { known } else { fastest().unwrap_or(SEED) } {
+            self.latencies[class.index()].set(elapsed.clamp(FLOOR, CEILING), millis(now));
+            self.quiet_since.store(now.0, Relaxed);
         }
     }
 
-    /// Leaves it out for a time that grows with each ejection in a row. What was learnt is forgotten, so that it comes back
-    /// as an endpoint never heard of and its past does not starve it.
-    pub(super) fn eject(&self, now: Nanos, policy: &OutlierPolicy) {
-        let before = self.ejected_until.load(Ordering::Relaxed);
-        let ejections = u64::from(self.ejections.load(Ordering::Relaxed)) + 1;
-        let length = policy.base_ejection.0.saturating_mul(ejections);
-        let until = now.after(Nanos(length.min(policy.max_ejection.0)));
-        // Of workers that see the last failure at the same time, one ejects.
-        let swapped = self.ejected_until.compare_exchange(before, until.0, Ordering::Relaxed, Ordering::Relaxed);
-        if now.0 < before || swapped.is_err() {
+    /// What the endpoint's own sidecar says: requests in flight there (ours included), and its recent latency. Only from a
+    /// verified peer, with an answer or with that to a probe.
+    ///
+    /// Requests of others count like ours. The latency never lowers what was observed here: a server that claims to be fast is
+    /// still judged by its answers. It only decides what is found out next: one that is at least half of what is known puts a
+    /// trial off, since it would show the same, and a better one brings the trial forward to a second after the last answer.
+    pub fn reported(&self, in_flight: u32, latency: Option<Nanos>, now: Nanos) {
+        let others = in_flight.min(REPORT_MAX).saturating_sub(self.in_flight()) as f32;
+        let before = self.elsewhere.get();
+        self.elsewhere.set(before + REPORT_SHARE * (others - before));
+        let Some(latency) = latency else { return };
+        let latency = (latency.0 as f32).clamp(FLOOR, CEILING);
+        self.reported.set(latency);
+        let known = self.latencies.iter().map(Estimate::get).fold(0.0, f32::max);
+        if self.waiting() == 0 && self.streak.load(Relaxed) == 0 && known > 0.0 && latency >= known / 2.0 {
+            self.quiet_since.store(now.0, Relaxed);
+        }
+    }
+
+    /// The endpoint asks to be left alone for `length` (`Retry-After`), which is believed up to a minute. It is then used as an
+    /// ejected one is: only if nothing else is left.
+    pub fn retry_after(&self, length: Nanos, now: Nanos) {
+        let until = now.after(length.min(RETRY_AFTER_MAX));
+        self.left_out_until.fetch_max(until.0, Relaxed);
+    }
+
+    /// The result of an active health check.
+    pub fn checked(&self, passed: bool, policy: &CheckPolicy) {
+        if passed != self.unhealthy() {
+            self.checks.store(0, Relaxed);
             return;
         }
-        self.ejections.fetch_add(1, Ordering::Relaxed);
-        self.streak.store(0, Ordering::Relaxed);
-        write(&self.latency, UNKNOWN);
-        write(&self.failing, 0.0);
+        let enough = if passed { policy.healthy_after } else { policy.unhealthy_after };
+        if self.checks.fetch_add(1, Relaxed).saturating_add(1) >= enough {
+            self.checks.store(0, Relaxed);
+            self.unhealthy.store(u32::from(!passed), Relaxed);
+        }
+    }
+
+    /// Health checks are no longer made: nothing is held against it.
+    pub fn unchecked(&self) {
+        self.checks.store(0, Relaxed);
+        self.unhealthy.store(0, Relaxed);
     }
 
     /// Forgets its failures, and the ejection that they brought: discovery says that it is ready again, so it is not the
     /// process that failed. Its latency stays.
     pub fn forgive(&self) {
-        self.ejected_until.store(0, Ordering::Relaxed);
-        self.ejections.store(0, Ordering::Relaxed);
-        self.streak.store(0, Ordering::Relaxed);
-        write(&self.failing, 0.0);
+        self.left_out_until.store(0, Relaxed);
+        self.ejections.store(0, Relaxed);
+        self.streak.store(0, Relaxed);
+        self.gateway_streak.store(0, Relaxed);
+        self.failing.set(0.0);
     }
 
-    fn learn(&self, sample: Option<f64>, failure: f64, now: Nanos) {
-        let silence = now.since(Nanos(self.updated.load(Ordering::Relaxed))).0 as f64;
-        // To first order while little time has passed, which is the busy case and spares the exponential. A success after a
-        // silence that is worth a trial takes over whole: what was before says nothing of now.
-        let kept = match silence / TAU {
-            elapsed if elapsed < 1e-3 => 1.0 - elapsed,
-            _ if silence >= PATIENCE && failure == 0.0 => 0.0,
-            elapsed => (-elapsed).exp(),
-        };
-        if let Some(sample) = sample {
-            let known = read(&self.latency);
-            // Unknown is negative, so that the first sample takes over like any higher one.
-            write(&self.latency, if sample > known { sample } else { sample + kept * (known - sample) });
+    /// Leaves it out for a time that grows with each ejection in a row. What was learnt is forgotten, so that it comes back
+    /// as an endpoint never heard of and its past does not starve it.
+    pub(super) fn eject(&self, now: Nanos, policy: &OutlierPolicy) {
+        let before = self.left_out_until.load(Relaxed);
+        let ejections = u64::from(self.ejections.load(Relaxed)) + 1;
+        let length = policy.base_ejection.0.saturating_mul(ejections);
+        let until = now.after(Nanos(length.min(policy.max_ejection.0)));
+        // Of workers that see the last failure at the same time, one ejects.
+        let swapped = self.left_out_until.compare_exchange(before, until.0, Relaxed, Relaxed);
+        if now.0 < before || swapped.is_err() {
+            return;
         }
-        let failing = read(&self.failing);
-        let failing = if failure == 0.0 { failing * kept } else { failing };
-        write(&self.failing, failing + OUTCOME_SHARE * (failure - failing));
-        self.updated.store(now.0, Ordering::Relaxed);
+        self.ejections.fetch_add(1, Relaxed);
+        self.streak.store(0, Relaxed);
+        self.gateway_streak.store(0, Relaxed);
+        self.latencies.iter().for_each(|estimate| estimate.set(0.0, 0));
+        self.failing.set(0.0);
     }
-}
 
-fn read(bits: &AtomicU64) -> f64 {
-    f64::from_bits(bits.load(Ordering::Relaxed))
-}
+    /// Outcomes and failures since it was last asked, which starts the count again.
+    pub(super) fn take_window(&self) -> (u32, u32) {
+        (self.window.swap(0, Relaxed), self.window_failures.swap(0, Relaxed))
+    }
 
-fn write(bits: &AtomicU64, value: f64) {
-    bits.store(value.to_bits(), Ordering::Relaxed);
+    /// The same without starting again.
+    pub(super) fn window(&self) -> (u32, u32) {
+        (self.window.load(Relaxed), self.window_failures.load(Relaxed))
+    }
+
+    /// Sets the part of the weight for an endpoint of this age.
+    pub(super) fn grow(&self, now: Nanos, slow_start: Option<&crate::policy::SlowStart>) {
+        let Some(slow_start) = slow_start else {
+            return self.ramp.set(0.0);
+        };
+        let first = self.first.load(Relaxed);
+        let age = if first == 0 { 0 } else { now.since(Nanos(first)).0 };
+        let least = slow_start.min_percent.clamp(1, 100) as f32 / 100.0;
+        self.ramp.set((age as f32 / slow_start.window.0.max(1) as f32).clamp(least, 1.0));
+    }
 }

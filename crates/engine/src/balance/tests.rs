@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::Rng;
+use crate::policy::{BalancePolicy, OutlierPolicy};
+use crate::{Nanos, Outcome, Rng};
 
 mod simulation;
 
@@ -18,13 +19,20 @@ fn endpoint(name: &str) -> Endpoint {
         workload: name.into(),
         dial: Dial::Plain(([127, 0, 0, 1], 80).into()),
         weight: 1,
+        priority: 0,
+        locality: Locality::default(),
         health: Health::Ready,
         load: Load::new(),
     }
 }
 
 fn set(endpoints: impl IntoIterator<Item = Endpoint>) -> EndpointSet {
-    EndpointSet { endpoints: endpoints.into_iter().map(Arc::new).collect(), outlier: OutlierPolicy::default() }
+    with(endpoints, OutlierPolicy::default())
+}
+
+fn with(endpoints: impl IntoIterator<Item = Endpoint>, outlier: OutlierPolicy) -> EndpointSet {
+    let policy = BalancePolicy { outlier, panic_percent: 0, ..BalancePolicy::default() };
+    EndpointSet::new(endpoints.into_iter().map(Arc::new).collect(), policy, &Locality::default())
 }
 
 fn many(n: usize) -> EndpointSet {
@@ -33,7 +41,11 @@ fn many(n: usize) -> EndpointSet {
 
 /// One request from start to end.
 fn send(peers: &EndpointSet, endpoint: &Arc<Endpoint>, start: u64, end: u64, outcome: Outcome) {
-    InFlight::start(Arc::clone(endpoint), at(start)).finish(at(end), outcome, peers);
+    InFlight::start(Arc::clone(endpoint), Class::default(), at(start)).finish(at(end), outcome, peers);
+}
+
+fn never() -> OutlierPolicy {
+    OutlierPolicy { consecutive_failures: 0, consecutive_gateway_failures: 0, ..OutlierPolicy::default() }
 }
 
 fn failure() -> Outcome {
@@ -45,7 +57,7 @@ fn shares(set: &EndpointSet, now: Nanos, tried: &[u64]) -> BTreeMap<Box<str>, us
     let mut rng = Rng::seeded(7);
     let mut shares = BTreeMap::new();
     for _ in 0..1000 {
-        let chosen = set.choose(now, &mut rng, tried, |_| true).expect("there is one");
+        let chosen = set.choose(now, &mut rng, &Ask { tried, ..Ask::default() }, |_| true).expect("there is one");
         *shares.entry(chosen.workload.clone()).or_default() += 1;
     }
     shares
@@ -53,17 +65,17 @@ fn shares(set: &EndpointSet, now: Nanos, tried: &[u64]) -> BTreeMap<Box<str>, us
 
 #[test]
 fn sizes() {
-    assert_eq!(size_of::<Load>(), 64, "one cache line");
-    assert!(size_of::<InFlight>() <= 32);
-    assert!(size_of::<Endpoint>() <= 128);
+    assert_eq!(size_of::<Load>(), 192, "three cache lines");
+    assert!(size_of::<InFlight>() <= 40);
+    assert!(size_of::<Endpoint>() <= 152);
 }
 
 #[test]
 fn nothing_to_choose_from() {
     let mut rng = Rng::seeded(1);
-    assert!(many(0).choose(at(1), &mut rng, &[], |_| true).is_none());
+    assert!(many(0).choose(at(1), &mut rng, &Ask::default(), |_| true).is_none());
     let down = set([Endpoint { health: Health::NotReady, ..endpoint("a") }]);
-    assert!(down.choose(at(1), &mut rng, &[], |_| true).is_none());
+    assert!(down.choose(at(1), &mut rng, &Ask::default(), |_| true).is_none());
 }
 
 #[test]
@@ -74,14 +86,14 @@ fn tiers_are_used_in_order() {
     down.health = Health::NotReady;
     let set = set([endpoint("a"), endpoint("b"), draining, down]);
     let only = |tried: &[u64]| shares(&set, at(1), tried).into_keys().collect::<Vec<_>>();
-    let id = |i: usize| set.endpoints[i].load.id;
+    let id = |i: usize| set.endpoints()[i].load.id;
     assert_eq!(only(&[]), ["a".into(), "b".into()]);
     assert_eq!(only(&[id(0)]), ["b".into()]);
-    set.endpoints[1].load.eject(at(0), &set.outlier);
+    set.endpoints()[1].load.eject(at(0), &set.policy().outlier);
     assert_eq!(only(&[]), ["a".into()]);
     assert_eq!(only(&[id(0)]), ["b".into()], "ejected before tried");
     assert_eq!(only(&[id(0), id(1)]), ["a".into()], "tried before draining");
-    let rest = EndpointSet { endpoints: set.endpoints[2..].to_vec(), ..EndpointSet::default() };
+    let rest = EndpointSet::new(set.endpoints()[2..].to_vec(), BalancePolicy::default(), &Locality::default());
     assert_eq!(shares(&rest, at(1), &[id(2)])["draining"], 1000, "the last one, even if tried");
 }
 
@@ -92,116 +104,119 @@ fn weights_divide_the_cost() {
     let mut under_way = Vec::new();
     // Requests that do not end: the number in flight comes to be as the weights.
     for _ in 0..400 {
-        let chosen = set.choose(at(1), &mut rng, &[], |_| true).expect("there is one");
-        under_way.push(InFlight::start(chosen, at(1)));
+        let chosen = set.choose(at(1), &mut rng, &Ask::default(), |_| true).expect("there is one");
+        under_way.push(InFlight::start(chosen, Class::default(), at(1)));
     }
-    let big = set.endpoints[0].load.in_flight();
+    let big = set.endpoints()[0].load.in_flight();
     assert!((297..=303).contains(&big), "{big} of 400");
     drop(under_way);
-    assert_eq!(set.endpoints[0].load.in_flight(), 0);
+    assert_eq!(set.endpoints()[0].load.in_flight(), 0);
 }
 
 #[test]
 fn a_cold_connection_costs_but_never_keeps_a_new_endpoint_out() {
     let set = many(2);
-    send(&set, &set.endpoints[0], 0, 2, Outcome::Success);
-    let cold = |e: &Endpoint| e.load.id == set.endpoints[0].load.id;
+    send(&set, &set.endpoints()[0], 0, 2, Outcome::Success);
+    let cold = |e: &Endpoint| e.load.id == set.endpoints()[0].load.id;
     let mut rng = Rng::seeded(2);
     let mut to_new = 0;
     for _ in 0..1000 {
-        let chosen = set.choose(at(2), &mut rng, &[], cold).expect("there is one");
-        to_new += usize::from(Arc::ptr_eq(&chosen, &set.endpoints[1]));
+        let chosen = set.choose(at(2), &mut rng, &Ask::default(), cold).expect("there is one");
+        to_new += usize::from(Arc::ptr_eq(&chosen, &set.endpoints()[1]));
     }
     assert!((400..600).contains(&to_new), "an equal chance until its first answer: {to_new}");
-    send(&set, &set.endpoints[1], 0, 2, Outcome::Success);
+    send(&set, &set.endpoints()[1], 0, 2, Outcome::Success);
     for _ in 0..100 {
-        let chosen = set.choose(at(2), &mut rng, &[], cold).expect("there is one");
-        assert!(Arc::ptr_eq(&chosen, &set.endpoints[0]), "equally fast, and warm");
+        let chosen = set.choose(at(2), &mut rng, &Ask::default(), cold).expect("there is one");
+        assert!(Arc::ptr_eq(&chosen, &set.endpoints()[0]), "equally fast, and warm");
     }
 }
 
 #[test]
 fn a_new_endpoint_is_held_back_by_its_requests_in_flight() {
     let set = many(2);
-    send(&set, &set.endpoints[0], 0, 1, Outcome::Success);
-    let _first = InFlight::start(Arc::clone(&set.endpoints[1]), at(1));
+    send(&set, &set.endpoints()[0], 0, 1, Outcome::Success);
+    let _first = InFlight::start(Arc::clone(&set.endpoints()[1]), Class::default(), at(1));
     assert_eq!(shares(&set, at(1), &[])["shop/cart-0"], 1000);
 }
 
 #[test]
 fn peaks_take_over_at_once_and_are_replaced_after_silence() {
     let set = many(1);
-    let load = &set.endpoints[0].load;
-    let latency = || load.latency().expect("known") / MS as f64;
-    assert_eq!(load.latency(), None);
-    send(&set, &set.endpoints[0], 0, 100, Outcome::Success);
+    let load = &set.endpoints()[0].load;
+    let latency = || load.latency(Class::default()).expect("known") / MS as f64;
+    assert_eq!(load.latency(Class::default()), None);
+    send(&set, &set.endpoints()[0], 0, 100, Outcome::Success);
     assert_eq!(latency(), 100.0);
-    send(&set, &set.endpoints[0], 100, 500, Outcome::Success);
+    send(&set, &set.endpoints()[0], 100, 500, Outcome::Success);
     assert_eq!(latency(), 400.0, "a peak counts whole");
-    send(&set, &set.endpoints[0], 900, 1_000, Outcome::Success);
-    let blended = 100.0 + (400.0 - 100.0) * (-0.25f64).exp();
+    send(&set, &set.endpoints()[0], 900, 1_000, Outcome::Success);
+    let blended = 100.0 + (400.0 - 100.0) * 0.8;
     assert!((latency() - blended).abs() < 0.01, "{}", latency());
-    send(&set, &set.endpoints[0], 10_000, 10_050, Outcome::Success);
+    send(&set, &set.endpoints()[0], 10_000, 10_050, Outcome::Success);
     assert_eq!(latency(), 50.0, "what was long ago says nothing of now");
 }
 
 #[test]
 fn trials_wait_longer_for_what_is_slow_or_fails() {
     let set = many(2);
-    let (endpoint, load) = (&set.endpoints[0], &set.endpoints[0].load);
-    assert!(!load.trial(at(5_000)), "of a new endpoint nothing is out of date");
+    let (endpoint, load) = (&set.endpoints()[0], &set.endpoints()[0].load);
+    assert!(!load.trial(at(5_000), Class::default()), "of a new endpoint nothing is out of date");
     send(&set, endpoint, 0, 10, Outcome::Success);
-    assert!(!load.trial(at(1_009)) && load.trial(at(1_010)));
-    let one = InFlight::start(Arc::clone(endpoint), at(1_010));
-    assert!(!load.trial(at(9_000)), "the others wait for its answer");
+    assert!(!load.trial(at(1_009), Class::default()) && load.trial(at(1_010), Class::default()));
+    let one = InFlight::start(Arc::clone(endpoint), Class::default(), at(1_010));
+    assert!(!load.trial(at(9_000), Class::default()), "the others wait for its answer");
     one.finish(at(1_510), Outcome::Success, &set);
-    assert!(!load.trial(at(5_509)) && load.trial(at(5_510)), "eight times 500 ms");
+    assert!(!load.trial(at(5_509), Class::default()) && load.trial(at(5_510), Class::default()), "eight times 500 ms");
     send(&set, endpoint, 5_510, 5_520, Outcome::Success);
     for (failures, wait) in [(1, 2_000), (2, 4_000), (3, 8_000), (4, 16_000)] {
         let now = 100_000 * failures;
         send(&set, endpoint, now - 1, now, failure());
-        assert!(!load.trial(at(now + wait - 1)) && load.trial(at(now + wait)), "after {failures} failures");
+        assert!(
+            !load.trial(at(now + wait - 1), Class::default()) && load.trial(at(now + wait), Class::default()),
+            "after {failures} failures"
+        );
     }
     load.forgive();
-    assert!(load.trial(at(401_000)) && load.failing() == 0.0);
+    assert!(load.trial(at(401_000), Class::default()) && load.failing() == 0.0);
 }
 
 #[test]
 fn streaming_counts_as_latency_only_to_the_head() {
     let set = many(1);
-    let mut request = InFlight::start(Arc::clone(&set.endpoints[0]), at(0));
+    let mut request = InFlight::start(Arc::clone(&set.endpoints()[0]), Class::default(), at(0));
     request.answered(at(5));
     request.finish(at(5_000), Outcome::Success, &set);
-    assert!(set.endpoints[0].load.latency().expect("known") <= 5.0 * MS as f64);
+    assert!(set.endpoints()[0].load.latency(Class::default()).expect("known") <= 5.0 * MS as f64);
 }
 
 #[test]
 fn connecting_counts_as_no_latency() {
     let set = many(1);
-    let mut request = InFlight::start(Arc::clone(&set.endpoints[0]), at(0));
+    let mut request = InFlight::start(Arc::clone(&set.endpoints()[0]), Class::default(), at(0));
     request.connected(at(200));
     request.answered(at(205));
     request.finish(at(5_000), Outcome::Success, &set);
-    assert!(set.endpoints[0].load.latency().expect("known") <= 5.0 * MS as f64);
+    assert!(set.endpoints()[0].load.latency(Class::default()).expect("known") <= 5.0 * MS as f64);
     // A peer of the same speed whose connections were there from the start does not get everything.
     let set = many(2);
-    let mut request = InFlight::start(Arc::clone(&set.endpoints[0]), at(0));
+    let mut request = InFlight::start(Arc::clone(&set.endpoints()[0]), Class::default(), at(0));
     request.connected(at(200));
     request.finish(at(205), Outcome::Success, &set);
-    send(&set, &set.endpoints[1], 200, 205, Outcome::Success);
+    send(&set, &set.endpoints()[1], 200, 205, Outcome::Success);
     assert!(shares(&set, at(205), &[]).values().all(|share| *share > 400));
 }
 
 #[test]
 fn a_cancelled_request_took_at_least_until_then() {
     let set = many(2);
-    let (slow, load) = (&set.endpoints[0], &set.endpoints[0].load);
+    let (slow, load) = (&set.endpoints()[0], &set.endpoints()[0].load);
     send(&set, slow, 0, 10, Outcome::Success);
     send(&set, slow, 10, 910, Outcome::Cancelled);
-    assert_eq!(load.latency(), Some(900.0 * MS as f64));
-    let before = load.latency();
+    assert_eq!(load.latency(Class::default()), Some(900.0 * MS as f64));
+    let before = load.latency(Class::default());
     send(&set, slow, 915, 920, Outcome::Cancelled);
-    assert_eq!(load.latency(), before, "a lower bound never lowers the estimate");
+    assert_eq!(load.latency(Class::default()), before, "a lower bound never lowers the estimate");
     assert_eq!((load.requests(), load.failures(), load.in_flight()), (3, 0, 0));
     assert_eq!(load.failing(), 0.0);
 
@@ -215,13 +230,13 @@ fn a_cancelled_request_took_at_least_until_then() {
 #[test]
 fn an_endpoint_that_stands_still_while_its_clients_give_up_attracts_nothing() {
     let set = many(2);
-    send(&set, &set.endpoints[0], 0, 20, Outcome::Success);
-    send(&set, &set.endpoints[1], 0, 20, Outcome::Success);
+    send(&set, &set.endpoints()[0], 0, 20, Outcome::Success);
+    send(&set, &set.endpoints()[1], 0, 20, Outcome::Success);
     // Both have been slow, and what is known fades; one answers quickly again, the other does not answer at all.
     for i in 0..100 {
         let now = 20_000 + 1_000 * i;
-        send(&set, &set.endpoints[0], now, now + 500, Outcome::Cancelled);
-        send(&set, &set.endpoints[1], now, now + 20, Outcome::Success);
+        send(&set, &set.endpoints()[0], now, now + 500, Outcome::Cancelled);
+        send(&set, &set.endpoints()[1], now, now + 20, Outcome::Success);
     }
     assert_eq!(shares(&set, at(119_500), &[]).get("shop/cart-0"), None);
 }
@@ -229,32 +244,32 @@ fn an_endpoint_that_stands_still_while_its_clients_give_up_attracts_nothing() {
 #[test]
 fn a_cancelled_request_to_an_unknown_endpoint_makes_it_no_faster_than_its_peers() {
     let set = many(2);
-    let load = &set.endpoints[0].load;
-    send(&set, &set.endpoints[0], 0, 20, Outcome::Cancelled);
-    assert_eq!(load.latency(), None, "too soon to say anything");
-    send(&set, &set.endpoints[1], 0, 20, Outcome::Success);
-    send(&set, &set.endpoints[0], 20, 30, Outcome::Cancelled);
-    assert_eq!(load.latency(), None, "sooner than its peer answers");
-    send(&set, &set.endpoints[0], 30, 55, Outcome::Cancelled);
-    assert_eq!(load.latency(), Some(25.0 * MS as f64));
+    let load = &set.endpoints()[0].load;
+    send(&set, &set.endpoints()[0], 0, 20, Outcome::Cancelled);
+    assert_eq!(load.latency(Class::default()), None, "too soon to say anything");
+    send(&set, &set.endpoints()[1], 0, 20, Outcome::Success);
+    send(&set, &set.endpoints()[0], 20, 30, Outcome::Cancelled);
+    assert_eq!(load.latency(Class::default()), None, "sooner than its peer answers");
+    send(&set, &set.endpoints()[0], 30, 55, Outcome::Cancelled);
+    assert_eq!(load.latency(Class::default()), Some(25.0 * MS as f64));
 }
 
 #[test]
 fn what_is_dropped_or_was_answered_before_it_was_cancelled_teaches_nothing() {
     let set = many(1);
-    let load = &set.endpoints[0].load;
-    drop(InFlight::start(Arc::clone(&set.endpoints[0]), at(0)));
-    let mut request = InFlight::start(Arc::clone(&set.endpoints[0]), at(0));
+    let load = &set.endpoints()[0].load;
+    drop(InFlight::start(Arc::clone(&set.endpoints()[0]), Class::default(), at(0)));
+    let mut request = InFlight::start(Arc::clone(&set.endpoints()[0]), Class::default(), at(0));
     request.answered(at(5));
     request.finish(at(900), Outcome::Cancelled, &set);
     assert_eq!((load.requests(), load.failures(), load.in_flight()), (2, 0, 0));
-    assert_eq!(load.latency(), None);
+    assert_eq!(load.latency(Class::default()), None);
 }
 
 #[test]
 fn ejection_after_failures_in_a_row_with_growing_time() {
     let set = many(3);
-    let (bad, load) = (&set.endpoints[0], &set.endpoints[0].load);
+    let (bad, load) = (&set.endpoints()[0], &set.endpoints()[0].load);
     for i in 0..4 {
         send(&set, bad, i, i + 1, failure());
     }
@@ -265,7 +280,7 @@ fn ejection_after_failures_in_a_row_with_growing_time() {
     assert!(!load.ejected(at(9)), "a success between starts the count again");
     send(&set, bad, 9, 10, failure());
     assert!(load.ejected(at(10)) && load.ejected(at(5_009)) && !load.ejected(at(5_010)));
-    assert_eq!(load.latency(), None, "it comes back as if new");
+    assert_eq!(load.latency(Class::default()), None, "it comes back as if new");
 
     send(&set, bad, 5_000, 5_011, failure());
     assert!(!load.ejected(at(5_011)), "sent before it came back");
@@ -280,48 +295,48 @@ fn ejection_after_failures_in_a_row_with_growing_time() {
 #[test]
 fn failures_that_end_after_the_ejection_began_do_not_burden_the_return() {
     let set = many(3);
-    let bad = &set.endpoints[0];
-    let late: Vec<_> = (0..20).map(|_| InFlight::start(Arc::clone(bad), at(0))).collect();
+    let bad = &set.endpoints()[0];
+    let late: Vec<_> = (0..20).map(|_| InFlight::start(Arc::clone(bad), Class::default(), at(0))).collect();
     for i in 0..5 {
         send(&set, bad, i, i + 1, failure());
     }
     late.into_iter().for_each(|request| request.finish(at(5_000), failure(), &set));
     assert_eq!(bad.load.failures(), 25);
     assert!(!bad.load.ejected(at(5_005)));
-    assert_eq!((bad.load.latency(), bad.load.failing()), (None, 0.0));
+    assert_eq!((bad.load.latency(Class::default()), bad.load.failing()), (None, 0.0));
 }
 
 #[test]
 fn ejection_time_is_bounded_and_zero_turns_it_off() {
-    let mut set = many(3);
-    set.outlier.max_ejection = Nanos::from_millis(12_000);
-    let load = &set.endpoints[0].load;
+    let policy = OutlierPolicy { max_ejection: Nanos::from_millis(12_000), ..OutlierPolicy::default() };
+    let set = with((0..3).map(|i| endpoint(&i.to_string())), policy);
+    let load = &set.endpoints()[0].load;
     let mut now = 0;
     for _ in 0..50 {
         for _ in 0..5 {
-            send(&set, &set.endpoints[0], now, now + 1, failure());
+            send(&set, &set.endpoints()[0], now, now + 1, failure());
         }
         assert!(load.ejected(at(now + 1)) && !load.ejected(at(now + 12_002)));
         now += 12_002;
     }
-    set.outlier.consecutive_failures = 0;
+    let set = with([endpoint("a"), endpoint("b")], never());
     for _ in 0..50 {
-        send(&set, &set.endpoints[1], now, now + 1, failure());
+        send(&set, &set.endpoints()[1], now, now + 1, failure());
     }
-    assert!(!set.endpoints[1].load.ejected(at(now + 1)));
+    assert!(!set.endpoints()[1].load.ejected(at(now + 1)));
 }
 
 #[test]
 fn the_share_of_ejected_endpoints_is_capped() {
     let ejected_of = |n: usize, percent: u32| {
-        let mut set = many(n);
-        set.outlier.max_ejected_percent = percent;
-        for endpoint in &set.endpoints {
+        let policy = OutlierPolicy { max_ejected_percent: percent, ..OutlierPolicy::default() };
+        let set = with((0..n).map(|i| endpoint(&i.to_string())), policy);
+        for endpoint in set.endpoints() {
             for i in 0..10 {
                 send(&set, endpoint, i, i + 1, failure());
             }
         }
-        set.endpoints.iter().filter(|e| e.load.ejected(at(10))).count()
+        set.endpoints().iter().filter(|e| e.load.ejected(at(10))).count()
     };
     assert_eq!(ejected_of(1, 50), 0);
     assert_eq!(ejected_of(2, 0), 1, "always one of two or more");
@@ -332,10 +347,9 @@ fn the_share_of_ejected_endpoints_is_capped() {
 
 #[test]
 fn all_ejected_still_serve() {
-    let mut set = many(2);
-    set.outlier.max_ejected_percent = 100;
-    for endpoint in &set.endpoints {
-        endpoint.load.eject(at(0), &set.outlier);
+    let set = many(2);
+    for endpoint in set.endpoints() {
+        endpoint.load.eject(at(0), &set.policy().outlier);
     }
     assert_eq!(shares(&set, at(1), &[]).len(), 2);
 }
@@ -348,12 +362,12 @@ fn load_is_counted_exactly_by_many_threads() {
             scope.spawn(|| {
                 for i in 0..1000 {
                     let outcome = if i % 10 == 0 { failure() } else { Outcome::Success };
-                    send(&set, &set.endpoints[0], i, i + 1, outcome);
+                    send(&set, &set.endpoints()[0], i, i + 1, outcome);
                 }
             });
         }
     });
-    let load = &set.endpoints[0].load;
+    let load = &set.endpoints()[0].load;
     assert_eq!((load.requests(), load.failures(), load.in_flight()), (4000, 400, 0));
 }
 
@@ -370,11 +384,12 @@ proptest! {
         let mut rng = Rng::seeded(seed);
         let best = healths.iter().map(|h| [0, 9, 1][usize::from(*h)]).min().unwrap_or(9);
         let usable: Vec<_> =
-            set.endpoints.iter().filter(|e| e.tier(at(0), &[]).map_or(9, |t| if t == Tier::Fresh { 0 } else { 1 }) == best).collect();
+            set.endpoints().iter().filter(|e| set::tier(e, at(0), &Ask::default(), false).map_or(9, |t| if t == set::Tier::Fresh { 0 } else { 1 }) == best).collect();
         let mut counts = BTreeMap::new();
         const ROUNDS: usize = 3000;
         for _ in 0..ROUNDS {
-            match set.candidates(at(0), &mut rng, &[]) {
+            let [first, second] = set.candidates::<2>(at(0), &mut rng, &Ask::default());
+            match first.map(|first| (first, second)) {
                 None => prop_assert_eq!(best, 9),
                 Some((first, None)) => {
                     prop_assert_eq!(usable.len(), 1);
@@ -402,10 +417,10 @@ proptest! {
         let set = many(2);
         for (start, length, kind) in events {
             let outcome = [Outcome::Success, failure(), Outcome::Timeout, Outcome::Cancelled][usize::from(kind)];
-            let request = InFlight::start(Arc::clone(&set.endpoints[0]), Nanos(start));
+            let request = InFlight::start(Arc::clone(&set.endpoints()[0]), Class::default(), Nanos(start));
             request.finish(Nanos(start + length), outcome, &set);
-            let load = &set.endpoints[0].load;
-            let score = load.score();
+            let load = &set.endpoints()[0].load;
+            let score = load.score(Nanos(start));
             prop_assert!(score.is_finite() && score > 0.0, "{score}");
             prop_assert!((0.0..=1.0).contains(&load.failing()));
         }
@@ -417,18 +432,17 @@ proptest! {
         before in prop::collection::vec((1u64..2_000, any::<bool>()), 0..20),
         latency in 0u64..5_000_000_000,
     ) {
-        let mut set = many(2);
-        set.outlier.consecutive_failures = 0;
+        let set = with([endpoint("a"), endpoint("b")], never());
         let mut now = 0;
         for (ms, failed) in before {
             let outcome = if failed { failure() } else { Outcome::Success };
-            send(&set, &set.endpoints[0], now, now + ms, outcome);
+            send(&set, &set.endpoints()[0], now, now + ms, outcome);
             now += ms;
         }
         let end = at(now).after(Nanos(latency));
-        let request = InFlight::start(Arc::clone(&set.endpoints[0]), at(now));
-        let load = &set.endpoints[0].load;
-        let score = |load: &Load| load.score() / (f64::from(load.in_flight()) + 1.0);
+        let request = InFlight::start(Arc::clone(&set.endpoints()[0]), Class::default(), at(now));
+        let load = &set.endpoints()[0].load;
+        let score = |load: &Load| load.score(end) / (f64::from(load.in_flight()) + 1.0);
         let was = score(load);
         request.finish(end, failure(), &set);
         prop_assert!(score(load) >= was * 0.999_999, "{was} then {}", score(load));

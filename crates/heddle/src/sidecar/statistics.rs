@@ -75,7 +75,7 @@ fn endpoints(backends: &[Arc<Backend>], seen: &Counts, clock: Clock) -> (Vec<End
             requests: requests.saturating_sub(old_requests),
             failures: failures.saturating_sub(old_failures),
             in_flight: load.in_flight(),
-            score: load.score() / NANOS,
+            score: load.score(now) / NANOS,
             ejected: load.ejected(now),
         };
         if requests > 0 || row.in_flight > 0 {
@@ -86,7 +86,7 @@ fn endpoints(backends: &[Arc<Backend>], seen: &Counts, clock: Clock) -> (Vec<End
 }
 
 fn each(backends: &[Arc<Backend>]) -> impl Iterator<Item = (&Arc<Backend>, Arc<Endpoint>)> {
-    backends.iter().flat_map(|b| b.endpoints.load().endpoints.clone().into_iter().map(move |e| (b, e)))
+    backends.iter().flat_map(|b| b.endpoints.load().endpoints().to_vec().into_iter().map(move |e| (b, e)))
 }
 
 /// Metrics of the endpoints that this proxy calls.
@@ -119,7 +119,7 @@ pub(super) fn samples(client: &Client, clock: Clock) -> Vec<Sample> {
             "heddle_endpoint_score_seconds",
             "Predicted cost of one more request.",
             SampleKind::Gauge,
-            load.score() / 1e9,
+            load.score(now) / 1e9,
         );
         put(
             "heddle_endpoint_ejected",

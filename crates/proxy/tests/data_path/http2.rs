@@ -298,7 +298,7 @@ fn a_failure_in_the_trailers_counts_against_the_instance() {
         assert_eq!(head.status(), 200);
         assert_eq!(trailers.unwrap()["grpc-status"], "14");
         testkit::wait::until_async("the failure to be counted", testkit::wait::LONG, || async {
-            let load = &backend.endpoints.load().endpoints[0].load;
+            let load = Arc::clone(&backend.endpoints.load().endpoints()[0].load);
             if load.failures() == 1 { Ok(()) } else { Err(format!("{} failures", load.failures())) }
         })
         .await;
@@ -326,7 +326,7 @@ fn a_draining_instance_says_goaway_and_its_calls_end_well() {
         let mut client = client.ready().await.unwrap();
         let (answer, _) = client.send_request(request("GET", "/"), true).unwrap();
         testkit::wait::until_async("the call to arrive", testkit::wait::LONG, || async {
-            let load = &backend.endpoints.load().endpoints[0].load;
+            let load = Arc::clone(&backend.endpoints.load().endpoints()[0].load);
             if load.in_flight() == 1 { Ok(()) } else { Err("not yet".to_owned()) }
         })
         .await;

@@ -279,6 +279,6 @@ fn a_body_that_is_too_large_to_keep_is_not_sent_twice() {
         let mut raw = client.connect();
         assert!(raw.send(post).read_head().starts_with("HTTP/1.1 503 "));
         let endpoints = backend.endpoints.load();
-        assert_eq!(endpoints.endpoints[0].load.requests(), attempts, "{limit}");
+        assert_eq!(endpoints.endpoints()[0].load.requests(), attempts, "{limit}");
     }
 }

@@ -73,7 +73,7 @@ fn http_on_a_port_of_unknown_protocol_is_recognised() {
         raw.read_head();
         raw.expect("ok");
     }
-    assert_eq!(backend.endpoints.load().endpoints[0].load.requests() % 10, 3, "each request was counted");
+    assert_eq!(backend.endpoints.load().endpoints()[0].load.requests() % 10, 3, "each request was counted");
 }
 
 #[test]

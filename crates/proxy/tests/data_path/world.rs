@@ -7,11 +7,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use engine::authorize::Authorizer;
-use engine::balance::{Backend, Dial, Endpoint, EndpointSet, Health, Load};
+use engine::balance::{Backend, Dial, Endpoint, EndpointSet, Health, Load, Locality};
 use engine::edit::HeaderEdits;
-use engine::policy::{OutlierPolicy, TrafficPolicy};
+use engine::policy::{BalancePolicy, TrafficPolicy};
 use engine::retry::RetryBudget;
 use engine::route::{Backends, RouteInput, RouteTable, Rule, WeightedBackend};
 use engine::snapshot::{Destination, DestinationPort, Inbound, InboundPort, Live, Mesh, Resolution, Slot, TcpRule};
@@ -276,7 +275,15 @@ pub(crate) fn live(inbound: Option<Inbound>) -> Arc<Live> {
 }
 
 pub(crate) fn endpoint(workload: &str, dial: Dial) -> Endpoint {
-    Endpoint { workload: format!("shop/{workload}").into(), dial, weight: 1, health: Health::Ready, load: Load::new() }
+    Endpoint {
+        workload: format!("shop/{workload}").into(),
+        dial,
+        weight: 1,
+        priority: 0,
+        locality: Locality::default(),
+        health: Health::Ready,
+        load: Load::new(),
+    }
 }
 
 /// An endpoint without a sidecar.
@@ -285,9 +292,9 @@ pub(crate) fn plain(address: SocketAddr) -> Endpoint {
 }
 
 pub(crate) fn backend(service: &str, port: u16, protocol: Protocol, endpoints: Vec<Endpoint>) -> Arc<Backend> {
-    let endpoints =
-        EndpointSet { endpoints: endpoints.into_iter().map(Arc::new).collect(), outlier: OutlierPolicy::default() };
-    Arc::new(Backend { service: service.into(), port, protocol, endpoints: ArcSwap::from_pointee(endpoints) })
+    let endpoints = endpoints.into_iter().map(Arc::new).collect();
+    let set = EndpointSet::new(endpoints, BalancePolicy::default(), &Locality::default());
+    Arc::new(Backend::new(service, port, protocol, set))
 }
 
 pub(crate) fn to(backend: &Arc<Backend>) -> Backends {

@@ -139,7 +139,7 @@ fn found(slot: &Slot) -> Arc<Destination> {
 }
 
 fn workloads(destination: &Destination) -> Vec<String> {
-    destination.ports[0].backend.endpoints.load().endpoints.iter().map(|e| e.workload.to_string()).collect()
+    destination.ports[0].backend.endpoints.load().endpoints().iter().map(|e| e.workload.to_string()).collect()
 }
 
 /// cart, with a route to itself and v2, and one instance each.
@@ -241,7 +241,7 @@ fn no_destination_is_published_before_its_policy() {
     pair.settle();
     let rule = before.ports[0].http.as_ref().expect("it has a route").find(&Get).expect("it matches").rule.clone();
     let v2 = rule.backends.list[1].target.as_ref().expect("it exists").endpoints.load_full();
-    assert_eq!(v2.endpoints.len(), 2, "what is published is kept up to date");
+    assert_eq!(v2.endpoints().len(), 2, "what is published is kept up to date");
     pair.publish([timeout("TrafficPolicy/shop/later", "shop/cart", 900)]);
     pair.settle();
     assert_eq!(found(&slot).ports[0].implicit.policy.request_timeout, Some(Nanos::from_millis(900)));
@@ -268,7 +268,7 @@ fn endpoints_come_and_go_without_touching_rules_or_what_was_learnt() {
     let slot = pair.ask("cart");
     pair.settle();
     let before = found(&slot);
-    let load = |slot: &Slot, i: usize| found(slot).ports[0].backend.endpoints.load().endpoints[i].load.clone();
+    let load = |slot: &Slot, i: usize| found(slot).ports[0].backend.endpoints.load().endpoints()[i].load.clone();
     let (first, second) = (load(&slot, 0), load(&slot, 1));
     pair.received();
     let mut draining: mesh::Endpoint = decode(&endpoint("shop/cart", "cart-1", "127.7.0.2:15006"));
@@ -396,7 +396,9 @@ fn a_slow_peer_gets_the_latest_version_alone() {
     pair.settle();
     assert_eq!(pair.received(), ["shop/cart/cart-1", "shop/cart/cart-1"]);
     let set = found(&slot).ports[0].backend.endpoints.load_full();
-    assert!(matches!(&set.endpoints[0].dial, engine::balance::Dial::Mesh { address, .. } if address.port() == 20_999));
+    assert!(
+        matches!(&set.endpoints()[0].dial, engine::balance::Dial::Mesh { address, .. } if address.port() == 20_999)
+    );
 }
 
 #[test]
@@ -578,7 +580,7 @@ fn same(old: &Destination, new: &Destination) {
     assert_eq!(old.name, new.name);
     let dials = |d: &Destination| {
         let set = d.ports[0].backend.endpoints.load_full();
-        set.endpoints.iter().map(|e| (e.workload.clone(), e.dial.clone())).collect::<Vec<_>>()
+        set.endpoints().iter().map(|e| (e.workload.clone(), e.dial.clone())).collect::<Vec<_>>()
     };
     assert_eq!(dials(old), dials(new), "{}", old.name);
     assert_eq!(old.ports[0].implicit.policy, new.ports[0].implicit.policy, "{}", old.name);

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use engine::balance::{Backend, EndpointSet};
 use engine::edit::HeaderEdits;
 use engine::retry::RetryBudget;
@@ -164,15 +163,10 @@ impl Compiler {
         if let Some(known) = known.filter(|known| known.protocol == port.protocol) {
             return known;
         }
-        let outlier = policy::merge_outlier(resources, &service.policies, &place(service, port));
+        let balance = policy::merge_balance(resources, &service.policies, &place(service, port));
         let none = EndpointSet::default();
-        let set = endpoint::set(&none, resources.endpoints(&service.name), port.port, outlier).unwrap_or(none);
-        let backend = Arc::new(Backend {
-            service: service.name.as_str().into(),
-            port: port.port,
-            protocol: port.protocol,
-            endpoints: ArcSwap::from_pointee(set),
-        });
+        let set = endpoint::set(&none, resources.endpoints(&service.name), port.port, balance).unwrap_or(none);
+        let backend = Arc::new(Backend::new(service.name.as_str(), port.port, port.protocol, set));
         self.backends.lock().insert(key, Arc::downgrade(&backend));
         backend
     }
@@ -189,11 +183,11 @@ impl Compiler {
             };
             let declared = resources.service(service).and_then(|s| s.port(key.1).map(|port| (s, port)));
             let old = backend.endpoints.load();
-            let outlier = match declared {
-                Some((service, port)) => policy::merge_outlier(resources, &service.policies, &place(service, port)),
-                None => old.outlier,
+            let balance = match declared {
+                Some((service, port)) => policy::merge_balance(resources, &service.policies, &place(service, port)),
+                None => old.policy().clone(),
             };
-            if let Some(set) = endpoint::set(&old, resources.endpoints(service), key.1, outlier) {
+            if let Some(set) = endpoint::set(&old, resources.endpoints(service), key.1, balance) {
                 backend.endpoints.store(Arc::new(set));
             }
         }

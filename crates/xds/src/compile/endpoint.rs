@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use engine::balance::{Dial, Endpoint, EndpointSet, Health, Load};
-use engine::policy::OutlierPolicy;
+use engine::balance::{Dial, Endpoint, EndpointSet, Health, Load, Locality};
+use engine::policy::BalancePolicy;
 use proto::mesh;
 
 use super::problem::{self, Problem, Result, Within};
@@ -97,19 +97,20 @@ pub(crate) fn set<'a>(
     old: &EndpointSet,
     instances: impl Iterator<Item = &'a Instance>,
     port: u16,
-    outlier: OutlierPolicy,
+    policy: BalancePolicy,
 ) -> Option<EndpointSet> {
     let mut endpoints: Vec<Arc<Endpoint>> = instances.filter_map(|instance| one(old, instance, port)).collect();
     endpoints.sort_by(|a, b| a.workload.cmp(&b.workload));
-    let same = endpoints.len() == old.endpoints.len()
-        && endpoints.iter().zip(&old.endpoints).all(|(new, old)| Arc::ptr_eq(new, old))
-        && outlier == old.outlier;
-    (!same).then_some(EndpointSet { endpoints, outlier })
+    let same = endpoints.len() == old.endpoints().len()
+        && endpoints.iter().zip(old.endpoints()).all(|(new, old)| Arc::ptr_eq(new, old))
+        && policy == *old.policy();
+    (!same).then(|| EndpointSet::new(endpoints, policy, &Locality::default()).following(old))
 }
 
 fn one(old: &EndpointSet, instance: &Instance, port: u16) -> Option<Arc<Endpoint>> {
     let dial = instance.dial(port)?;
-    let known = old.endpoints.binary_search_by(|e| e.workload.cmp(&instance.workload)).ok().map(|i| &old.endpoints[i]);
+    let old = old.endpoints();
+    let known = old.binary_search_by(|e| e.workload.cmp(&instance.workload)).ok().map(|i| &old[i]);
     let known = known.filter(|known| known.dial == dial);
     if let Some(known) = known
         && known.weight == instance.weight
@@ -127,6 +128,8 @@ fn one(old: &EndpointSet, instance: &Instance, port: u16) -> Option<Arc<Endpoint
         workload: instance.workload.clone(),
         dial,
         weight: instance.weight,
+        priority: 0,
+        locality: Locality::default(),
         health: instance.health,
         load: known.map_or_else(Load::new, |known| known.load.clone()),
     }))

@@ -1,7 +1,7 @@
 //! Traffic policies: checked one by one, then merged for each place where requests are sent.
 
 use engine::Nanos;
-use engine::policy::{OutlierPolicy, RetryOn, RetryPolicy, TrafficPolicy};
+use engine::policy::{BalancePolicy, OutlierPolicy, RetryOn, RetryPolicy, TrafficPolicy};
 use proto::mesh;
 
 use super::authorize;
@@ -156,11 +156,14 @@ fn outlier(rules: &mesh::OutlierRules) -> Result<OutlierPolicy> {
     if max_ejected_percent > 100 {
         return Problem::new("max_ejected_percent", format!("{max_ejected_percent} is more than 100"));
     }
+    let consecutive_failures = rules.consecutive_failures.unwrap_or(defaults.consecutive_failures);
     Ok(OutlierPolicy {
-        consecutive_failures: rules.consecutive_failures.unwrap_or(defaults.consecutive_failures),
+        consecutive_failures,
+        consecutive_gateway_failures: defaults.consecutive_gateway_failures.min(consecutive_failures),
         base_ejection,
         max_ejection,
         max_ejected_percent,
+        ..defaults
     })
 }
 
@@ -235,7 +238,8 @@ pub(crate) fn merge(resources: &Resources, names: &[String], place: &Place<'_>) 
     }
 }
 
-/// When an endpoint of `place` is left out.
-pub(crate) fn merge_outlier(resources: &Resources, names: &[String], place: &Place<'_>) -> OutlierPolicy {
-    order(resources, names, place).iter().find_map(|layer| layer.outlier).unwrap_or_default()
+/// How an endpoint of `place` is chosen and when it is left out.
+pub(crate) fn merge_balance(resources: &Resources, names: &[String], place: &Place<'_>) -> BalancePolicy {
+    let outlier = order(resources, names, place).iter().find_map(|layer| layer.outlier).unwrap_or_default();
+    BalancePolicy { outlier, ..BalancePolicy::default() }
 }

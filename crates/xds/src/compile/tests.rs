@@ -2,7 +2,7 @@ use std::sync::Mutex;
 
 use engine::authorize::Action;
 use engine::balance::{Dial, Health};
-use engine::policy::{OutlierPolicy, RetryPolicy};
+use engine::policy::{BalancePolicy, RetryPolicy};
 use engine::route::HostMatch;
 use engine::{Nanos, RequestHead};
 use proto::mesh;
@@ -202,8 +202,8 @@ fn an_endpoint_is_dialled_through_its_sidecar_or_in_plain_text() {
     ]);
     let destination = compiler().destination(&resources, resources.service("shop/cart").unwrap());
     let set = destination.ports[0].backend.endpoints.load();
-    assert_eq!(set.outlier, OutlierPolicy::default());
-    let [mesh, plain] = &set.endpoints[..] else { panic!("the third has no such port") };
+    assert_eq!(*set.policy(), BalancePolicy::default());
+    let [mesh, plain] = set.endpoints() else { panic!("the third has no such port") };
     let identity = "spiffe://test/ns/shop/sa/default".into();
     let sni = "p8080.cart-1.shop.heddle".into();
     assert_eq!(mesh.dial, Dial::Mesh { address: "127.7.0.2:15006".parse().unwrap(), sni, identity });

@@ -10,7 +10,7 @@ type Behaviour = fn(at_ms: u64) -> (u64, bool);
 
 /// Sends a request every `gap` microseconds for `seconds`; returns how many went to each endpoint in each second.
 fn run(behaviours: &[Behaviour], gap: u64, seconds: u64, outlier: OutlierPolicy) -> Vec<Vec<u32>> {
-    let set = EndpointSet { outlier, ..many(behaviours.len()) };
+    let set = with((0..behaviours.len()).map(|i| endpoint(&i.to_string())), outlier);
     let mut rng = Rng::seeded(42);
     let mut ends: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
     let mut under_way: Vec<Option<(InFlight, Outcome)>> = Vec::new();
@@ -21,13 +21,13 @@ fn run(behaviours: &[Behaviour], gap: u64, seconds: u64, outlier: OutlierPolicy)
             let (request, outcome) = under_way[index].take().expect("ends once");
             request.finish(Nanos(end * 1000), outcome, &set);
         }
-        let chosen = set.choose(Nanos(now * 1000), &mut rng, &[], |_| true).expect("there is one");
-        let which = set.endpoints.iter().position(|e| Arc::ptr_eq(e, &chosen)).expect("of the set");
+        let chosen = set.choose(Nanos(now * 1000), &mut rng, &Ask::default(), |_| true).expect("there is one");
+        let which = set.endpoints().iter().position(|e| Arc::ptr_eq(e, &chosen)).expect("of the set");
         sent[(now / 1_000_000) as usize][which] += 1;
         let (ms, failed) = behaviours[which](now / 1000);
         let outcome = if failed { failure() } else { Outcome::Success };
         ends.push(Reverse((now + ms * 1000, under_way.len())));
-        under_way.push(Some((InFlight::start(chosen, Nanos(now * 1000)), outcome)));
+        under_way.push(Some((InFlight::start(chosen, Class::default(), Nanos(now * 1000)), outcome)));
     }
     sent
 }
@@ -35,10 +35,6 @@ fn run(behaviours: &[Behaviour], gap: u64, seconds: u64, outlier: OutlierPolicy)
 fn share(sent: &[Vec<u32>], which: usize) -> f64 {
     let of = |which: usize| sent.iter().map(|second| f64::from(second[which])).sum::<f64>();
     of(which) / (0..sent[0].len()).map(of).sum::<f64>()
-}
-
-fn never() -> OutlierPolicy {
-    OutlierPolicy { consecutive_failures: 0, ..OutlierPolicy::default() }
 }
 
 #[test]
@@ -90,14 +86,14 @@ fn a_new_instance_is_neither_flooded_nor_starved() {
     // The second endpoint has never answered when it starts: in its first second it gets about an equal part.
     let set = many(2);
     for i in 0..100 {
-        send(&set, &set.endpoints[0], i * 10, i * 10 + 2, Outcome::Success);
+        send(&set, &set.endpoints()[0], i * 10, i * 10 + 2, Outcome::Success);
     }
     let mut rng = Rng::seeded(9);
     let mut to_new = 0;
     for i in 0..1000 {
         let now = 1_000 + i * 3;
-        let chosen = set.choose(at(now), &mut rng, &[], |_| true).expect("there is one");
-        to_new += u32::from(Arc::ptr_eq(&chosen, &set.endpoints[1]));
+        let chosen = set.choose(at(now), &mut rng, &Ask::default(), |_| true).expect("there is one");
+        to_new += u32::from(Arc::ptr_eq(&chosen, &set.endpoints()[1]));
         send(&set, &chosen, now, now + 2, Outcome::Success);
     }
     assert!((350..=650).contains(&to_new), "{to_new} of 1000");

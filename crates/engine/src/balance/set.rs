@@ -1,0 +1,426 @@
+//! The endpoints of a backend, and the choice among them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use super::load;
+use super::review::{View, WHOLE};
+use super::spread::Spread;
+use super::table::Table;
+use super::{Class, Endpoint, Health, Locality};
+use crate::policy::{Algorithm, BalancePolicy};
+use crate::{Nanos, Rng};
+
+/// What making a connection (TCP and TLS, both sides verified) adds to a first request at most: about what it takes within
+/// one data centre.
+const CONNECT_COST: f32 = 1_000_000.0;
+
+/// How many endpoints `fastest` compares.
+const CANDIDATES: usize = 2;
+
+/// How often an endpoint is drawn before all are looked at. With half of them usable this fails once in 256 times.
+const DRAWS: usize = 8;
+
+/// Sets up to this size are looked at as a whole where drawing does not yield enough.
+const FEW: u32 = 64;
+
+/// Of choices in which a trial is due, one in this many makes it. Where there are many more endpoints than requests, most of
+/// what is known is old; without this, choices would be left to chance.
+const TRIALS: u32 = 8;
+
+/// How much of the requests in flight at the busiest candidate counts at each; see the module's documentation.
+const SPREAD: f32 = 0.5;
+
+/// How many entries of a hash table are looked at before the first usable one is taken, busy or not.
+const WALK: usize = 128;
+
+/// How many endpoints are looked at for one that should be probed.
+const PROBE_DRAWS: usize = 4;
+
+/// An endpoint is probed when nothing was heard of it for this long.
+const PROBE_AFTER: Nanos = Nanos::from_millis(250);
+
+/// The endpoints of one backend at one time, and how one is chosen.
+#[derive(Debug, Default)]
+pub struct EndpointSet {
+    /// Sorted by workload.
+    endpoints: Vec<Arc<Endpoint>>,
+    policy: BalancePolicy,
+    /// The ready ones by priority and nearness, the best first.
+    groups: Vec<Group>,
+    /// Where sessions lead.
+    table: Option<Table>,
+    view: View,
+    /// The next turn of a round robin.
+    turn: AtomicU64,
+    /// When the next probe may be sent.
+    probe: AtomicU64,
+}
+
+/// Endpoints that are used alike.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// 0: the caller's zone; 1: its region; 2: elsewhere.
+    pub(super) distance: u32,
+    pub(super) members: Spread,
+    /// The end of its part of the requests; it begins where that of the group before ends.
+    pub(super) until: AtomicU32,
+}
+
+/// What the choice depends on besides the endpoints.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ask<'a> {
+    /// Of [`super::Backend::class`].
+    pub class: Class,
+    /// Requests with the same one go to the same endpoint, if the policy wants sessions ([`super::hash`] makes one).
+    pub hash: Option<u64>,
+    /// Ids of endpoints that are not picked again while others are left.
+    pub tried: &'a [u64],
+}
+
+/// How willingly an endpoint is used; less is better. The order is that of [`EndpointSet::choose`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Tier {
+    Fresh,
+    LeftOut,
+    Tried,
+    TriedLeftOut,
+    Draining,
+    TriedDraining,
+}
+
+/// One of the endpoints that are compared.
+#[derive(Clone, Copy)]
+pub(super) struct Compared<'a> {
+    pub(super) endpoint: &'a Arc<Endpoint>,
+    /// Requests in flight for each unit of weight, those of others included.
+    pub(super) busy: f32,
+    /// Zero: unknown.
+    pub(super) latency: f32,
+}
+
+impl EndpointSet {
+    /// The set of these endpoints, for a caller that runs `here`.
+    pub fn new(mut endpoints: Vec<Arc<Endpoint>>, policy: BalancePolicy, here: &Locality) -> EndpointSet {
+        endpoints.sort_by(|a, b| a.workload.cmp(&b.workload));
+        let mut ready: Vec<(u32, u32, u32)> = Vec::new();
+        for (i, endpoint) in (0..).zip(&endpoints).filter(|(_, e)| e.health == Health::Ready) {
+            let distance = if policy.prefer_local { here.distance(&endpoint.locality) } else { 0 };
+            ready.push((endpoint.priority, distance, i));
+        }
+        ready.sort_unstable();
+        let groups: Vec<Group> = ready
+            .chunk_by(|a, b| (a.0, a.1) == (b.0, b.1))
+            .map(|group| Group {
+                distance: group[0].1,
+                members: Spread::new(group.iter().map(|(_, _, i)| *i).collect(), &endpoints),
+                until: AtomicU32::new(WHOLE),
+            })
+            .collect();
+        // Sessions spread over all of the best priority, near or not: which endpoint has one must not depend on the caller.
+        let best = ready.first().map_or(0, |first| first.0);
+        let members = || -> Vec<u32> {
+            let mut members: Vec<u32> = ready.iter().filter(|r| r.0 == best).map(|r| r.2).collect();
+            members.sort_unstable();
+            members
+        };
+        let table = match (policy.algorithm, &policy.hash) {
+            (Algorithm::RingHash, _) => Table::ring(&members(), &endpoints),
+            (Algorithm::Maglev, _) | (_, Some(_)) => Table::maglev(&members(), &endpoints),
+            _ => None,
+        };
+        EndpointSet { endpoints, policy, groups, table, ..EndpointSet::default() }
+    }
+
+    /// Goes on from where `old` was: its turn in a round, its measurements of the moment.
+    pub fn following(self, old: &EndpointSet) -> EndpointSet {
+        self.turn.store(old.turn.load(Relaxed), Relaxed);
+        self.probe.store(old.probe.load(Relaxed), Relaxed);
+        self.view.follow(&old.view);
+        self
+    }
+
+    /// All of them, sorted by workload.
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
+    /// How one is chosen.
+    pub fn policy(&self) -> &BalancePolicy {
+        &self.policy
+    }
+
+    pub(super) fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    pub(super) fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Picks an endpoint by the policy's algorithm. `warm` tells whether this worker has a ready connection; a cold one costs
+    /// more. Of the groups one is drawn by their parts, in it ready endpoints that are not left out; if there are none, those
+    /// of other groups; then those left out; then those tried before; then draining ones; never one that is not ready. `None`
+    /// only when there is none.
+    #[inline]
+    pub fn choose(
+        &self,
+        now: Nanos,
+        rng: &mut Rng,
+        ask: &Ask<'_>,
+        warm: impl Fn(&Endpoint) -> bool,
+    ) -> Option<Arc<Endpoint>> {
+        if self.review_due(now) {
+            self.review(now);
+        }
+        if let (Some(hash), Some(table)) = (ask.hash, &self.table)
+            && let Some(found) = self.by_hash(table, hash, now, ask)
+        {
+            return Some(Arc::clone(found));
+        }
+        let chosen = match self.policy.algorithm {
+            Algorithm::Fastest => {
+                let kept = self.candidates::<CANDIDATES>(now, rng, ask);
+                let trial = rng.below(TRIALS) == 0;
+                cheapest(&kept, now, ask.class, trial, &warm)
+            }
+            Algorithm::LeastRequest => {
+                let kept = self.candidates::<2>(now, rng, ask).into_iter().flatten();
+                let requests = |e: &Endpoint| (e.load.in_flight() as f32 + 1.0) / weight(e);
+                kept.min_by(|a, b| requests(a).total_cmp(&requests(b)))
+            }
+            Algorithm::RoundRobin => self.next(now, rng, ask),
+            Algorithm::Random | Algorithm::RingHash | Algorithm::Maglev => {
+                self.candidates::<1>(now, rng, ask).into_iter().flatten().next()
+            }
+        };
+        chosen.map(Arc::clone)
+    }
+
+    /// The endpoint that should be probed now, if any: nothing is waited for there, nothing was heard for a while, and this
+    /// proxy has not used up its probes. Its answer goes to [`load::Load::reported`]; ask after a request was sent, so that
+    /// nothing is probed where nothing is sent.
+    pub fn probe_due(&self, now: Nanos, rng: &mut Rng) -> Option<Arc<Endpoint>> {
+        let (next, rate) = (self.probe.load(Relaxed), self.policy.probes_per_second);
+        if rate == 0 || self.policy.algorithm != Algorithm::Fastest {
+            return None;
+        }
+        let gap = 1_000_000_000 / u64::from(rate);
+        // A clock that jumped back must not stop probes.
+        if now.0 < next && next - now.0 <= gap {
+            return None;
+        }
+        let group = self.group(rng)?;
+        let stale = (0..PROBE_DRAWS.min(group.members.len() as usize))
+            .map(|_| &self.endpoints[group.members.draw(rng)])
+            .filter(|e| e.load.requests() > 0 && e.load.waiting() == 0 && !e.load.ejected(now))
+            .filter(|e| now.since(e.load.quiet_since()) >= PROBE_AFTER)
+            .min_by_key(|e| e.load.quiet_since())?;
+        // Of workers that find one at the same time, one probes.
+        self.probe.compare_exchange(next, now.after(Nanos(gap)).0, Relaxed, Relaxed).ok()?;
+        Some(Arc::clone(stale))
+    }
+
+    /// The group for one request.
+    #[inline]
+    fn group(&self, rng: &mut Rng) -> Option<&Group> {
+        if self.groups.len() <= 1 {
+            return self.groups.first();
+        }
+        let at = rng.below(WHOLE);
+        self.groups.iter().find(|group| at < group.until.load(Relaxed)).or_else(|| self.groups.first())
+    }
+
+    #[inline]
+    fn is_usable(&self, endpoint: &Endpoint, now: Nanos, ask: &Ask<'_>, panic: bool) -> bool {
+        (panic || !endpoint.load.ejected(now) && !endpoint.load.unhealthy()) && !ask.tried.contains(&endpoint.load.id)
+    }
+
+    /// Up to `N` distinct endpoints of the best tier there is, in random order.
+    #[inline]
+    pub(super) fn candidates<const N: usize>(
+        &self,
+        now: Nanos,
+        rng: &mut Rng,
+        ask: &Ask<'_>,
+    ) -> [Option<&Arc<Endpoint>>; N] {
+        let mut kept: [Option<&Arc<Endpoint>>; N] = [None; N];
+        let Some(group) = self.group(rng) else { return self.scan(now, rng, ask) };
+        let (panic, mut count) = (self.view.panic(), 0);
+        let mut drawn = [0; N];
+        for _ in 0..DRAWS {
+            let place = group.members.draw_other(&drawn[..count], rng);
+            let endpoint = &self.endpoints[group.members.member(place)];
+            if self.is_usable(endpoint, now, ask, panic) && !drawn[..count].contains(&place) {
+                (kept[count], drawn[count]) = (Some(endpoint), place);
+                count += 1;
+                if count == N || count == group.members.len() as usize {
+                    return kept;
+                }
+                drawn[..count].sort_unstable();
+            }
+        }
+        // A few are quickly looked at. Of many, one that was found is better than looking at all.
+        if count > 0 && group.members.len() > FEW { kept } else { self.scan(now, rng, ask) }
+    }
+
+    /// The same by looking at all of them: a reservoir that starts again when a better tier turns up.
+    #[cold]
+    fn scan<const N: usize>(&self, now: Nanos, rng: &mut Rng, ask: &Ask<'_>) -> [Option<&Arc<Endpoint>>; N] {
+        let panic = self.view.panic();
+        let ready = self.groups.iter().zip(0..).flat_map(|(group, rank)| group.members.iter().map(move |i| (i, rank)));
+        let draining = self.endpoints.iter().enumerate().filter(|(_, e)| e.health == Health::Draining);
+        let all = ready.chain(draining.map(|(i, _)| (i, 0)));
+        let (mut best, mut seen) = (None, 0);
+        let mut kept = [None; N];
+        for (endpoint, rank) in all.map(|(i, rank)| (&self.endpoints[i], rank)) {
+            let tier = tier(endpoint, now, ask, panic).map(|tier| (tier, rank));
+            if tier.is_none() || best.is_some_and(|best| tier > Some(best)) {
+                continue;
+            }
+            if tier != best {
+                (best, seen, kept) = (tier, 0, [None; N]);
+            }
+            seen += 1;
+            let place = if seen as usize <= N { seen - 1 } else { rng.below(seen) };
+            if let Some(kept) = kept.get_mut(place as usize) {
+                *kept = Some(endpoint);
+            }
+        }
+        // The order of a reservoir is not random, and the first wins a tie.
+        let count = kept.iter().flatten().count();
+        if count > 1 {
+            kept[..count].rotate_left(rng.below(count as u32) as usize);
+        }
+        kept
+    }
+
+    /// The next in turn that is usable.
+    fn next(&self, now: Nanos, rng: &mut Rng, ask: &Ask<'_>) -> Option<&Arc<Endpoint>> {
+        if let Some(group) = self.group(rng) {
+            let panic = self.view.panic();
+            for _ in 0..DRAWS {
+                let endpoint = &self.endpoints[group.members.turn(self.turn.fetch_add(1, Relaxed))];
+                if self.is_usable(endpoint, now, ask, panic) {
+                    return Some(endpoint);
+                }
+            }
+        }
+        self.scan::<1>(now, rng, ask).into_iter().flatten().next()
+    }
+
+    /// The first usable endpoint for a hash that is not too busy (Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with
+    /// Bounded Loads", 2018); if all are, the first usable one.
+    fn by_hash(&self, table: &Table, hash: u64, now: Nanos, ask: &Ask<'_>) -> Option<&Arc<Endpoint>> {
+        let panic = self.view.panic();
+        let bound = self.policy.bound_percent;
+        let mut first = None;
+        for endpoint in table.walk(hash).take(WALK).map(|i| &self.endpoints[i]) {
+            if !self.is_usable(endpoint, now, ask, panic) {
+                continue;
+            }
+            let most = self.view.in_flight() * weight(endpoint) * bound.max(101) as f32 / 100.0;
+            if bound == 0 || endpoint.load.in_flight() as f32 <= most.ceil() {
+                return Some(endpoint);
+            }
+            first = first.or(Some(endpoint));
+        }
+        first
+    }
+
+    /// The least latency that is known of an endpoint, in nanoseconds. Looks at all of them.
+    pub(super) fn least_latency(&self, class: Class) -> Option<f32> {
+        self.endpoints.iter().map(|e| e.load.estimate(class)).filter(|known| *known > 0.0).min_by(f32::total_cmp)
+    }
+
+    /// Whether one more endpoint may be ejected. Looks at all of them, but only when one has failed too often. Workers that
+    /// eject different endpoints in the same instant may exceed the share by one each.
+    pub(super) fn may_eject(&self, now: Nanos) -> bool {
+        let ready = || self.endpoints.iter().filter(|e| e.health == Health::Ready);
+        let (all, out) = (ready().count(), ready().filter(|e| e.load.ejected(now)).count());
+        let share = all * self.policy.outlier.max_ejected_percent.min(100) as usize / 100;
+        out < share.max(usize::from(all >= 2))
+    }
+}
+
+/// Where an endpoint stands; `None`: it may not be used.
+pub(super) fn tier(endpoint: &Endpoint, now: Nanos, ask: &Ask<'_>, panic: bool) -> Option<Tier> {
+    let tried = ask.tried.contains(&endpoint.load.id);
+    let left_out = !panic && (endpoint.load.ejected(now) || endpoint.load.unhealthy());
+    let tier = match (endpoint.health, left_out, tried) {
+        (Health::NotReady, _, _) => return None,
+        (Health::Ready, false, false) => Tier::Fresh,
+        (Health::Ready, true, false) => Tier::LeftOut,
+        (Health::Ready, false, true) => Tier::Tried,
+        (Health::Ready, true, true) => Tier::TriedLeftOut,
+        (Health::Draining, _, false) => Tier::Draining,
+        (Health::Draining, _, true) => Tier::TriedDraining,
+    };
+    Some(tier)
+}
+
+#[inline]
+pub(super) fn weight(endpoint: &Endpoint) -> f32 {
+    endpoint.weight.max(1) as f32 * endpoint.load.ramp()
+}
+
+impl<'a> Compared<'a> {
+    #[inline]
+    pub(super) fn new(endpoint: &'a Arc<Endpoint>, class: Class) -> Compared<'a> {
+        let load = &endpoint.load;
+        let busy = (load.in_flight() as f32 + load.elsewhere() as f32) / weight(endpoint);
+        Compared { endpoint, busy, latency: load.estimate(class) }
+    }
+
+    /// What one more request costs here. `assumed`: the latency where none is known; `spread`: counted with what is in flight.
+    #[inline]
+    pub(super) fn cost(&self, now: Nanos, assumed: f32, spread: f32, warm: &impl Fn(&Endpoint) -> bool) -> f32 {
+        let load = &self.endpoint.load;
+        let known = if self.latency > 0.0 { self.latency } else { assumed };
+        let time = known * load.overdue(now) + self.connecting(warm);
+        time * load.penalty() * (spread + self.busy + 1.0 / weight(self.endpoint))
+    }
+
+    /// What a connection costs where none is ready. Nothing for an endpoint never heard of, or it would stay so.
+    #[inline]
+    pub(super) fn connecting(&self, warm: &impl Fn(&Endpoint) -> bool) -> f32 {
+        if self.latency == 0.0 || warm(self.endpoint) { 0.0 } else { self.latency.min(CONNECT_COST) }
+    }
+}
+
+/// What all candidates are measured by: the latency assumed where none is known, and how much in flight counts at each.
+#[inline]
+pub(super) fn common<'a>(all: impl Iterator<Item = Compared<'a>>) -> (f32, f32) {
+    let (mut least, mut most) = (f32::MAX, 0f32);
+    for one in all {
+        most = most.max(one.busy);
+        if one.latency > 0.0 {
+            least = least.min(one.latency);
+        }
+    }
+    (if least < f32::MAX { least } else { load::SEED }, SPREAD * most)
+}
+
+/// The candidate to take; the first wins a tie.
+#[inline]
+fn cheapest<'a, const N: usize>(
+    kept: &[Option<&'a Arc<Endpoint>>; N],
+    now: Nanos,
+    class: Class,
+    trial: bool,
+    warm: &impl Fn(&Endpoint) -> bool,
+) -> Option<&'a Arc<Endpoint>> {
+    let all = || kept.iter().flatten().map(|endpoint| Compared::new(endpoint, class));
+    let (assumed, spread) = common(all());
+    let mut best: Option<(f32, &Arc<Endpoint>)> = None;
+    for one in all() {
+        if trial && one.endpoint.load.trial(now, class) {
+            return Some(one.endpoint);
+        }
+        let cost = one.cost(now, assumed, spread, warm);
+        if best.is_none_or(|(least, _)| cost < least) {
+            best = Some((cost, one.endpoint));
+        }
+    }
+    best.map(|(_, endpoint)| endpoint)
+}
