@@ -309,11 +309,11 @@ impl Shared {
         store: &Arc<RootCertStore>,
         certified: Arc<SingleCertAndKey>,
     ) -> Result<PeerConfigs, Error> {
-        let [h1, h2, tcp] =
+        let [h1, h2, tcp, link] =
             Alpn::ALL.map(|alpn| self.client(store, Some(Arc::clone(&certified)), vec![alpn.as_bytes().to_vec()]));
         let alpns = Alpn::ALL.map(|alpn| alpn.as_bytes().to_vec()).to_vec();
         Ok(PeerConfigs {
-            clients: [h1?, h2?, tcp?],
+            clients: [h1?, h2?, tcp?, link?],
             server: self.server(store, Arc::clone(&certified), true, alpns)?,
             control_server: self.server(store, certified, false, vec![crate::tls::CONTROL_ALPN.to_vec()])?,
         })

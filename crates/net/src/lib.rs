@@ -5,6 +5,7 @@
 //! | [`spiffe`] | names of workloads |
 //! | [`identity`] | a key, its certificate and the roots, swapped while in use |
 //! | [`tls`] | handshakes between sidecars and with the control plane |
+//! | [`ahead`] | reading in large pieces beneath TLS |
 //! | [`listen`] | listeners per worker, the lock that keeps one address to one proxy, and who else has an address |
 //! | [`original`] | where a redirected connection was meant to go |
 //! | [`dial`] | connections that notice when their peer is gone |
@@ -17,6 +18,7 @@
 //!
 //! This is the only crate of the workspace in which `unsafe` may appear.
 
+pub mod ahead;
 pub mod block;
 pub mod copy;
 pub mod dial;

@@ -29,11 +29,13 @@ pub enum Alpn {
     Http2,
     /// `heddle-tcp`: bytes.
     Tcp,
+    /// `heddle-link`: many byte streams, HTTP/1.1 in each.
+    Link,
 }
 
 impl Alpn {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Alpn; 3] = [Alpn::Http1, Alpn::Http2, Alpn::Tcp];
+    pub const ALL: [Alpn; 4] = [Alpn::Http1, Alpn::Http2, Alpn::Tcp, Alpn::Link];
 
     /// The protocol name on the wire.
     pub const fn as_bytes(self) -> &'static [u8] {
@@ -41,6 +43,7 @@ impl Alpn {
             Alpn::Http1 => b"heddle-h1",
             Alpn::Http2 => b"heddle-h2",
             Alpn::Tcp => b"heddle-tcp",
+            Alpn::Link => b"heddle-link",
         }
     }
 

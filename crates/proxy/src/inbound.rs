@@ -7,6 +7,7 @@ use std::rc::Rc;
 use engine::authorize::Decision;
 use engine::detect::Detected;
 use engine::{Protocol, Reason};
+use net::ahead::ReadAhead;
 use net::tls::{self, Alpn};
 use telemetry::metrics::PeerRefusal;
 use tokio::net::TcpStream;
@@ -16,6 +17,7 @@ use crate::conn::Conn;
 use crate::end::End;
 use crate::identify::{Other, Spoken};
 use crate::io::Io;
+use crate::link::{self, Link, Role};
 use crate::listen::{self, Heard};
 use crate::reply::{self, Refusal};
 use crate::route::{Caller, Door, Way};
@@ -56,12 +58,13 @@ pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
     }
     let address = SocketAddr::new(worker.shared.settings.application, port);
     let door = Door { way: Way::Inbound(Caller { id: Some(caller.id), address }), peer, depth: 0 };
-    let conn = Conn::new(io, Buffer::default());
+    let conn = |io| Conn::new(io, Buffer::default());
     match caller.alpn {
+        Alpn::Link => streams(worker, door, io).await,
         // Requests alone come here: a tunnel is made by the forward proxy.
-        Alpn::Http1 => drop(http1::serve(worker, &door, conn).await),
-        Alpn::Http2 => http2::serve(worker, door, conn).await,
-        Alpn::Tcp => opaque(worker, &door, conn, None).await,
+        Alpn::Http1 => drop(http1::serve(worker, &door, conn(io)).await),
+        Alpn::Http2 => http2::serve(worker, door, conn(io)).await,
+        Alpn::Tcp => opaque(worker, &door, conn(io), None).await,
     }
 }
 
@@ -110,6 +113,20 @@ pub(crate) async fn identify(worker: &Rc<Worker>, door: &Door, caller: &Caller, 
     }
 }
 
+/// Serves every stream of a link as a connection of its own.
+async fn streams(worker: &Rc<Worker>, door: Door, io: Io) {
+    let door = Rc::new(door);
+    let mut accept = |stream| {
+        let (worker, door) = (Rc::clone(worker), Rc::clone(&door));
+        tokio::task::spawn_local(async move {
+            let waker = std::future::poll_fn(|cx| std::task::Poll::Ready(cx.waker().clone())).await;
+            let Some(_presence) = worker.enter(&waker) else { return };
+            http1::serve(&worker, &door, Conn::new(Io::Stream(stream), Buffer::default())).await;
+        });
+    };
+    link::drive(worker, Link::new(), io, Role::Server(&mut accept)).await;
+}
+
 enum Problem {
     PlainText(TcpStream),
     Handshake(tls::Error),
@@ -121,7 +138,8 @@ async fn accept(worker: &Worker, stream: TcpStream) -> Result<(Io, tls::Peer), P
     if seen == 1 && first[0] != HANDSHAKE {
         return Err(Problem::PlainText(stream));
     }
-    let (stream, peer) = tls::accept(stream, &worker.shared.identity).await.map_err(Problem::Handshake)?;
+    let (stream, peer) =
+        tls::accept(ReadAhead::new(stream), &worker.shared.identity).await.map_err(Problem::Handshake)?;
     Ok((Io::Server(Box::new(stream)), peer))
 }
 

@@ -1,12 +1,15 @@
-//! A byte stream: plain TCP, or TLS from either side. An enum, so that reading and writing are direct calls.
+//! A byte stream: plain TCP, TLS from either side, or a stream of a link. An enum, so that reading and writing are direct calls.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use net::ahead::ReadAhead;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
+
+use crate::link::Stream;
 
 /// One connection's bytes.
 #[derive(Debug)]
@@ -14,25 +17,24 @@ pub(crate) enum Io {
     /// Plain text.
     Tcp(TcpStream),
     /// TLS that a peer opened.
-    Server(Box<server::TlsStream<TcpStream>>),
+    Server(Box<server::TlsStream<ReadAhead>>),
     /// TLS that we opened.
-    Client(Box<client::TlsStream<TcpStream>>),
+    Client(Box<client::TlsStream<ReadAhead>>),
+    /// One of the streams that share a connection between two sidecars.
+    Stream(Stream),
 }
 
 impl Io {
-    /// The TCP connection underneath.
-    pub(crate) fn tcp(&self) -> &TcpStream {
-        match self {
-            Io::Tcp(tcp) => tcp,
-            Io::Server(tls) => tls.get_ref().0,
-            Io::Client(tls) => tls.get_ref().0,
-        }
-    }
-
     /// Makes closing an abort, so that the peer cannot take a body that was cut off for a whole one.
     pub(crate) fn abort_on_close(&self) {
+        let tcp = match self {
+            Io::Tcp(tcp) => tcp,
+            Io::Server(tls) => tls.get_ref().0.tcp(),
+            Io::Client(tls) => tls.get_ref().0.tcp(),
+            Io::Stream(stream) => return stream.abort(),
+        };
         // An error means that the connection is gone already, which is what was wanted.
-        let _ = socket2::SockRef::from(self.tcp()).set_linger(Some(std::time::Duration::ZERO));
+        let _ = socket2::SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO));
     }
 
     /// Whether an unused connection can be used: still open, with nothing to read. Costs no system call unless the runtime
@@ -51,6 +53,7 @@ macro_rules! each {
             Io::Tcp($io) => $call,
             Io::Server($io) => $call,
             Io::Client($io) => $call,
+            Io::Stream($io) => $call,
         }
     };
 }

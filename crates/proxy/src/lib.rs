@@ -18,6 +18,7 @@ mod http2;
 mod identify;
 mod inbound;
 mod io;
+mod link;
 mod listen;
 mod message;
 mod observe;

@@ -100,7 +100,9 @@ fn done(call: &mut Call<'_>, answer: Answer, download: &Transfer, begun: &Begun)
         let reusable = begun.upstream_keeps && download.is_done() && conn.input.is_empty();
         if upload_done && reusable && !call.worker.draining() {
             conn.rest(call.worker);
-            call.worker.pool.borrow_mut().put(answer.upstream.peer, conn, answer.upstream.expires, answer.at);
+            let moved = call.record.received + call.record.sent;
+            let (peer, expires) = (answer.upstream.peer, answer.upstream.expires);
+            call.worker.pool.borrow_mut().put(peer, conn, expires, answer.at, moved);
         }
     }
     if upload_done && begun.client_keeps { After::Continue } else { After::Close }

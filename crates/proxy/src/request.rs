@@ -255,6 +255,6 @@ pub(crate) fn discard(call: &Call<'_>, upstream: Upstream, upload: &Transfer) {
     if call.response.keep_alive() && upload.is_done() && conn.input.len() == body {
         conn.input.take(body);
         conn.rest(call.worker);
-        call.worker.pool.borrow_mut().put(peer, conn, expires, call.worker.now());
+        call.worker.pool.borrow_mut().put(peer, conn, expires, call.worker.now(), body as u64);
     }
 }

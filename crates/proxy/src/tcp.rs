@@ -39,7 +39,7 @@ impl Opened {
     pub(crate) fn keep(self, worker: &Worker) {
         let endpoint = self.in_flight.endpoint();
         if matches!(endpoint.dial, Dial::Plain(_)) && self.conn.input.is_empty() {
-            worker.pool.borrow_mut().put(Peer::Endpoint(endpoint.load.id), self.conn, None, worker.now());
+            worker.pool.borrow_mut().put(Peer::Endpoint(endpoint.load.id), self.conn, None, worker.now(), 0);
         }
     }
 }

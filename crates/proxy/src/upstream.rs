@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use engine::balance::Dial;
 use engine::{Nanos, Reason};
 use h2::client::{self, ResponseFuture, SendRequest};
+use net::ahead::ReadAhead;
 use net::dial;
 use net::tls::{self, Alpn};
 use tokio::net::TcpStream;
@@ -17,8 +18,9 @@ use bytes::Bytes;
 
 use crate::buffer::Buffer;
 use crate::conn::Conn;
-use crate::end::{End, Stream};
+use crate::end::{self, End};
 use crate::io::Io;
+use crate::link::{self, Link, Role, Stream};
 use crate::peers;
 use crate::pool::{Lease, Peer, Place};
 use crate::reply::Refusal;
@@ -92,13 +94,23 @@ pub(crate) async fn open(
 async fn open_unbounded(worker: &Rc<Worker>, peer: Peer, route: &Route<'_>, wire: Wire) -> Result<Upstream, Refusal> {
     match wire {
         Wire::Http1 => {
-            let (io, expires) = connect(worker, route, Alpn::Http1).await?;
+            let bulky = worker.pool.borrow().is_bulky(peer);
+            let (io, expires, reused) = match route {
+                Route::Endpoint(Dial::Mesh { .. }) if !bulky => {
+                    let (stream, expires, reused) = stream(worker, peer, route).await?;
+                    (Io::Stream(stream), expires, reused)
+                }
+                Route::Endpoint(_) | Route::Address(_) => {
+                    let (io, expires) = connect(worker, route, Alpn::Http1).await?;
+                    (io, expires, false)
+                }
+            };
             let end = End::H1(Conn::new(io, Buffer::default()));
-            Ok(Upstream { end, requests: None, answer: None, _lease: None, peer, reused: false, expires })
+            Ok(Upstream { end, requests: None, answer: None, _lease: None, peer, reused, expires })
         }
         Wire::Http2 => {
             let (requests, lease, reused) = place(worker, peer, route).await?;
-            let end = End::H2(Stream::default());
+            let end = End::H2(end::Stream::default());
             Ok(Upstream {
                 end,
                 requests: Some(requests),
@@ -112,6 +124,27 @@ async fn open_unbounded(worker: &Rc<Worker>, peer: Peer, route: &Route<'_>, wire
     }
 }
 
+/// A stream on a shared or new link, when the peer's certificate ends, and whether the link is shared.
+async fn stream(worker: &Rc<Worker>, peer: Peer, route: &Route<'_>) -> Result<(Stream, Option<Nanos>, bool), Refusal> {
+    let mut reused = true;
+    loop {
+        let place = worker.pool.borrow_mut().stream(peer, worker.now());
+        match place {
+            Place::Ready((stream, expires)) => return Ok((stream, expires, reused)),
+            Place::Wait(attempt) => attempt.ended().await,
+            Place::Open(permit) => {
+                let (io, expires) = connect(worker, route, Alpn::Link).await?;
+                let link = Link::new();
+                let (driver, shared) = (Rc::clone(worker), Rc::clone(&link));
+                tokio::task::spawn_local(async move { link::drive(&driver, shared, io, Role::Client).await });
+                worker.pool.borrow_mut().share_link(peer, link, expires, worker.now());
+                drop(permit);
+                reused = false;
+            }
+        }
+    }
+}
+
 async fn place(
     worker: &Rc<Worker>,
     peer: Peer,
@@ -120,7 +153,7 @@ async fn place(
     loop {
         let place = worker.pool.borrow_mut().place(peer, worker.now());
         match place {
-            Place::Ready(requests, lease) => return Ok((requests, lease, true)),
+            Place::Ready((requests, lease)) => return Ok((requests, lease, true)),
             Place::Wait(attempt) => attempt.ended().await,
             Place::Open(permit) => {
                 let (io, expires) = connect(worker, route, Alpn::Http2).await?;
@@ -168,10 +201,10 @@ pub(crate) async fn connect(worker: &Worker, route: &Route<'_>, alpn: Alpn) -> R
     let failed = |error: io::Error| Refusal::new(Reason::ConnectFailed, format!("connecting to {address}: {error}"));
     let stream = TcpStream::connect(address).await.map_err(failed)?;
     // Where every request has a connection of its own, an instance that does not read is waited for, as the policy says.
-    let shared = (alpn == Alpn::Http2).then_some(dial::UNACKNOWLEDGED);
+    let shared = matches!(alpn, Alpn::Http2 | Alpn::Link).then_some(dial::UNACKNOWLEDGED);
     dial::prepare(&stream, shared).map_err(failed)?;
     let Some((sni, identity)) = mesh else { return Ok((Io::Tcp(stream), None)) };
-    let handshake = tls::connect(stream, &worker.shared.identity, identity, sni, alpn);
+    let handshake = tls::connect(ReadAhead::new(stream), &worker.shared.identity, identity, sni, alpn);
     match tokio::time::timeout(worker.limits().handshake_timeout, handshake).await {
         Ok(Ok(stream)) => {
             let left = tls::peer_expiry(&stream).map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());

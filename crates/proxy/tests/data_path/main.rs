@@ -8,6 +8,7 @@ mod http1;
 mod http2;
 mod lifecycle;
 mod limits;
+mod link;
 mod redirected;
 mod rules;
 mod security;

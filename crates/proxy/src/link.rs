@@ -1,0 +1,336 @@
+//! A link: one connection between two sidecars that carries many byte streams, each with HTTP/1.1 inside.
+//!
+//! Sidecars talk a lot with few peers. On one connection, what many requests want to say leaves in one write and in full TLS
+//! records, and arrives in one read; on a connection each, every request pays for two writes, two reads and four records of
+//! its own. A stream behaves as a TCP connection does: it is opened once, kept in the pool between requests, ended by halves
+//! or cut off, and a reader that is slow stops its writer (a window for each stream, [`WINDOW`]), nobody else.
+//!
+//! The client opens streams; their numbers rise. One task drives the connection ([`drive`]); everything is of one worker, so
+//! nothing is locked.
+
+mod drive;
+mod frame;
+mod incoming;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::pool::PeerHasher;
+use frame::{Header, Kind, LARGEST};
+
+pub(crate) use drive::drive;
+
+/// How many bytes of one stream may be on their way or unread.
+const WINDOW: u32 = 256 * 1024;
+
+/// Streams do not write while more than this waits for the connection to take it.
+const OUTPUT: usize = 64 * 1024;
+
+/// Streams that a client opens on one link before it makes another. By measurement 8 are as cheap as 100; so a lost packet holds
+/// up few others, and a server's workers share the links.
+const FULL: usize = 16;
+
+/// Most streams that a server lets a client have open on one link.
+const STREAMS: usize = 256;
+
+/// Numbers of streams end here; the link is given up long before.
+const LAST: u32 = u32::MAX - 1;
+
+/// A stream's unread bytes keep their memory up to this size while there are none.
+const KEEP: usize = 8 * 1024;
+
+/// Which end of a link this is.
+pub(crate) enum Role<'a> {
+    /// It opens streams.
+    Client,
+    /// It is given those that the client opens.
+    Server(&'a mut dyn FnMut(Stream)),
+}
+
+/// One connection's shared state.
+#[derive(Debug)]
+pub(crate) struct Link {
+    inner: RefCell<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    streams: HashMap<u32, Rc<RefCell<Half>>, BuildHasherDefault<PeerHasher>>,
+    /// The number of the next stream.
+    next: u32,
+    /// Frames to be written.
+    output: Vec<u8>,
+    driver: Option<Waker>,
+    /// Writers that wait until `output` is shorter.
+    waiting: Vec<Waker>,
+    /// No new streams: the peer leaves, or nobody wants any.
+    leaving: bool,
+    /// The connection has ended.
+    over: bool,
+}
+
+/// One stream as its link sees it.
+#[derive(Debug)]
+struct Half {
+    /// Received, from `start` on unread.
+    input: Vec<u8>,
+    start: usize,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    /// So many bytes may be sent.
+    credit: u32,
+    /// Bytes that were read and that the peer has not been told of.
+    taken: u32,
+    /// The peer's half is over.
+    ended: bool,
+    /// Our half is over.
+    finished: bool,
+    /// It was cut off, by either side or with the link.
+    reset: bool,
+}
+
+impl Half {
+    fn new() -> Half {
+        Half {
+            input: Vec::new(),
+            start: 0,
+            reader: None,
+            writer: None,
+            credit: WINDOW,
+            taken: 0,
+            ended: false,
+            finished: false,
+            reset: false,
+        }
+    }
+
+    fn unread(&self) -> usize {
+        self.input.len() - self.start
+    }
+
+    fn wake(&mut self) {
+        self.reader.take().into_iter().chain(self.writer.take()).for_each(Waker::wake);
+    }
+}
+
+impl Inner {
+    /// Appends a frame without payload.
+    fn put(&mut self, kind: Kind, stream: u32) {
+        self.output.extend_from_slice(&Header { kind, length: 0, stream }.encode());
+        self.wake_driver();
+    }
+
+    fn put_window(&mut self, stream: u32, taken: u32) {
+        self.output.extend_from_slice(&Header { kind: Kind::Window, length: 4, stream }.encode());
+        self.output.extend_from_slice(&taken.to_be_bytes());
+        self.wake_driver();
+    }
+
+    fn wake_driver(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
+    }
+}
+
+impl Link {
+    pub(crate) fn new() -> Rc<Link> {
+        Rc::new(Link { inner: RefCell::default() })
+    }
+
+    /// Opens a stream, unless the link is full or takes no more.
+    pub(crate) fn open(self: &Rc<Self>) -> Option<Stream> {
+        let mut inner = self.inner.borrow_mut();
+        if inner.over || inner.leaving || inner.streams.len() >= FULL || inner.next >= LAST {
+            return None;
+        }
+        let number = inner.next;
+        inner.next += 1;
+        inner.put(Kind::Open, number);
+        Some(self.stream(&mut inner, number))
+    }
+
+    fn stream(self: &Rc<Self>, inner: &mut Inner, number: u32) -> Stream {
+        let half = Rc::new(RefCell::new(Half::new()));
+        inner.streams.insert(number, Rc::clone(&half));
+        Stream { link: Rc::clone(self), half, number }
+    }
+
+    /// Whether new streams can be opened, now or when others have ended.
+    pub(crate) fn is_usable(&self) -> bool {
+        let inner = self.inner.borrow();
+        !inner.over && !inner.leaving && inner.next < LAST
+    }
+
+    /// Whether no stream is open.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.inner.borrow().streams.is_empty()
+    }
+
+    /// Nobody opens streams any more: the connection ends with the last of them.
+    pub(crate) fn leave(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.leaving = true;
+        inner.wake_driver();
+    }
+
+    /// The connection has ended, and all streams with it.
+    fn end(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.over = true;
+        for half in inner.streams.values() {
+            let mut half = half.borrow_mut();
+            // Whoever has heard everything is not concerned.
+            half.reset |= !half.ended;
+            half.wake();
+        }
+        inner.waiting.drain(..).for_each(Waker::wake);
+    }
+}
+
+/// One stream, for whoever uses it as a connection. Dropping it cuts it off unless both halves are over.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    link: Rc<Link>,
+    half: Rc<RefCell<Half>>,
+    number: u32,
+}
+
+impl Stream {
+    /// Cuts the stream off: the peer sees an error after what was written.
+    pub(crate) fn abort(&self) {
+        let mut half = self.half.borrow_mut();
+        if half.reset {
+            return;
+        }
+        half.reset = true;
+        half.wake();
+        let mut inner = self.link.inner.borrow_mut();
+        if !inner.over {
+            inner.put(Kind::Reset, self.number);
+        }
+    }
+
+    /// Sends what fits of `head` and `tail`, as one frame.
+    fn poll_put(&self, cx: &mut Context<'_>, head: &[u8], tail: &[u8]) -> Poll<io::Result<usize>> {
+        let mut half = self.half.borrow_mut();
+        let mut inner = self.link.inner.borrow_mut();
+        if half.reset || half.finished || inner.over {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if inner.output.len() > OUTPUT {
+            inner.waiting.push(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let n = (head.len() + tail.len()).min(LARGEST).min(half.credit as usize);
+        if n == 0 && head.len() + tail.len() > 0 {
+            half.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        if n > 0 {
+            half.credit -= n as u32;
+            inner.output.extend_from_slice(&Header { kind: Kind::Data, length: n, stream: self.number }.encode());
+            let first = head.len().min(n);
+            inner.output.extend_from_slice(&head[..first]);
+            inner.output.extend_from_slice(&tail[..n - first]);
+            inner.wake_driver();
+        }
+        Poll::Ready(Ok(n))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let half = self.half.borrow();
+        let mut inner = self.link.inner.borrow_mut();
+        inner.streams.remove(&self.number);
+        let whole = half.ended && half.finished;
+        if !inner.over && !half.reset && !whole {
+            inner.put(Kind::Reset, self.number);
+        } else if inner.leaving {
+            inner.wake_driver();
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut half = self.half.borrow_mut();
+        let unread = half.unread();
+        if unread > 0 {
+            let n = unread.min(room.remaining());
+            room.put_slice(&half.input[half.start..half.start + n]);
+            half.start += n;
+            if n == unread {
+                half.start = 0;
+                half.input.clear();
+                if half.input.capacity() > KEEP {
+                    half.input = Vec::new();
+                }
+            }
+            half.taken += n as u32;
+            if half.taken >= WINDOW / 2 && !half.ended && !half.reset {
+                self.link.inner.borrow_mut().put_window(self.number, half.taken);
+                half.taken = 0;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        if half.ended {
+            return Poll::Ready(Ok(()));
+        }
+        if half.reset {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        if !half.reader.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            half.reader = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_put(cx, bytes, &[])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match bytes {
+            [] => Poll::Ready(Ok(0)),
+            [head] => self.poll_put(cx, head, &[]),
+            [head, tail, ..] => self.poll_put(cx, head, tail),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// The link writes by itself.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut half = self.half.borrow_mut();
+        let mut inner = self.link.inner.borrow_mut();
+        if !half.finished && !half.reset && !inner.over {
+            inner.put(Kind::End, self.number);
+        }
+        half.finished = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! Driving a link's connection: frames in and out.
+
+use std::future::poll_fn;
+use std::mem;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use engine::Nanos;
+use tokio::io::AsyncWrite;
+
+use super::frame::{Kind, Malformed};
+use super::incoming::Incoming;
+use super::{Link, OUTPUT, Role};
+use crate::buffer::{self, Buffer};
+use crate::deadline::Deadline;
+use crate::io::Io;
+use crate::worker::Worker;
+
+/// Memory for output that is kept while there is none.
+const KEEP: usize = 32 * 1024;
+
+/// The connection itself, with what is half read and half written.
+struct Driver<'a> {
+    link: Rc<Link>,
+    worker: &'a Worker,
+    role: Role<'a>,
+    io: Io,
+    input: Buffer,
+    incoming: Incoming,
+    /// Being written, from `sent` on.
+    sending: Vec<u8>,
+    sent: usize,
+    unflushed: bool,
+    /// The peer was told that we leave.
+    told: bool,
+}
+
+/// Why a connection ended that was not to end.
+#[derive(Debug)]
+enum Broken {
+    Io,
+    Malformed(Malformed),
+}
+
+/// Carries the frames of `link` over `io` until the connection ends, or until the last stream has ended after one side left.
+pub(crate) async fn drive<'a>(worker: &'a Worker, link: Rc<Link>, io: Io, role: Role<'a>) {
+    let mut driver = Driver {
+        link,
+        worker,
+        role,
+        io,
+        input: Buffer::default(),
+        incoming: Incoming::default(),
+        sending: Vec::new(),
+        sent: 0,
+        unflushed: false,
+        told: false,
+    };
+    let keep_alive = Nanos::from(worker.limits().keep_alive);
+    let mut deadline = Deadline::new(worker.shared.clock);
+    deadline.set(Some(worker.now().after(keep_alive)));
+    let mut idle = false;
+    let ended = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(ended) = driver.poll(cx) {
+                return Poll::Ready(ended);
+            }
+            if deadline.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            // Without a stream twice in a row: nobody needs the connection. A client's pool gives it up sooner.
+            let was_idle = mem::replace(&mut idle, driver.link.is_idle());
+            if was_idle && idle {
+                driver.link.leave();
+            }
+            deadline.set(Some(worker.now().after(keep_alive)));
+        }
+    })
+    .await;
+    if let Err(Broken::Malformed(Malformed(what))) = ended {
+        tracing::info!(what, "a link's peer breaks the protocol");
+    }
+    driver.link.end();
+    worker.give_back(&mut driver.input);
+}
+
+impl Driver<'_> {
+    /// Writes and reads what can be. Ready when the connection is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        self.notice_the_end();
+        loop {
+            self.write(cx)?;
+            if self.read(cx)? {
+                return Poll::Ready(Ok(()));
+            }
+            let mut inner = self.link.inner.borrow_mut();
+            let written = self.sent == self.sending.len() && !self.unflushed;
+            if written && !inner.output.is_empty() {
+                continue;
+            }
+            if written && inner.leaving && inner.streams.is_empty() {
+                drop(inner);
+                // Nothing is lost if it does not go out at once: every stream has ended.
+                let _ = Pin::new(&mut self.io).poll_shutdown(cx);
+                return Poll::Ready(Ok(()));
+            }
+            if !inner.driver.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                inner.driver = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        }
+    }
+
+    /// A server that drains says so; when its peers had time to hear it, the link ends with its last stream.
+    fn notice_the_end(&mut self) {
+        if !matches!(self.role, Role::Server(_)) || !self.worker.draining() {
+            return;
+        }
+        let mut inner = self.link.inner.borrow_mut();
+        if !mem::replace(&mut self.told, true) {
+            inner.put(Kind::Leave, 0);
+        }
+        inner.leaving |= self.worker.closes_idle();
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+        loop {
+            while self.sent < self.sending.len() {
+                match Pin::new(&mut self.io).poll_write(cx, &self.sending[self.sent..]) {
+                    Poll::Ready(Ok(n)) if n > 0 => self.sent += n,
+                    Poll::Ready(_) => return Err(Broken::Io),
+                    Poll::Pending => return Ok(()),
+                }
+                self.unflushed = true;
+            }
+            self.sending.clear();
+            self.sending.shrink_to(KEEP);
+            self.sent = 0;
+            let mut inner = self.link.inner.borrow_mut();
+            if inner.output.is_empty() {
+                break;
+            }
+            mem::swap(&mut self.sending, &mut inner.output);
+            inner.waiting.drain(..).for_each(Waker::wake);
+        }
+        if self.unflushed {
+            match Pin::new(&mut self.io).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(_)) => return Err(Broken::Io),
+                Poll::Pending => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Says whether the peer has ended the connection.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Broken> {
+        loop {
+            // Answers to what a peer says wait in the output; a peer that does not read them is not listened to.
+            if self.link.inner.borrow().output.len() > 2 * OUTPUT {
+                return Ok(false);
+            }
+            if !self.input.is_allocated() {
+                self.input = self.worker.lend();
+            }
+            // Never full: what is not taken at once is less than a frame's header and a number.
+            self.input.make_room(buffer::SIZE);
+            match self.input.poll_read(&mut self.io, cx) {
+                Poll::Ready(Ok(0)) => return Ok(true),
+                Poll::Ready(Ok(_)) => {
+                    let taken = self.incoming.take(&self.link, self.input.bytes(), &mut self.role);
+                    self.input.take(taken.map_err(Broken::Malformed)?);
+                }
+                Poll::Ready(Err(_)) => return Err(Broken::Io),
+                Poll::Pending => {
+                    if self.input.is_empty() {
+                        self.worker.give_back(&mut self.input);
+                    }
+                    return Ok(false);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,289 @@
+use proptest::prelude::*;
+
+use super::frame::Malformed;
+use super::incoming::Incoming;
+use super::*;
+
+/// Both ends of a link, with memory for a connection.
+struct Pair {
+    client: Rc<Link>,
+    server: Rc<Link>,
+    forth: Incoming,
+    back: Incoming,
+    accepted: Vec<Stream>,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        Pair {
+            client: Link::new(),
+            server: Link::new(),
+            forth: Incoming::default(),
+            back: Incoming::default(),
+            accepted: Vec::new(),
+        }
+    }
+
+    /// Carries what either has to say, in pieces of `piece` bytes; a frame that is cut waits for the next piece.
+    fn carry(&mut self, piece: usize) -> Result<(), Malformed> {
+        let said = std::mem::take(&mut self.client.inner.borrow_mut().output);
+        let mut accept = |stream| self.accepted.push(stream);
+        deliver(&mut self.forth, &self.server, &said, piece, &mut Role::Server(&mut accept))?;
+        let said = std::mem::take(&mut self.server.inner.borrow_mut().output);
+        deliver(&mut self.back, &self.client, &said, piece, &mut Role::Client)
+    }
+}
+
+fn deliver(
+    incoming: &mut Incoming,
+    link: &Rc<Link>,
+    bytes: &[u8],
+    piece: usize,
+    role: &mut Role<'_>,
+) -> Result<(), Malformed> {
+    let mut held = Vec::new();
+    for piece in bytes.chunks(piece) {
+        held.extend_from_slice(piece);
+        let taken = incoming.take(link, &held, role)?;
+        held.drain(..taken);
+    }
+    assert!(held.is_empty(), "whole frames leave nothing");
+    Ok(())
+}
+
+fn cx() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+fn write(stream: &mut Stream, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    Pin::new(stream).poll_write(&mut cx(), bytes)
+}
+
+fn read(stream: &mut Stream, most: usize) -> Poll<io::Result<Vec<u8>>> {
+    let mut memory = vec![0; most];
+    let mut room = ReadBuf::new(&mut memory);
+    match Pin::new(stream).poll_read(&mut cx(), &mut room) {
+        Poll::Ready(Ok(())) => Poll::Ready(Ok(room.filled().to_vec())),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+fn got(poll: Poll<io::Result<Vec<u8>>>) -> Vec<u8> {
+    match poll {
+        Poll::Ready(Ok(bytes)) => bytes,
+        other => panic!("{other:?}"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Whatever is written, however it is cut on the way and read, each stream's bytes arrive whole and in order, and then
+    /// its end.
+    #[test]
+    fn streams_arrive_whole_and_in_order(
+        writes in prop::collection::vec((0..4_usize, 1..40_000_usize), 1..40),
+        piece in 1..70_000_usize,
+        most in 1..50_000_usize,
+    ) {
+        let mut pair = Pair::new();
+        let mut streams: Vec<Stream> = (0..4).map(|_| pair.client.open().unwrap()).collect();
+        let mut sent = vec![Vec::new(); 4];
+        let mut heard = vec![Vec::new(); 4];
+        for (which, length) in writes {
+            let bytes: Vec<u8> = (0..length).map(|n| (n * 7 + which) as u8).collect();
+            let mut left = bytes.as_slice();
+            while !left.is_empty() {
+                if let Poll::Ready(n) = write(&mut streams[which], left) {
+                    left = &left[n.unwrap()..];
+                }
+                pair.carry(piece).unwrap();
+                for stream in &mut pair.accepted {
+                    while let Poll::Ready(bytes) = read(stream, most) {
+                        heard[stream.number as usize].extend(bytes.unwrap());
+                    }
+                }
+                pair.carry(piece).unwrap();
+            }
+            sent[which].extend(bytes);
+        }
+        prop_assert_eq!(&heard, &sent);
+        for stream in &mut streams {
+            let _ = Pin::new(stream).poll_shutdown(&mut cx());
+        }
+        pair.carry(piece).unwrap();
+        for stream in &mut pair.accepted {
+            prop_assert_eq!(got(read(stream, 8)), b"");
+        }
+    }
+
+    /// Hostile bytes are refused or taken, but nothing breaks and nothing is kept beyond the windows.
+    #[test]
+    fn any_bytes_are_survived(bytes in prop::collection::vec(prop_oneof![0..6_u8, any::<u8>()], 0..1_000)) {
+        let link = Link::new();
+        let mut accepted = Vec::new();
+        let mut accept = |stream| accepted.push(stream);
+        let mut incoming = Incoming::default();
+        let mut at = 0;
+        while let Ok(taken) = incoming.take(&link, &bytes[at..], &mut Role::Server(&mut accept)) {
+            at += taken;
+            if taken == 0 {
+                break;
+            }
+        }
+        prop_assert!(link.inner.borrow().streams.len() <= STREAMS);
+    }
+}
+
+#[test]
+fn a_reader_that_is_slow_stops_its_own_writer_alone() {
+    let mut pair = Pair::new();
+    let (mut slow, mut other) = (pair.client.open().unwrap(), pair.client.open().unwrap());
+    let mut sent = 0;
+    loop {
+        match write(&mut slow, &[1; 10_000]) {
+            Poll::Ready(n) => sent += n.unwrap(),
+            Poll::Pending if sent < WINDOW as usize => {}
+            Poll::Pending => break,
+        }
+        pair.carry(100_000).unwrap();
+    }
+    assert_eq!(sent, WINDOW as usize);
+    assert!(matches!(write(&mut other, b"hello"), Poll::Ready(Ok(5))));
+    pair.carry(100_000).unwrap();
+    assert_eq!(got(read(&mut pair.accepted[1], 100)), b"hello");
+    // Half of the window read: as much may follow.
+    let mut left = WINDOW as usize / 2;
+    while left > 0 {
+        left -= got(read(&mut pair.accepted[0], left)).len();
+    }
+    pair.carry(100_000).unwrap();
+    assert!(matches!(write(&mut slow, &[1; 10_000]), Poll::Ready(Ok(10_000))));
+}
+
+#[test]
+fn writers_wait_while_the_connection_takes_nothing() {
+    let mut pair = Pair::new();
+    let mut streams: Vec<Stream> = (0..2).map(|_| pair.client.open().unwrap()).collect();
+    while write(&mut streams[0], &[0; 16_000]).is_ready() {}
+    assert!(write(&mut streams[1], b"x").is_pending());
+    assert!(pair.client.inner.borrow().output.len() <= OUTPUT + 16 * 1024);
+    pair.carry(100_000).unwrap();
+    assert!(write(&mut streams[1], b"x").is_ready());
+}
+
+#[test]
+fn a_stream_that_is_dropped_is_cut_off_behind_what_was_written() {
+    let mut pair = Pair::new();
+    let mut stream = pair.client.open().unwrap();
+    assert!(write(&mut stream, b"half of it").is_ready());
+    drop(stream);
+    pair.carry(5).unwrap();
+    let mut accepted = pair.accepted.pop().unwrap();
+    assert_eq!(got(read(&mut accepted, 100)), b"half of it");
+    assert!(matches!(read(&mut accepted, 100), Poll::Ready(Err(_))));
+    assert!(matches!(write(&mut accepted, b"x"), Poll::Ready(Err(_))));
+    drop(accepted);
+    assert!(pair.client.is_idle() && pair.server.is_idle());
+}
+
+#[test]
+fn a_stream_whose_halves_are_over_says_no_more() {
+    let mut pair = Pair::new();
+    let mut stream = pair.client.open().unwrap();
+    assert!(write(&mut stream, b"question").is_ready());
+    let _ = Pin::new(&mut stream).poll_shutdown(&mut cx());
+    pair.carry(100).unwrap();
+    let mut accepted = pair.accepted.pop().unwrap();
+    assert_eq!(got(read(&mut accepted, 100)), b"question");
+    assert_eq!(got(read(&mut accepted, 100)), b"");
+    assert!(write(&mut accepted, b"answer").is_ready());
+    let _ = Pin::new(&mut accepted).poll_shutdown(&mut cx());
+    drop(accepted);
+    pair.carry(100).unwrap();
+    assert_eq!(got(read(&mut stream, 100)), b"answer");
+    assert_eq!(got(read(&mut stream, 100)), b"");
+    drop(stream);
+    assert!(pair.client.inner.borrow().output.is_empty(), "nothing is left to be said");
+}
+
+#[test]
+fn the_end_of_a_link_is_the_end_of_its_streams() {
+    let pair = Pair::new();
+    let mut stream = pair.client.open().unwrap();
+    pair.client.end();
+    assert!(matches!(read(&mut stream, 1), Poll::Ready(Err(_))));
+    assert!(matches!(write(&mut stream, b"x"), Poll::Ready(Err(_))));
+    assert!(pair.client.open().is_none() && !pair.client.is_usable());
+}
+
+#[test]
+fn a_link_that_leaves_or_is_full_opens_no_stream() {
+    let mut pair = Pair::new();
+    let streams: Vec<Stream> = (0..FULL).map(|_| pair.client.open().unwrap()).collect();
+    assert!(pair.client.open().is_none() && pair.client.is_usable());
+    drop(streams);
+    assert!(pair.client.open().is_some());
+    pair.server.inner.borrow_mut().put(Kind::Leave, 0);
+    pair.carry(100).unwrap();
+    assert!(pair.client.open().is_none() && !pair.client.is_usable());
+}
+
+fn frame(kind: Kind, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let header = Header { kind, length: payload.len(), stream };
+    [header.encode().as_slice(), payload].concat()
+}
+
+fn open(stream: u32) -> Vec<u8> {
+    frame(Kind::Open, stream, b"")
+}
+
+/// What a server says to `frames`; the streams live on meanwhile.
+fn tell(frames: &[Vec<u8>]) -> Result<(usize, Vec<u8>), Malformed> {
+    let link = Link::new();
+    let mut accepted = Vec::new();
+    let mut accept = |stream| accepted.push(stream);
+    Incoming::default().take(&link, &frames.concat(), &mut Role::Server(&mut accept))?;
+    let said = link.inner.borrow().output.clone();
+    Ok((accepted.len(), said))
+}
+
+#[test]
+fn a_peer_that_breaks_the_rules_is_refused() {
+    let window = u32::to_be_bytes;
+    let full = frame(Kind::Data, 0, &[0; LARGEST]);
+    let mut too_much = vec![full; WINDOW as usize / LARGEST];
+    too_much.insert(0, open(0));
+    assert!(tell(&too_much).is_ok());
+    too_much.push(frame(Kind::Data, 0, &[0; 1_000]));
+    let broken = [
+        too_much,
+        vec![open(0), frame(Kind::Window, 0, &window(1))],
+        vec![open(0), frame(Kind::Window, 0, &window(u32::MAX))],
+        vec![open(0), frame(Kind::End, 0, b""), frame(Kind::Data, 0, b"x")],
+        vec![open(0), frame(Kind::Data, 0, b"")],
+        vec![open(0), frame(Kind::Data, 0, &[0; LARGEST + 1])],
+        vec![open(0), frame(Kind::End, 0, b"x")],
+        vec![open(0), frame(Kind::Window, 0, b"123")],
+        vec![open(0), open(0)],
+        vec![open(1), open(0)],
+        vec![open(u32::MAX)],
+        vec![frame(Kind::Data, 0, b"x")],
+        vec![frame(Kind::Reset, 0, b"")],
+        vec![vec![6; 8]],
+    ];
+    for frames in broken {
+        assert!(tell(&frames).is_err(), "{:?}", frames.last());
+    }
+    let mut client = Incoming::default();
+    assert!(client.take(&Link::new(), &open(0), &mut Role::Client).is_err());
+}
+
+#[test]
+fn a_server_takes_so_many_streams_and_no_more() {
+    let mut frames: Vec<Vec<u8>> = (0..STREAMS as u32).map(open).collect();
+    assert_eq!(tell(&frames), Ok((STREAMS, Vec::new())));
+    frames.push(open(STREAMS as u32));
+    frames.push(frame(Kind::Data, STREAMS as u32, b"more of it"));
+    assert_eq!(tell(&frames), Ok((STREAMS, frame(Kind::Reset, STREAMS as u32, b""))));
+}

@@ -1,0 +1,136 @@
+//! Many requests on one connection between two sidecars.
+
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Barrier};
+
+use engine::Protocol;
+use engine::authorize::Authorizer;
+use engine::balance::{Dial, Endpoint};
+use net::tls::{self, Alpn};
+use testkit::raw::{Raw, RawServer};
+use testkit::wait::LONG;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::world::World;
+
+/// Passes bytes on to `to` and back, and counts connections.
+fn counting(to: std::net::SocketAddr) -> RawServer {
+    RawServer::start(move |_, raw| {
+        let up = TcpStream::connect(to).unwrap();
+        let pass = |mut from: TcpStream, mut to: TcpStream| {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Write);
+        };
+        let down = raw.stream().try_clone().unwrap();
+        down.set_read_timeout(None).unwrap();
+        std::thread::scope(|scope| {
+            let (from, to) = (down.try_clone().unwrap(), up.try_clone().unwrap());
+            scope.spawn(move || pass(from, to));
+            pass(up, down);
+        });
+    })
+}
+
+fn get(raw: &mut Raw, path: &str) {
+    raw.send(format!("GET http://cart/{path} HTTP/1.1\r\nHost: cart\r\n\r\n"));
+}
+
+#[test]
+fn small_requests_share_a_connection_and_large_ones_get_their_own() {
+    const TOGETHER: usize = 8;
+    const LARGE: usize = 256 * 1024;
+    let all_here = Arc::new(Barrier::new(TOGETHER));
+    let app = RawServer::start(move |_, mut raw| {
+        while let Some(head) = raw.next_head() {
+            let length = if head.starts_with("GET /large ") { LARGE } else { 2 };
+            if head.starts_with("GET /together ") {
+                all_here.wait();
+            }
+            raw.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")).send(vec![b'x'; length]);
+        }
+    });
+    let world = World::new();
+    let server = world.server(app.address(), Protocol::Http1, Authorizer::default());
+    let between = counting(server.inbound());
+    let endpoint = server.endpoint(app.address().port());
+    let Dial::Mesh { sni, identity, .. } = endpoint.dial.clone() else { panic!("it has a sidecar") };
+    let dial = Dial::Mesh { address: between.address(), sni, identity };
+    world.publish(Protocol::Http1, vec![Endpoint { dial, ..endpoint }]);
+    let client = world.client(|_| {});
+    let mut clients: Vec<Raw> = (0..TOGETHER).map(|_| client.connect()).collect();
+    clients.iter_mut().for_each(|raw| get(raw, "together"));
+    for raw in &mut clients {
+        assert!(raw.read_head().starts_with("HTTP/1.1 200 "));
+        raw.expect("xx");
+    }
+    assert_eq!(between.accepted(), 1, "all of them were under way at once");
+    for _ in 0..3 {
+        get(&mut clients[0], "large");
+        clients[0].read_head();
+        clients[0].expect(vec![b'x'; LARGE]);
+    }
+    assert_eq!(between.accepted(), 2, "the first was not known to be large");
+    for _ in 0..100 {
+        get(&mut clients[0], "small");
+        clients[0].read_head();
+        clients[0].expect("xx");
+    }
+    assert_eq!(between.accepted(), 2);
+    drop((clients, client, server));
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_nobody_else_up() {
+    const LARGE: usize = 8 * 1024 * 1024;
+    let app = RawServer::start(|_, mut raw| {
+        while let Some(head) = raw.next_head() {
+            let length = if head.starts_with("GET /large ") { LARGE } else { 2 };
+            raw.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")).send(vec![b'x'; length]);
+        }
+    });
+    let world = World::new();
+    let (client, _server) = world.pair(app.address(), Protocol::Http1);
+    let (mut slow, mut other) = (client.connect(), client.connect());
+    get(&mut slow, "large");
+    slow.read_head();
+    for _ in 0..20 {
+        get(&mut other, "small");
+        other.read_head();
+        other.expect("xx");
+    }
+    slow.expect(vec![b'x'; LARGE]);
+}
+
+/// The wire as docs/architecture.md has it, and its end when a peer does not keep to it.
+#[test]
+fn a_link_is_frames_over_tls_and_nonsense_ends_it() {
+    let app = RawServer::start(|_, mut raw| {
+        while raw.next_head().is_some() {
+            raw.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let world = World::new();
+    let server = world.server(app.address(), Protocol::Http1, Authorizer::default());
+    let sni = format!("p{}.cart-0.shop.heddle", app.address().port());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(server.inbound()).await.unwrap();
+        let identity = "spiffe://mesh.test/ns/shop/sa/cart";
+        let mut link = tls::connect(stream, &world.identity("client"), identity, &sni, Alpn::Link).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: cart\r\n\r\n";
+        let (open, data) = ([5, 0, 0, 0, 0, 0, 0, 7], [0, 0, 0, request.len() as u8, 0, 0, 0, 7]);
+        let bytes = [open.as_slice(), &data, request].concat();
+        link.write_all(&bytes).await.unwrap();
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        let mut got = vec![0; 8 + answer.len()];
+        let read = tokio::time::timeout(LONG, link.read_exact(&mut got));
+        read.await.expect("it answers").unwrap();
+        assert_eq!(got[..8], [0, 0, 0, answer.len() as u8, 0, 0, 0, 7]);
+        assert_eq!(&got[8..], answer);
+        link.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        got.clear();
+        // An error is as good as the end.
+        let _ = tokio::time::timeout(LONG, link.read_to_end(&mut got)).await.expect("it is closed");
+        assert_eq!(got, b"");
+    });
+}
