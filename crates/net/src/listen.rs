@@ -96,7 +96,20 @@ impl AddressLock {
     /// # Errors
     /// See [`LockError`].
     pub fn take(addr: SocketAddr) -> Result<AddressLock, LockError> {
-        match abstract_lock(&format!("heddle-listen-{addr}")) {
+        Self::named("listen", addr)
+    }
+
+    /// Claims the address for a proxy that the caller is going to start, and start again: nobody else who claims before he
+    /// starts one chooses the same address in between. The proxy itself takes the address ([`AddressLock::take`]).
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    pub fn claim(addr: SocketAddr) -> Result<AddressLock, LockError> {
+        Self::named("claim", addr)
+    }
+
+    fn named(what: &str, addr: SocketAddr) -> Result<AddressLock, LockError> {
+        match abstract_lock(&format!("heddle-{what}-{addr}")) {
             Ok(Some(socket)) => Ok(AddressLock { _socket: socket }),
             Ok(None) => Err(LockError::Held(addr)),
             Err(error) => Err(LockError::Io(addr, error)),

@@ -1,5 +1,7 @@
 //! Gateways on one machine: a proxy each, without an application, bound on the loopback address.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
@@ -22,6 +24,9 @@ const MOVE: u16 = 8000;
 /// Ports that are tried one after the other before the system chooses one.
 const TRIES: u16 = 50;
 
+/// By declared port.
+pub(crate) type Places = BTreeMap<u16, Chosen>;
+
 /// A running gateway.
 #[derive(Debug)]
 pub(crate) struct GatewayProxy {
@@ -29,6 +34,7 @@ pub(crate) struct GatewayProxy {
     pub(crate) name: String,
     pub(crate) ip: IpAddr,
     pub(crate) listeners: Vec<Bound>,
+    places: Places,
     sidecar: Sidecar,
 }
 
@@ -46,6 +52,16 @@ pub(crate) struct Bound {
     pub(crate) http: bool,
 }
 
+/// Where a declared port is.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    pub(crate) address: SocketAddr,
+    /// Keeps other meshes from choosing the address while the proxy starts, or starts again.
+    _claim: AddressLock,
+    /// Why it is not the one that was declared.
+    pub(crate) moved: Option<String>,
+}
+
 impl Bound {
     /// What to type.
     pub(crate) fn url(&self) -> String {
@@ -54,27 +70,30 @@ impl Bound {
 }
 
 impl GatewayProxy {
-    /// Binds every port that `gateway` declares, moved where that cannot be, and starts the proxy. `kept` are the addresses
-    /// of an earlier proxy of the same gateway, which must have ended.
+    /// Binds every port that `gateway` declares, moved where that cannot be, and starts the proxy. `kept` is what
+    /// [`GatewayProxy::end`] of an earlier proxy of the same gateway returned.
     pub(crate) fn start(
         mesh: &Mesh,
         namespace: &str,
         name: &str,
         gateway: &Gateway,
         ip: IpAddr,
-        kept: &[Bound],
+        mut kept: Places,
     ) -> anyhow::Result<GatewayProxy> {
+        let mut places = Places::new();
         let mut listeners: Vec<Bound> = Vec::new();
         for listener in &gateway.listeners {
-            let same = listeners.iter().chain(kept).find(|b| b.declared == listener.port).map(|b| b.address);
-            let address = match same {
-                Some(address) => address,
-                None => mesh.choose(name, listener.port, &listeners)?,
+            let place = match places.entry(listener.port) {
+                Entry::Occupied(place) => place.into_mut(),
+                Entry::Vacant(place) => place.insert(match kept.remove(&listener.port) {
+                    Some(chosen) => chosen,
+                    None => mesh.choose(name, listener.port)?,
+                }),
             };
             listeners.push(Bound {
                 listener: listener.name.clone(),
                 declared: listener.port,
-                address,
+                address: place.address,
                 http: listener.protocol == ListenerProtocol::Http,
             });
         }
@@ -91,7 +110,7 @@ impl GatewayProxy {
         let sidecar = Sidecar::start(&workload_name(name), &settings, mesh.tokens(), &mesh.reporter)?;
         // There is no application: it is ready when its proxy is.
         sidecar.ready(true);
-        Ok(GatewayProxy { namespace: namespace.to_owned(), name: name.to_owned(), ip, listeners, sidecar })
+        Ok(GatewayProxy { namespace: namespace.to_owned(), name: name.to_owned(), ip, listeners, places, sidecar })
     }
 
     /// Whether its ports are still those that `gateway` declares; all else changes without a restart.
@@ -110,10 +129,11 @@ impl GatewayProxy {
         self.sidecar.state()
     }
 
-    /// Ends it, after at most `limit` for requests under way.
-    pub(crate) async fn end(mut self, limit: Duration) {
+    /// Ends it, after at most `limit` for requests under way. Returns where it was, for its successor.
+    pub(crate) async fn end(mut self, limit: Duration) -> Places {
         self.sidecar.drain(limit);
         self.sidecar.ended().await;
+        self.places
     }
 }
 
@@ -131,32 +151,37 @@ fn bindings(listeners: &[Bound]) -> Vec<GatewayBinding> {
     bindings
 }
 
-/// The address for `declared`, and why it is another port, if it is. `taken` are those chosen already.
-pub(crate) fn choose(declared: u16, taken: &[SocketAddr]) -> io::Result<(SocketAddr, Option<String>)> {
+/// The address for `declared`.
+pub(crate) fn choose(declared: u16) -> io::Result<Chosen> {
     let wanted = SocketAddr::new(HOST, declared);
-    let Err(why) = free(wanted, taken) else { return Ok((wanted, None)) };
+    let why = match claim(wanted) {
+        Ok(claim) => return Ok(Chosen { address: wanted, _claim: claim, moved: None }),
+        Err(why) => why,
+    };
     let why = match why.kind() {
         io::ErrorKind::PermissionDenied => format!("port {declared} needs privileges"),
         io::ErrorKind::AddrInUse => format!("port {declared} is in use"),
         _ => format!("port {declared} cannot be bound ({why})"),
     };
     let first = if declared < 1024 { declared + MOVE } else { declared.saturating_add(1) };
-    let next = (first..=first.saturating_add(TRIES)).map(|port| SocketAddr::new(HOST, port));
-    let found = next.into_iter().find(|address| free(*address, taken).is_ok());
-    let address = match found {
-        Some(address) => address,
-        None => TcpListener::bind(SocketAddr::new(HOST, 0))?.local_addr()?,
+    let mut next = (first..=first.saturating_add(TRIES)).map(|port| SocketAddr::new(HOST, port));
+    let (address, claim) = match next.find_map(|address| Some((address, claim(address).ok()?))) {
+        Some(found) => found,
+        None => {
+            let any = TcpListener::bind(SocketAddr::new(HOST, 0))?.local_addr()?;
+            (any, claim(any)?)
+        }
     };
-    Ok((address, Some(why)))
+    Ok(Chosen { address, _claim: claim, moved: Some(why) })
 }
 
-/// Whether `address` can be bound: nobody listens there and no other mesh's gateway holds it.
-fn free(address: SocketAddr, taken: &[SocketAddr]) -> io::Result<()> {
-    if taken.contains(&address) {
-        return Err(io::ErrorKind::AddrInUse.into());
-    }
-    AddressLock::take(address).map_err(|_| io::Error::from(io::ErrorKind::AddrInUse))?;
-    TcpListener::bind(address).map(drop)
+/// Claims `address` if it can be bound: nobody listens there, and no other mesh's gateway is going to.
+fn claim(address: SocketAddr) -> io::Result<AddressLock> {
+    let taken = |_| io::Error::from(io::ErrorKind::AddrInUse);
+    let claim = AddressLock::claim(address).map_err(taken)?;
+    AddressLock::take(address).map_err(taken)?;
+    TcpListener::bind(address)?;
+    Ok(claim)
 }
 
 #[cfg(test)]
@@ -167,24 +192,29 @@ mod tests {
     fn a_port_in_use_is_moved_and_said() {
         let holder = TcpListener::bind((HOST, 0)).unwrap();
         let port = holder.local_addr().unwrap().port();
-        let (address, why) = choose(port, &[]).unwrap();
-        assert_ne!(address.port(), port);
-        assert_eq!(address.ip(), HOST);
-        assert!(why.unwrap().contains("in use"));
-        TcpListener::bind(address).unwrap();
+        let chosen = choose(port).unwrap();
+        assert_ne!(chosen.address.port(), port);
+        assert_eq!(chosen.address.ip(), HOST);
+        assert!(chosen.moved.unwrap().contains("in use"));
+        TcpListener::bind(chosen.address).unwrap();
     }
 
     #[test]
-    fn a_port_that_another_mesh_has_chosen_is_moved() {
+    fn a_port_that_another_mesh_listens_on_is_moved() {
         let free_port = TcpListener::bind((HOST, 0)).unwrap().local_addr().unwrap();
         let _lock = AddressLock::take(free_port).unwrap();
-        assert_ne!(choose(free_port.port(), &[]).unwrap().0, free_port);
+        assert_ne!(choose(free_port.port()).unwrap().address, free_port);
     }
 
     #[test]
-    fn a_free_port_is_kept() {
+    fn a_free_port_is_kept_and_chosen_by_one() {
         let free_port = TcpListener::bind((HOST, 0)).unwrap().local_addr().unwrap();
-        assert_eq!(choose(free_port.port(), &[]).unwrap(), (free_port, None));
-        assert_ne!(choose(free_port.port(), &[free_port]).unwrap().0, free_port);
+        let first = choose(free_port.port()).unwrap();
+        assert_eq!((first.address, &first.moved), (free_port, &None));
+        // Its proxy does not listen yet, or has just died.
+        let second = choose(free_port.port()).unwrap();
+        assert!(second.address != free_port && second.moved.unwrap().contains("in use"));
+        drop(first);
+        assert_eq!(choose(free_port.port()).unwrap().address, free_port);
     }
 }

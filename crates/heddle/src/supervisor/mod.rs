@@ -27,7 +27,7 @@ use api::{Object, PodTemplate, Spec};
 use tokio::sync::{mpsc, watch};
 
 use self::control::Control;
-use self::gateway::{Bound, GatewayProxy};
+use self::gateway::GatewayProxy;
 use self::instance::{Instance, Plan, Stop};
 use self::reconcile::{Action, Actual, Kind, Phase, Wanted, plan};
 use self::report::Reporter;
@@ -103,14 +103,12 @@ impl Mesh {
     }
 
     /// The address for the port that gateway `name` declares; a move is said.
-    fn choose(&self, name: &str, declared: u16, taken: &[Bound]) -> anyhow::Result<SocketAddr> {
-        let taken: Vec<SocketAddr> = taken.iter().map(|b| b.address).collect();
-        let (address, moved) =
-            gateway::choose(declared, &taken).with_context(|| format!("no port can be bound for gateway {name}"))?;
-        if let Some(why) = moved {
-            self.reporter.problem(format_args!("gateway {name}: {why}, so it listens on {address}"));
+    fn choose(&self, name: &str, declared: u16) -> anyhow::Result<gateway::Chosen> {
+        let chosen = gateway::choose(declared).with_context(|| format!("no port can be bound for gateway {name}"))?;
+        if let Some(why) = &chosen.moved {
+            self.reporter.problem(format_args!("gateway {name}: {why}, so it listens on {}", chosen.address));
         }
-        Ok(address)
+        Ok(chosen)
     }
 }
 
@@ -295,17 +293,16 @@ impl Supervisor {
         for object in objects {
             let Spec::Gateway(wanted) = &object.spec else { continue };
             let key = (object.meta.namespace.to_string(), object.meta.name.to_string());
-            let mut kept = Vec::new();
+            let mut kept = gateway::Places::new();
             if let Some(gateway) = old.remove(&key) {
                 if gateway.fits(wanted) {
                     self.gateways.insert(key, gateway);
                     continue;
                 }
-                kept = gateway.listeners.clone();
-                gateway.end(Duration::from_secs(1)).await;
+                kept = gateway.end(Duration::from_secs(1)).await;
             }
             let ip = self.address();
-            match GatewayProxy::start(&self.mesh, &key.0, &key.1, wanted, ip, &kept) {
+            match GatewayProxy::start(&self.mesh, &key.0, &key.1, wanted, ip, kept) {
                 Ok(gateway) => {
                     // The summary of a mesh that has just come up says where its gateways are.
                     if self.status.borrow().up {
