@@ -2,11 +2,13 @@
 //!
 //! - `cargo xtask codegen` writes the generated protobuf code.
 //! - `cargo xtask check` checks the rules that no compiler knows.
+//! - `cargo xtask instructions` counts what the hot path costs, and fails when it got dearer.
 //! - `cargo xtask tools` installs what the tests need.
 //! - `cargo xtask test [ARGS]` does that and runs every test; ARGS go to the test runner.
 
 mod check;
 mod codegen;
+mod instructions;
 mod tools;
 
 use std::path::PathBuf;
@@ -30,12 +32,13 @@ fn run() -> Result<()> {
     match args.next().as_deref() {
         Some("codegen") => codegen::generate(&root, &root.join("crates/proto/src/generated")),
         Some("check") => check::run(&root),
+        Some("instructions") => instructions::run(&root, args.next().as_deref() == Some("--write")),
         Some("tools") => tools::install(&root),
         Some("test") => {
             tools::install(&root)?;
             test(&args.collect::<Vec<_>>())
         }
-        other => bail!("unknown command {other:?}: use codegen, check, tools or test"),
+        other => bail!("unknown command {other:?}: use codegen, check, instructions, tools or test"),
     }
 }
 

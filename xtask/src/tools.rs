@@ -17,6 +17,7 @@ const PROGRAMS: &[(&str, &[&str], &str)] = &[
     ("sh", &["-c", "command -v wrk"], "wrk"),
     ("ip", &["-V"], "iproute2"),
     ("sh", &["-c", "PATH=$PATH:/usr/sbin nft --version"], "nftables"),
+    ("valgrind", &["--version"], "valgrind"),
     ("python3", &["-c", "import ensurepip, venv"], "python3-venv"),
 ];
 
