@@ -181,6 +181,32 @@ mod tests {
         assert_eq!(peer(Some(now - day)).life(now), EXPIRED);
     }
 
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait() {
+        let ca = testkit::ca::Ca::new();
+        let (mut acceptor, mut connections) = Acceptor::new(ca.workload(tls::CONTROL.0, tls::CONTROL.1));
+        assert_eq!(acceptor.permits.available_permits(), CONNECTIONS);
+        acceptor.permits = Arc::new(Semaphore::new(1));
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("control.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let server = tokio::spawn(acceptor.run(listener, None));
+        let stranger = Identity::generate().unwrap();
+        stranger.set_roots(vec![ca.root()]).unwrap();
+        let connect = || async {
+            let stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
+            tls::connect_control(stream, &stranger).await.unwrap()
+        };
+        let _first = connect().await;
+        let held = connections.recv().await.unwrap().unwrap();
+        let second = connect();
+        tokio::pin!(second);
+        assert!(timeout(Duration::from_millis(100), &mut second).await.is_err(), "nobody serves the second");
+        drop(held);
+        timeout(Duration::from_secs(20), second).await.unwrap();
+        server.abort();
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_peer_without_certificate_is_cut_off_though_it_keeps_talking() {
         let ca = testkit::ca::Ca::new();

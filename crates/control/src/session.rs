@@ -10,7 +10,7 @@ use proto::mesh::proxy_message::Kind as Message;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::ca::{Authority, Issued};
 use crate::instances::{Refused, StreamId, split};
@@ -116,7 +116,7 @@ impl Stream {
             Ok(Ok(Some(mesh::ProxyMessage { kind: Some(Message::Hello(hello)) }))) => self.hello(hello)?,
             Ok(Ok(Some(_))) => return Err(problem("bad_request", "the first message must be Hello")),
             Ok(Ok(None)) => return Ok(true),
-            Ok(Err(_)) => return Ok(false),
+            Ok(Err(status)) => return Ok(broken(outgoing, status).await),
             Err(_) => return Err(problem("bad_request", "no Hello came in time")),
         }
         loop {
@@ -135,7 +135,7 @@ impl Stream {
                     }
                 }
                 Ok(Ok(None)) => return Ok(true),
-                Ok(Err(_)) => return Ok(false),
+                Ok(Err(status)) => return Ok(broken(outgoing, status).await),
                 Err(_) if self.peer.identity.is_some() => {
                     return Err(problem("unavailable", "the stream's certificate has expired; open another stream"));
                 }
@@ -222,6 +222,15 @@ impl Stream {
             not_after_unix_ms: unix_ms(not_after),
         }))
     }
+}
+
+/// The stream broke, which is no clean end; a proxy whose message was too large is told.
+async fn broken(outgoing: &Outgoing, status: Status) -> bool {
+    if status.code() == Code::OutOfRange {
+        tracing::warn!(%status, "a proxy says more than it may");
+        let _ = outgoing.send(Err(status)).await;
+    }
+    false
 }
 
 /// Sends an answer; false when the proxy is gone.

@@ -177,9 +177,9 @@ impl World {
             Report::Refused { node, kind, refusal } => {
                 tracing::error!(%node, resource = %refusal.name, field = %refusal.field, reason = %refusal.reason,
                     "a proxy refuses what it was sent");
-                if state.refused.len() < REFUSALS {
-                    let name = (kind, refusal.name.clone());
-                    state.refused.insert((name, node), refusal);
+                let key = ((kind, refusal.name.clone()), node);
+                if state.refused.len() < REFUSALS || state.refused.contains_key(&key) {
+                    state.refused.insert(key, refusal);
                 }
             }
             Report::Cleared { node, kind, name } => {

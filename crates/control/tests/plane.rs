@@ -184,6 +184,37 @@ async fn nobody_is_served_without_a_certificate() {
 }
 
 #[tokio::test]
+async fn messages_and_streams_of_a_connection_are_bounded() {
+    let plane = Plane::start(SHOP).await;
+    let channel = connect(plane.run_dir().join("control.sock"), plane.identity()).await.unwrap();
+    // A stream that lasts until its sender is dropped.
+    let open = |first: Vec<mesh::ProxyMessage>| {
+        let mut client = SessionClient::new(channel.clone());
+        let (sender, messages) = tokio::sync::mpsc::channel(2);
+        first.into_iter().for_each(|message| sender.try_send(message).unwrap());
+        async move {
+            let opened = client.open(tokio_stream::wrappers::ReceiverStream::new(messages)).await.unwrap();
+            (sender, opened.into_inner())
+        }
+    };
+    let message = |kind| mesh::ProxyMessage { kind: Some(kind) };
+    let large = message(request(vec![0; 1024 * 1024], "cart", "x"));
+    let (_sender, mut stream) = open(vec![message(hello("shop/cart-1")), large]).await;
+    assert_eq!(stream.message().await.unwrap_err().code(), tonic::Code::OutOfRange);
+
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        held.push(open(Vec::new()).await);
+    }
+    let more = open(Vec::new());
+    tokio::pin!(more);
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut more).await.is_err(), "16 are open");
+    held.pop();
+    // Sooner than those that say nothing are sent away.
+    tokio::time::timeout(Duration::from_secs(5), more).await.expect("there is room again");
+}
+
+#[tokio::test]
 async fn an_identity_may_only_register_its_own() {
     let plane = Plane::start(SHOP).await;
     let mut one = plane.proxy(cart(1)).await;

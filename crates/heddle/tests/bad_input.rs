@@ -106,7 +106,9 @@ fn who_says_nothing_or_stops_half_way_is_let_go() {
     let began = Instant::now();
     let mut waiting = Vec::new();
     for address in [doors.forward, doors.metrics, doors.gateway, doors.inbound] {
-        for half in [&b""[..], b"GET / HTTP/1.1\r\nHo", b"\x16\x03\x01"] {
+        // A client of a proxy may connect before it has anything to say (`keepAlive`).
+        let silent = (address == doors.metrics || address == doors.inbound).then_some(&b""[..]);
+        for half in silent.into_iter().chain([&b"GET / HTTP/1.1\r\nHo"[..], b"\x16\x03\x01"]) {
             waiting.push(std::thread::spawn(move || {
                 let mut raw = Raw::connect(address);
                 raw.stream().set_read_timeout(Some(BOUND)).expect("a limit");

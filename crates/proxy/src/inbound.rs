@@ -72,7 +72,8 @@ pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
 /// so no proved identity.
 pub(crate) async fn serve_plain(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, address: SocketAddr) {
     if worker.shared.settings.own_port(address.port()) {
-        tracing::info!(%peer, %address, "refused a caller that wants to leave from here as this workload");
+        let detail = format_args!("it wants to leave from here as this workload, by {address}");
+        worker.observer.peers.refused_caller(peer, PeerRefusal::OwnPort, detail, worker.now());
         return Io::Tcp(stream).abort_on_close();
     }
     let door = Door { way: Way::Inbound(Caller { id: None, address }), peer, depth: 0 };

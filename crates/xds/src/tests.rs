@@ -21,7 +21,7 @@ use crate::Kind;
 use crate::client::{Client, ConnectError, Connecting, Settings};
 use crate::samples::{bad_route, endpoint, remove, route, service};
 use crate::server::Change::Upsert;
-use crate::server::{Options, Published, Publisher, Report};
+use crate::server::{Alias, Options, Published, Publisher, Report};
 
 /// A control plane that can be stopped and started again, elsewhere.
 #[derive(Clone, Default)]
@@ -444,6 +444,29 @@ async fn a_peer_must_say_who_it_is_and_stay_within_limits() {
         requests.send(request(node, names)).await.unwrap();
         assert_eq!(responses.message().await.unwrap_err().code(), code, "{node} {}", names.len());
     }
+    until("no stream is left", || running.publisher.streams() == 0).await;
+}
+
+#[tokio::test]
+async fn messages_are_bounded_both_ways() {
+    let control = Control::default();
+    let running = control.start(Publisher::new(Duration::ZERO), Options::default());
+    publish(&running.publisher, shop());
+    let (requests, mut responses) = peer(&control).await;
+    requests.send(request("shop/front-1", &["cart.shop"])).await.unwrap();
+    assert!(responses.message().await.unwrap().is_some());
+    let name = "x".repeat(1000);
+    let names: Vec<&str> = std::iter::repeat_n(name.as_str(), (16 << 20) / name.len()).collect();
+    requests.send(request("shop/front-1", &names)).await.unwrap();
+    assert_eq!(responses.message().await.unwrap_err().code(), Code::OutOfRange);
+
+    // What no proxy would take is not sent.
+    let huge = mesh::Service { namespace: "shop".into(), name: "x".repeat(64 << 20), ..mesh::Service::default() };
+    let alias = Alias { name: "huge".into(), namespace: None };
+    publish(&running.publisher, [Published::new(Kind::Service, "shop/huge", &huge, vec![alias])]);
+    let (requests, mut responses) = peer(&control).await;
+    requests.send(request("shop/front-1", &["huge"])).await.unwrap();
+    assert_eq!(responses.message().await.unwrap_err().code(), Code::OutOfRange);
     until("no stream is left", || running.publisher.streams() == 0).await;
 }
 

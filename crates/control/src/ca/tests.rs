@@ -141,6 +141,11 @@ fn a_folder_that_cannot_be_used_says_why() {
     fs::remove_file(ca.join("key.pem")).unwrap();
     assert!(error(&ca).contains("key.pem"), "a lost key is not replaced silently");
     files::write_private(&ca.join("key.pem"), &key).unwrap();
+    let root = fs::read(ca.join("roots.pem")).unwrap();
+    files::write_private(&ca.join("roots.pem"), &root.repeat(ROOTS)).unwrap();
+    assert_eq!(open(&ca).roots().len(), 1);
+    files::write_private(&ca.join("roots.pem"), &root.repeat(ROOTS + 1)).unwrap();
+    assert!(error(&ca).contains("17 certificates; 1 to 16"));
     files::write_private(&ca.join("roots.pem"), b"").unwrap();
     assert!(error(&ca).contains("0 certificates"));
 }

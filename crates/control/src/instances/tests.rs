@@ -74,6 +74,20 @@ fn another_identity_does_not_take_a_name_over() {
 }
 
 #[test]
+fn the_number_of_instances_is_bounded() {
+    let mut all = Instances::new(GRACE);
+    let mut register = |n: usize| {
+        let one = mesh::Registration { workload: format!("shop/cart-{n}"), ..cart() };
+        all.register(&one, &id("shop", "cart"), "1", SystemTime::now())
+    };
+    for n in 0..INSTANCES {
+        register(n).unwrap();
+    }
+    assert_eq!(register(INSTANCES), Err(Refused::Full));
+    register(0).unwrap();
+}
+
+#[test]
 fn registrations_are_checked() {
     let long = || "x".repeat(TEXT + 1);
     let label = || mesh::Label { name: "a".into(), value: "b".into() };

@@ -254,3 +254,25 @@ proptest! {
         prop_assert_eq!(sorted(one), sorted(two));
     }
 }
+
+#[test]
+fn a_policy_with_too_many_pairs_denies_and_says_so() {
+    let policy = |from: usize| {
+        let callers = "{serviceAccounts: [shop/web]}, ".repeat(from);
+        let to = "{methods: [GET]}, ".repeat(64);
+        let text = format!(
+            "apiVersion: heddle.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {{name: large, namespace: shop}}\n\
+             spec: {{action: allow, rules: [{{from: [{callers}], to: [{to}]}}]}}"
+        );
+        let name = "AuthorizationPolicy/shop/large";
+        let translation = translated(&text);
+        let policy: mesh::Policy = find(&translation, xds::Kind::Policy, name);
+        let Some(mesh::policy::Kind::Authorization(rules)) = policy.kind else { panic!("{policy:?}") };
+        (rules, condition(&translation, Object::AuthorizationPolicy, "large", "Accepted"))
+    };
+    let (most, _) = policy(64);
+    assert_eq!((most.rules.len(), most.unusable.as_str()), (4096, ""));
+    let (more, said) = policy(65);
+    assert_eq!(said, (false, "Unusable".to_owned()));
+    assert!(more.rules.is_empty() && more.unusable.contains("4160 pairs") && more.unusable.contains("split it"));
+}

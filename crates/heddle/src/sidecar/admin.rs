@@ -101,3 +101,74 @@ async fn metrics(State(page): State<Page>) -> impl IntoResponse {
 async fn ready(State(page): State<Page>) -> impl IntoResponse {
     if *page.ready.borrow() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use engine::Nanos;
+    use telemetry::metrics::{Class, Direction, SeriesKey};
+
+    use super::*;
+
+    async fn pages() -> (SocketAddr, Arc<Registry>) {
+        let (registry, address) = (Registry::new(), testkit::address::free());
+        let nobody = || -> xds::client::Connecting { Box::pin(std::future::pending()) };
+        let settings = xds::client::Settings::new("shop/front-0");
+        let page = Page {
+            registry: Arc::clone(&registry),
+            client: Client::start(settings, nobody, Arc::new(|_| engine::SeriesId(0))),
+            identity: Identity::generate().expect("a key"),
+            clock: Clock::start(),
+            ready: watch::channel(true).1,
+        };
+        serve(address, page).await.expect("a free address");
+        (address, registry)
+    }
+
+    fn send(address: SocketAddr, text: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.write_all(text.as_bytes()).expect("it takes a line");
+        stream
+    }
+
+    const GET: &str = "GET /live HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait() {
+        let (address, _) = pages().await;
+        let mut held: Vec<TcpStream> = (0..CONNECTIONS).map(|_| send(address, "GET /live")).collect();
+        let more = send(address, GET);
+        more.set_nonblocking(true).expect("a socket");
+        let mut more = tokio::net::TcpStream::from_std(more).expect("a socket");
+        let mut answer = String::new();
+        let read = tokio::io::AsyncReadExt::read_to_string(&mut more, &mut answer);
+        tokio::pin!(read);
+        let early = tokio::time::timeout(Duration::from_millis(200), &mut read).await;
+        assert!(early.is_err(), "all places are taken: {early:?}");
+        held.pop();
+        let read = tokio::time::timeout(Duration::from_secs(20), read).await;
+        read.expect("there is room again").expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_is_too_slow_is_let_go() {
+        let (address, registry) = pages().await;
+        let recorder = registry.recorder();
+        // More than sockets hold for somebody who does not read.
+        for n in 0..telemetry::metrics::SERIES_LIMIT - 1 {
+            let key = SeriesKey { direction: Direction::Outbound, service: format!("s/{n}").into(), route: "".into() };
+            recorder.request(registry.series(&key), Class::Success, None, Nanos(1), false);
+        }
+        let mut slow = send(address, &GET.replace("live", "metrics"));
+        // The runtime's clock jumps when there is nothing to do but to wait.
+        tokio::time::sleep(EXCHANGE_TIMEOUT + Duration::from_secs(1)).await;
+        let mut got = Vec::new();
+        let _ = slow.read_to_end(&mut got);
+        let text = String::from_utf8_lossy(&got);
+        let length = text.lines().find_map(|l| l.strip_prefix("content-length: ")).expect("a length");
+        assert!(got.len() < length.parse().expect("a number"), "{length} bytes came whole");
+    }
+}

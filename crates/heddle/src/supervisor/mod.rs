@@ -185,18 +185,12 @@ impl Supervisor {
             paths.push(folder);
         }
         let (mut control, mut desired) = Control::start(&mesh, paths);
-        let first = tokio::select! {
-            first = desired.recv() => first,
-            () = control.died() => bail!("the control plane could not start"),
-            () = tokio::time::sleep(START_TIMEOUT) => {
-                bail!("the control plane did not answer within {START_TIMEOUT:?}")
-            }
-        };
+        let first = first_answer(&mut desired, control.died()).await?;
         Ok(Supervisor {
             mesh,
             control,
             desired,
-            first,
+            first: Some(first),
             sets: BTreeMap::new(),
             gateways: BTreeMap::new(),
             services: Vec::new(),
@@ -446,6 +440,21 @@ impl Supervisor {
     }
 }
 
+/// What the control plane wants run at first, unless it dies before it says so.
+async fn first_answer(
+    desired: &mut mpsc::Receiver<Desired>,
+    died: impl Future<Output = ()>,
+) -> anyhow::Result<Desired> {
+    let first = tokio::select! {
+        first = desired.recv() => first,
+        () = died => None,
+        () = tokio::time::sleep(START_TIMEOUT) => {
+            bail!("the control plane did not answer within {START_TIMEOUT:?}; is this machine overloaded? See its messages, or set HEDDLE_LOG=debug")
+        }
+    };
+    first.context("the control plane could not start")
+}
+
 /// Resolves when `receiver` holds what is wanted, or nobody can tell any more.
 pub(crate) async fn reach<T>(receiver: &mut watch::Receiver<T>, wanted: impl FnMut(&T) -> bool) {
     let _ = receiver.wait_for(wanted).await;
@@ -508,4 +517,22 @@ fn claim(options: &Options) -> anyhow::Result<(String, Claim)> {
         }
     }
     Err(held(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_control_plane_that_says_nothing_is_given_up() {
+        let (sender, mut desired) = mpsc::channel(1);
+        let began = tokio::time::Instant::now();
+        let error = first_answer(&mut desired, std::future::pending()).await.expect_err("nobody answers");
+        assert_eq!(began.elapsed(), START_TIMEOUT);
+        assert!(error.to_string().contains("did not answer within 30s"), "{error}");
+        let error = first_answer(&mut desired, async {}).await.expect_err("it died");
+        assert!(error.to_string().contains("could not start"), "{error}");
+        sender.send(Desired::default()).await.expect("there is room");
+        assert!(first_answer(&mut desired, std::future::pending()).await.is_ok());
+    }
 }

@@ -250,6 +250,22 @@ async fn the_first_of_two_files_with_one_object_counts() {
 }
 
 #[tokio::test]
+async fn a_directory_with_too_many_files_is_a_problem() {
+    let dir = TempDir::new().unwrap();
+    for n in 0..MAX_FILES {
+        File::create(dir.path().join(format!("{n}.yaml"))).unwrap();
+    }
+    let files = directory(dir.path()).unwrap();
+    assert_eq!(files.len(), MAX_FILES);
+    File::create(dir.path().join("more.yaml")).unwrap();
+    let watched = Watched::new(&[dir.path()]).await;
+    let snapshot = watched.store.snapshot();
+    let problems: Vec<_> = snapshot.problems.values().flatten().map(|p| p.message.as_str()).collect();
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].contains("has more than 10000 files"), "{problems:?}");
+}
+
+#[tokio::test]
 async fn relative_paths_are_watched_too() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("a.yaml");

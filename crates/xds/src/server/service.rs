@@ -9,7 +9,7 @@ use proto::discovery::aggregated_discovery_service_server::{
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Extensions, Request, Response, Status, Streaming};
+use tonic::{Code, Extensions, Request, Response, Status, Streaming};
 
 use super::stream::Stream;
 use super::{Admit, Options, Publisher, Report};
@@ -127,6 +127,7 @@ impl Session {
             tokio::select! {
                 message = incoming.message() => match message {
                     Ok(Some(message)) => request = Some(message),
+                    Err(status) if status.code() == Code::OutOfRange => return Err(status),
                     // A peer that goes away is nobody's error.
                     Ok(None) | Err(_) => return Ok(()),
                 },
