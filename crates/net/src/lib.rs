@@ -8,6 +8,7 @@
 //! | [`ahead`] | reading in large pieces beneath TLS |
 //! | [`listen`] | listeners per worker, the lock that keeps one address to one proxy, and who else has an address |
 //! | [`original`] | where a redirected connection was meant to go |
+//! | [`redirect`] | kernel rules that lead connections through a sidecar |
 //! | [`dial`] | connections that notice when their peer is gone |
 //! | [`block`] | the loopback addresses of a mesh on one machine |
 //! | [`worker`] | one current-thread runtime per worker |
@@ -28,6 +29,7 @@ pub mod identity;
 pub mod listen;
 pub mod original;
 pub mod process;
+pub mod redirect;
 pub mod spiffe;
 pub mod tls;
 pub mod worker;

@@ -1,10 +1,14 @@
 //! Network namespaces of a test's own, with real kernel rules. They need root.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::os::fd::AsRawFd;
+use std::process::Stdio;
 
 use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::process::Command;
 
 /// A network namespace, of which only the loopback interface is up. It ends with its last user.
 #[derive(Debug)]
@@ -23,6 +27,17 @@ impl Namespace {
             File::open("/proc/thread-self/ns/net").expect("a thread has a namespace")
         };
         std::thread::spawn(thread).join().ok().map(Namespace)
+    }
+
+    /// What programs know it by, as long as this value lives.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+    }
+
+    /// A command that runs inside, not started yet.
+    pub fn command<S: AsRef<OsStr>>(&self, program: impl AsRef<OsStr>, args: impl IntoIterator<Item = S>) -> Command {
+        let file = format!("--net={}", self.path());
+        Command::new("nsenter").args([OsStr::new(&file), program.as_ref()]).args(args)
     }
 
     /// Does `work` on a thread inside. What it opens and starts is inside for good.
@@ -60,7 +75,7 @@ pub fn nft(rules: &str) {
 fn run_with(command: &[&str], input: &str) -> String {
     // An ordinary user's PATH may lack what root's tools are in.
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    let mut child = Command::new(command[0])
+    let mut child = std::process::Command::new(command[0])
         .args(&command[1..])
         .env("PATH", path)
         .stdin(Stdio::piped())

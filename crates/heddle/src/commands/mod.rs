@@ -5,6 +5,7 @@ mod demo;
 mod demo_service;
 mod exec;
 mod get;
+mod init;
 mod proxy;
 mod run;
 mod stat;
@@ -37,6 +38,7 @@ enum Command {
     Token(token::TokenArgs),
     Control(control::ControlArgs),
     Proxy(proxy::ProxyArgs),
+    Init(init::InitArgs),
     #[command(hide = true)]
     DemoService(crate::demo::service::ServiceArgs),
 }
@@ -78,6 +80,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Token(args) => token::run(args),
         Command::Control(args) => control::run(args),
         Command::Proxy(args) => proxy::run(args),
+        Command::Init(args) => init::run(args),
         Command::DemoService(args) => demo_service::run(args),
     }
 }

@@ -1,0 +1,123 @@
+//! `heddle init`: kernel rules that lead connections through a sidecar (redirect mode).
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::{Command, ExitCode, Output, Stdio};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use net::redirect::{self, Network, Redirect};
+
+use crate::console;
+use crate::sidecar::settings::{ADMIN_PORT, INBOUND_PORT};
+use crate::supervisor::environment::FORWARD_PROXY_PORT;
+
+/// The user of sidecars in pods, as other meshes have it too.
+const USER: u32 = 1337;
+
+/// Write the kernel rules of redirect mode: everything of this network namespace passes the sidecar
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// User whose connections are left alone: the sidecar's own. May be given more than once
+    #[arg(long, value_name = "UID", default_values_t = [USER])]
+    uid: Vec<u32>,
+    /// Where the sidecar takes what the application sends
+    #[arg(long, value_name = "PORT", default_value_t = FORWARD_PROXY_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    outbound_port: u16,
+    /// Where the sidecar takes what is sent to the application
+    #[arg(long, value_name = "PORT", default_value_t = INBOUND_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    inbound_port: u16,
+    /// Leave calls to this port of anybody alone
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    exclude_outbound_port: Vec<u16>,
+    /// Leave calls to this port of the application alone
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    exclude_inbound_port: Vec<u16>,
+    /// Leave calls to these addresses alone
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    exclude_destination: Vec<Network>,
+    /// Leave calls from these addresses alone
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    exclude_source: Vec<Network>,
+    /// Let the application see its callers' addresses (TPROXY); the sidecar needs CAP_NET_ADMIN and `keepSource`
+    #[arg(long)]
+    tproxy: bool,
+    /// Remove the rules
+    #[arg(long)]
+    remove: bool,
+    /// Print what would be applied, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(args: InitArgs) -> anyhow::Result<ExitCode> {
+    let rules = if args.remove { redirect::removal() } else { args.redirect().rules() };
+    let routing = if args.tproxy && !args.remove { redirect::routing() } else { Vec::new() };
+    if args.dry_run {
+        console::line(rules.trim_end());
+        for command in &routing {
+            console::line(format_args!("# ip {}", command.join(" ")));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    // One transaction: there is no moment without rules, and where one is refused, all stays as it was.
+    succeed("nft", &["-f".to_owned(), "-".to_owned()], &rules, "nftables")?;
+    for command in redirect::routing_removal() {
+        // What is not there need not be removed; without `ip`, nothing was ever added.
+        let _ = call("ip", &command, "");
+    }
+    for command in &routing {
+        succeed("ip", command, "", "iproute2")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl InitArgs {
+    fn redirect(&self) -> Redirect {
+        let mut inbound_ports: BTreeSet<u16> = self.exclude_inbound_port.iter().copied().collect();
+        // Metrics and health are asked for by those who have no sidecar.
+        inbound_ports.insert(ADMIN_PORT);
+        Redirect {
+            outbound: self.outbound_port,
+            inbound: self.inbound_port,
+            users: self.uid.iter().copied().collect(),
+            outbound_ports: self.exclude_outbound_port.iter().copied().collect(),
+            inbound_ports,
+            destinations: self.exclude_destination.iter().copied().collect(),
+            sources: self.exclude_source.iter().copied().collect(),
+            keep_source: self.tproxy,
+        }
+    }
+}
+
+/// Runs a program to its end, which must be a good one. `package`: what to install where it is missing.
+fn succeed(program: &str, args: &[String], input: &str, package: &str) -> anyhow::Result<()> {
+    let output = call(program, args, input)
+        .with_context(|| format!("cannot run {program}; is the package {package} installed?"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.trim();
+    let way_out = match nix::unistd::geteuid().is_root() {
+        true => "inside a container this needs CAP_NET_ADMIN",
+        false => "this needs root, or CAP_NET_ADMIN in a network namespace of one's own",
+    };
+    bail!("{program} {} was refused: {said} ({way_out})", args.join(" "))
+}
+
+fn call(program: &str, args: &[String], input: &str) -> std::io::Result<Output> {
+    // An ordinary user's PATH may lack the folders that these programs are in.
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    let mut child = Command::new(program)
+        .args(args)
+        .env("PATH", path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes())?;
+    }
+    child.wait_with_output()
+}

@@ -1,0 +1,254 @@
+//! Redirect mode with real kernel rules: two pods, each a network namespace, joined by a cable. Needs root.
+#![allow(clippy::unwrap_used)] // In a test the panic is the message.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+
+use serde_json::json;
+use testkit::heddle::Heddle;
+use testkit::netns::{self, Namespace};
+use testkit::process::{Command, Finished, Process};
+use testkit::raw::Raw;
+use testkit::wait::{LONG, until};
+
+/// The user that the sidecars run as.
+const SIDECAR: u32 = 1337;
+/// The user that the applications run as.
+const APPLICATION: u32 = 65_534;
+
+/// Where the control plane listens: in the client's pod.
+const CONTROL: &str = "10.201.0.1:15012";
+
+const MANIFEST: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: cart, namespace: shop}
+spec:
+  clusterIP: 10.96.0.10
+  selector: {app: cart}
+  ports: [{name: http, port: 80, targetPort: 8080}, {name: greet, port: 22, targetPort: 2222}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: cart-six, namespace: shop}
+spec:
+  clusterIP: fd00:96::10
+  selector: {app: cart}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+";
+
+struct Pods {
+    heddle: Heddle,
+    client: Namespace,
+    server: Namespace,
+    folder: tempfile::TempDir,
+    _control: Process,
+}
+
+impl Pods {
+    /// Two pods and a control plane.
+    fn new() -> Option<Pods> {
+        let (client, server) = (Namespace::new()?, Namespace::new()?);
+        let heddle = Heddle::new();
+        let folder = tempfile::tempdir_in("/tmp").unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let manifest = folder.path().join("mesh.yaml");
+        fs::write(&manifest, MANIFEST).unwrap();
+        let plane = heddle.runtime().join("plane");
+        let args = ["control", manifest.to_str().unwrap(), "--runtime", plane.to_str().unwrap(), "--name", "far"];
+        server.run(|| {
+            let pair = ["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", &client.path()];
+            netns::run(&pair);
+            connect("10.201.0.2/24", "fd00:201::2/64", "10.201.0.1", "fd00:201::1");
+        });
+        client.run(|| connect("10.201.0.1/24", "fd00:201::1/64", "10.201.0.2", "fd00:201::2"));
+        let control = heddle.surround(client.command(heddle.binary(), args).args(["--listen", CONTROL]));
+        let control = control.start();
+        client.run(|| testkit::address::wait_listening(CONTROL.parse().unwrap()));
+        Some(Pods { heddle, client, server, folder, _control: control })
+    }
+
+    /// Starts a sidecar as a user of its own, and waits until it is ready.
+    fn sidecar(&self, pod: &Namespace, name: &str, ip: &str, labels: serde_json::Value, services: &[u16]) -> Process {
+        let directory = self.folder.path().join(name);
+        fs::create_dir(&directory).unwrap();
+        let plane = self.heddle.runtime().join("plane");
+        let workload = format!("shop/{name}");
+        let token = self
+            .heddle
+            .run(["token", "--workload", &workload, "--service-account", name, "--runtime", plane.to_str().unwrap()])
+            .success();
+        let settings = json!({
+            "mesh": "far",
+            "proxy": {
+                "workload": workload,
+                "application": ip,
+                "inbound": format!("{ip}:15006"),
+                "redirected": ["0.0.0.0:15001", "[::]:15001"],
+                "redirectedInbound": ["0.0.0.0:15006", "[::]:15006"],
+            },
+            "control": {"tcp": CONTROL},
+            "roots": directory.join("roots.pem"),
+            "directory": directory,
+            "admin": format!("{ip}:15020"),
+            "registration": {
+                "serviceAccount": name,
+                "labels": labels,
+                "ports": services.iter().map(|port| json!({"port": port})).collect::<Vec<_>>(),
+            },
+        });
+        fs::write(directory.join("settings.json"), settings.to_string()).unwrap();
+        fs::write(directory.join("token"), token.trim()).unwrap();
+        fs::copy(plane.join("roots.pem"), directory.join("roots.pem")).unwrap();
+        fs::set_permissions(directory.join("token"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
+        for file in ["", "settings.json", "token", "roots.pem"] {
+            chown(directory.join(file), Some(SIDECAR), Some(SIDECAR)).unwrap();
+        }
+        let settings = directory.join("settings.json");
+        let token = directory.join("token");
+        let args = [
+            "proxy",
+            "--standalone",
+            "--settings",
+            settings.to_str().unwrap(),
+            "--token-file",
+            token.to_str().unwrap(),
+        ];
+        let sidecar = self.heddle.surround(as_user(pod, SIDECAR, self.heddle.binary(), &args)).start();
+        until("the sidecar to be ready", LONG, || {
+            let page = curl(pod, SIDECAR, &format!("http://{ip}:15020/ready"));
+            if page.stdout == "ready\n" { Ok(()) } else { Err(format!("{page:?}; {}", sidecar.stderr())) }
+        });
+        sidecar
+    }
+
+    fn init(&self, pod: &Namespace, args: &[&str]) -> Finished {
+        // The control plane in the client's pod is none of its application.
+        let command = pod.command(self.heddle.binary(), ["init", "--exclude-inbound-port", "15012"].iter().chain(args));
+        self.heddle.surround(command).run(LONG)
+    }
+
+    /// How many requests and connections the server's sidecar has let in.
+    fn let_in(&self) -> f64 {
+        let page = curl(&self.server, SIDECAR, "http://10.201.0.2:15020/metrics").success();
+        let counted = |line: &str| line.starts_with("heddle_requests_total{") && line.contains("direction=\"inbound\"");
+        page.lines().filter(|line| counted(line)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+/// Addresses at the end of a cable; everything unknown goes to the other end.
+fn connect(v4: &str, v6: &str, gateway4: &str, gateway6: &str) {
+    netns::run(&["ip", "address", "add", v4, "dev", "eth0"]);
+    netns::run(&["ip", "address", "add", v6, "dev", "eth0", "nodad"]);
+    netns::run(&["ip", "link", "set", "eth0", "up"]);
+    netns::run(&["ip", "route", "add", "default", "via", gateway4]);
+    netns::run(&["ip", "-6", "route", "add", "default", "via", gateway6]);
+}
+
+fn as_user(pod: &Namespace, user: u32, program: impl AsRef<Path>, args: &[&str]) -> Command {
+    let user = user.to_string();
+    let program = program.as_ref().to_str().unwrap();
+    let prefix = ["--reuid", &user, "--regid", &user, "--clear-groups", program];
+    pod.command("setpriv", prefix.iter().chain(args))
+}
+
+fn curl(pod: &Namespace, user: u32, url: &str) -> Finished {
+    as_user(pod, user, "curl", &["-sS", "--max-time", "10", url]).run(LONG)
+}
+
+/// An application that says who calls it.
+fn application(pod: &Namespace) -> Process {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/pod.py");
+    let mut application = pod.command("python3", [script]).start();
+    application.wait_line("serving", LONG);
+    application
+}
+
+#[test]
+fn what_pods_say_to_each_other_passes_their_sidecars() {
+    let Some(pods) = Pods::new() else { return };
+    let (client, server) = (&pods.client, &pods.server);
+    let _application = application(server);
+    for pod in [client, server] {
+        // Once more changes nothing.
+        pods.init(pod, &[]).success();
+        pods.init(pod, &[]).success();
+        let tables = pod.run(|| netns::run(&["nft", "list", "tables"]));
+        assert_eq!(tables.trim(), "table inet heddle");
+    }
+    let mut there = pods.sidecar(server, "cart-0", "10.201.0.2", json!({"app": "cart"}), &[8080, 2222]);
+    let mut here = pods.sidecar(client, "front-0", "10.201.0.1", json!({}), &[]);
+    let mut let_in = pods.let_in();
+    // By the service's address, of either kind, and by the instance's own.
+    for url in ["http://10.96.0.10/", "http://[fd00:96::10]/", "http://10.201.0.2:8080/"] {
+        let page = until(&format!("{url} to be there"), LONG, || {
+            let page = curl(client, APPLICATION, url);
+            if page.status.success() { Ok(page.stdout.clone()) } else { Err(format!("{page:?}")) }
+        });
+        assert!(page.starts_with("hello "), "{url}: {page}");
+        let now = pods.let_in();
+        assert!(now > let_in, "{url} did not pass the server's sidecar: {now}");
+        let_in = now;
+    }
+    // A server that speaks first.
+    client.run(|| {
+        let mut raw = Raw::connect("10.96.0.10:22".parse().unwrap());
+        raw.expect("220 here\r\n").finish();
+    });
+    // From somebody without a sidecar.
+    let page = curl(client, SIDECAR, "http://10.201.0.2:8080/").success();
+    assert!(page.starts_with("hello "), "{page}");
+    assert!(pods.let_in() > let_in, "the caller without sidecar passed the server's by");
+    // To oneself: by the service, by one's own address, by loopback.
+    for url in ["http://10.96.0.10/", "http://10.201.0.2:8080/", "http://127.0.0.1:8080/", "http://[::1]:8080/"] {
+        let page = curl(server, APPLICATION, url).success();
+        assert!(page.starts_with("hello "), "{url}: {page}");
+    }
+    // The sidecar's own port leads nowhere.
+    assert!(!curl(client, APPLICATION, "http://10.201.0.1:15001/").status.success());
+    // Without its sidecar an application is cut off.
+    here.kill();
+    assert!(!curl(client, APPLICATION, "http://10.201.0.2:8080/").status.success());
+    // Exclusions are.
+    pods.init(client, &["--exclude-outbound-port", "8080"]).success();
+    curl(client, APPLICATION, "http://10.201.0.2:8080/").success();
+    pods.init(client, &["--exclude-destination", "10.201.0.0/16,fd00:201::/32"]).success();
+    curl(client, APPLICATION, "http://10.201.0.2:8080/").success();
+    there.kill();
+    assert!(!curl(client, APPLICATION, "http://10.201.0.2:8080/").status.success());
+    pods.init(server, &["--exclude-inbound-port", "8080"]).success();
+    curl(client, APPLICATION, "http://10.201.0.2:8080/").success();
+    pods.init(server, &["--exclude-source", "10.201.0.1"]).success();
+    curl(client, APPLICATION, "http://10.201.0.2:8080/").success();
+    // And without rules everything is as it was.
+    for pod in [client, server] {
+        pods.init(pod, &["--remove"]).success();
+        pods.init(pod, &["--remove"]).success();
+        assert_eq!(pod.run(|| netns::run(&["nft", "list", "ruleset"])).trim(), "");
+    }
+    curl(client, APPLICATION, "http://10.201.0.2:8080/").success();
+}
+
+#[test]
+fn rules_are_shown_and_refused_with_a_way_out() {
+    let heddle = Heddle::new();
+    let shown = heddle.run(["init", "--dry-run", "--uid", "1000", "--exclude-destination", "10.1.2.3/8"]).success();
+    for rule in
+        ["meta skuid { 1000 } return", "ip daddr { 10.0.0.0/8 } return", "redirect to :15001", "redirect to :15006"]
+    {
+        assert!(shown.contains(rule), "{shown}");
+    }
+    let removed = heddle.run(["init", "--dry-run", "--remove"]).success();
+    assert_eq!(removed, "table inet heddle\ndelete table inet heddle\n");
+    let Some(inside) = Namespace::new() else { return };
+    // Without the right to change the network.
+    let refused = heddle.surround(as_user(&inside, APPLICATION, heddle.binary(), &["init"])).run(LONG);
+    assert!(!refused.status.success());
+    assert!(
+        refused.stderr.contains("nft -f - was refused") && refused.stderr.contains("CAP_NET_ADMIN"),
+        "{}",
+        refused.stderr
+    );
+}
