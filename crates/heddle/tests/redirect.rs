@@ -70,7 +70,19 @@ impl Pods {
     }
 
     /// Starts a sidecar as a user of its own, and waits until it is ready.
-    fn sidecar(&self, pod: &Namespace, name: &str, ip: &str, labels: serde_json::Value, services: &[u16]) -> Process {
+    fn sidecar(&self, pod: &Namespace, name: &str, ip: &str, labels: serde_json::Value, ports: &[u16]) -> Process {
+        self.sidecar_with(pod, name, ip, labels, ports, false)
+    }
+
+    fn sidecar_with(
+        &self,
+        pod: &Namespace,
+        name: &str,
+        ip: &str,
+        labels: serde_json::Value,
+        ports: &[u16],
+        keep_source: bool,
+    ) -> Process {
         let directory = self.folder.path().join(name);
         fs::create_dir(&directory).unwrap();
         let plane = self.heddle.runtime().join("plane");
@@ -86,6 +98,7 @@ impl Pods {
                 "application": ip,
                 "inbound": format!("{ip}:15006"),
                 "redirected": ["0.0.0.0:15001", "[::]:15001"],
+                "keepSource": keep_source,
                 "redirectedInbound": ["0.0.0.0:15006", "[::]:15006"],
             },
             "control": {"tcp": CONTROL},
@@ -95,7 +108,7 @@ impl Pods {
             "registration": {
                 "serviceAccount": name,
                 "labels": labels,
-                "ports": services.iter().map(|port| json!({"port": port})).collect::<Vec<_>>(),
+                "ports": ports.iter().map(|port| json!({"port": port})).collect::<Vec<_>>(),
             },
         });
         fs::write(directory.join("settings.json"), settings.to_string()).unwrap();
@@ -116,7 +129,10 @@ impl Pods {
             "--token-file",
             token.to_str().unwrap(),
         ];
-        let sidecar = self.heddle.surround(as_user(pod, SIDECAR, self.heddle.binary(), &args)).start();
+        let capabilities: &[&str] =
+            if keep_source { &["--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"] } else { &[] };
+        let sidecar = as_user_with(pod, SIDECAR, capabilities, self.heddle.binary(), &args);
+        let sidecar = self.heddle.surround(sidecar).start();
         until("the sidecar to be ready", LONG, || {
             let page = curl(pod, SIDECAR, &format!("http://{ip}:15020/ready"));
             if page.stdout == "ready\n" { Ok(()) } else { Err(format!("{page:?}; {}", sidecar.stderr())) }
@@ -148,10 +164,13 @@ fn connect(v4: &str, v6: &str, gateway4: &str, gateway6: &str) {
 }
 
 fn as_user(pod: &Namespace, user: u32, program: impl AsRef<Path>, args: &[&str]) -> Command {
+    as_user_with(pod, user, &[], program.as_ref(), args)
+}
+
+fn as_user_with(pod: &Namespace, user: u32, options: &[&str], program: &Path, args: &[&str]) -> Command {
     let user = user.to_string();
-    let program = program.as_ref().to_str().unwrap();
-    let prefix = ["--reuid", &user, "--regid", &user, "--clear-groups", program];
-    pod.command("setpriv", prefix.iter().chain(args))
+    let prefix = ["--reuid", &user, "--regid", &user, "--clear-groups"];
+    pod.command("setpriv", [&prefix, options, &[program.to_str().unwrap()], args].concat())
 }
 
 fn curl(pod: &Namespace, user: u32, url: &str) -> Finished {
@@ -251,4 +270,27 @@ fn rules_are_shown_and_refused_with_a_way_out() {
         "{}",
         refused.stderr
     );
+}
+
+#[test]
+fn an_application_can_see_its_callers_addresses() {
+    let Some(pods) = Pods::new() else { return };
+    let (client, server) = (&pods.client, &pods.server);
+    let _application = application(server);
+    pods.init(client, &[]).success();
+    let _there = pods.sidecar_with(server, "cart-0", "10.201.0.2", json!({"app": "cart"}), &[8080], true);
+    let _here = pods.sidecar(client, "front-0", "10.201.0.1", json!({}), &[]);
+    // Once more changes nothing.
+    for _ in 0..2 {
+        pods.init(server, &["--tproxy"]).success();
+        // Callers without a sidecar, and one that has one.
+        assert_eq!(curl(client, SIDECAR, "http://10.201.0.2:8080/").success(), "hello 10.201.0.1");
+        assert_eq!(curl(client, SIDECAR, "http://[fd00:201::2]:8080/").success(), "hello fd00:201::1");
+        assert_eq!(curl(client, APPLICATION, "http://10.96.0.10/").success(), "hello 10.201.0.1");
+        // The application calls itself; its sidecar keeps a connection in the name of each caller.
+        assert_eq!(curl(server, APPLICATION, "http://10.96.0.10/").success(), "hello 10.201.0.2");
+    }
+    pods.init(server, &["--remove"]).success();
+    let rules = server.run(|| netns::run(&["ip", "rule"]));
+    assert!(!rules.contains("18501"), "{rules}");
 }

@@ -1,10 +1,13 @@
 //! Connections that we dial.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::redirect::KEPT_SOURCE;
 
 /// A connection on which nothing has come for this long is asked whether its peer is still there. A machine that lost power
 /// or its network says nothing, and the system would ask for the first time after two hours.
@@ -38,6 +41,22 @@ pub fn prepare(stream: &TcpStream, unacknowledged: Option<Duration>) -> io::Resu
         socket.set_tcp_user_timeout(unacknowledged)?;
     }
     Ok(())
+}
+
+/// Connects to `to` in the name of `source`, an address of somebody else, by the routes that [`crate::redirect`] makes.
+///
+/// # Errors
+/// What the system says: without CAP_NET_ADMIN it refuses; or nobody answers.
+pub async fn connect_as(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    {
+        let options = SockRef::from(&socket);
+        // One option for both kinds of addresses in Linux.
+        options.set_ip_transparent_v4(true)?;
+        options.set_mark(KEPT_SOURCE)?;
+    }
+    socket.bind(SocketAddr::new(source, 0))?;
+    socket.connect(to).await
 }
 
 #[cfg(test)]

@@ -45,6 +45,15 @@ pub fn tcp_reuseport(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> 
     TcpListener::from_std(socket.into())
 }
 
+/// Lets `listener` take connections to addresses that are not this machine's, and TPROXY hand them to it.
+///
+/// # Errors
+/// Without CAP_NET_ADMIN or CAP_NET_RAW the system refuses.
+pub fn transparent(listener: &TcpListener) -> io::Result<()> {
+    // One option for both kinds of addresses in Linux.
+    socket2::SockRef::from(listener).set_ip_transparent_v4(true)
+}
+
 /// The listening sockets that this process was started with at descriptors 3 to 2 + `count`. Call it once, before anything else
 /// is opened.
 ///

@@ -16,7 +16,7 @@ pub const TABLE: &str = "heddle";
 const DELIVER: u32 = 0x4845_0001;
 
 /// Mark of connections that the sidecar makes to its application in the name of a caller.
-pub const KEPT_SOURCE: u32 = 0x4845_0002;
+pub(crate) const KEPT_SOURCE: u32 = 0x4845_0002;
 
 /// The routing table and the priority of the rule that leads to it.
 const ROUTES: u32 = 18_501;

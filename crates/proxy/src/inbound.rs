@@ -57,7 +57,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
         return refuse(PeerRefusal::OwnPort, &detail);
     }
     let address = SocketAddr::new(worker.shared.settings.application, port);
-    let door = Door { way: Way::Inbound(Caller { id: Some(caller.id), address }), peer, depth: 0 };
+    let door = Door { way: Way::Inbound(Caller::new(worker, Some(caller.id), address, peer)), peer, depth: 0 };
     let conn = |io| Conn::new(io, Buffer::default());
     match caller.alpn {
         Alpn::Link => streams(worker, door, io).await,
@@ -76,7 +76,7 @@ pub(crate) async fn serve_plain(worker: &Rc<Worker>, stream: TcpStream, peer: So
         worker.observer.peers.refused_caller(peer, PeerRefusal::OwnPort, detail, worker.now());
         return Io::Tcp(stream).abort_on_close();
     }
-    let door = Door { way: Way::Inbound(Caller { id: None, address }), peer, depth: 0 };
+    let door = Door { way: Way::Inbound(Caller::new(worker, None, address, peer)), peer, depth: 0 };
     identify::serve(worker, door, Conn::new(Io::Tcp(stream), Buffer::default())).await;
 }
 
@@ -187,7 +187,7 @@ pub(crate) async fn opaque(worker: &Rc<Worker>, door: &Door, mut conn: Conn, ope
 /// Connects to the application.
 async fn dial(worker: &Worker, caller: &Caller) -> Result<Conn, Refusal> {
     let limit = worker.defaults.connect_timeout.duration();
-    let route = Route::Address(caller.address);
+    let route = caller.source.map_or(Route::Address(caller.address), |source| Route::As(caller.address, source));
     match tokio::time::timeout(limit, upstream::connect(worker, &route, Alpn::Tcp)).await {
         Ok(connected) => connected.map(|(io, _)| Conn::new(io, Buffer::default())),
         Err(_) => Err(Reason::ConnectFailed.into()),

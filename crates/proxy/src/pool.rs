@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -31,6 +31,8 @@ pub(crate) enum Peer {
     Endpoint(u64),
     /// An address that no endpoint stands for: the application, or a host outside.
     Address(SocketAddr),
+    /// The application at this address, in the name of a caller at that one.
+    Application(SocketAddr, IpAddr),
 }
 
 /// Hashes [`Peer`]s by multiplication (Knuth, TAOCP 6.4: the golden ratio): they are our own numbers and addresses that rules

@@ -1,6 +1,6 @@
 //! The match phase: from a way in and a request's head to where it goes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::Guard;
@@ -45,9 +45,17 @@ pub(crate) struct Caller {
     pub(crate) id: Option<spiffe::Id>,
     /// Where the application listens.
     pub(crate) address: SocketAddr,
+    /// In whose name the application is called, if not in ours.
+    pub(crate) source: Option<IpAddr>,
 }
 
 impl Caller {
+    /// A caller at `peer`.
+    pub(crate) fn new(worker: &Worker, id: Option<spiffe::Id>, address: SocketAddr, peer: SocketAddr) -> Caller {
+        let keep = worker.shared.settings.keep_source && peer.is_ipv4() == address.is_ipv4();
+        Caller { id, address, source: keep.then_some(peer.ip()) }
+    }
+
     /// As an authorization policy sees it.
     pub(crate) fn who(&self, peer: SocketAddr) -> engine::authorize::Caller<'_> {
         engine::authorize::Caller {
@@ -90,6 +98,8 @@ pub(crate) enum Plan {
     Application {
         /// Where it listens.
         address: SocketAddr,
+        /// In whose name it is called, if not in ours.
+        source: Option<IpAddr>,
         /// What its port was declared to speak.
         protocol: Protocol,
     },
@@ -283,7 +293,11 @@ fn to_application(worker: &Worker, door: &Door, caller: &Caller, head: &Head<'_>
         return Matched { plan: Err(Reason::Denied.into()), series, rule: None };
     }
     let protocol = declared.map_or(Protocol::Auto, |port| port.protocol);
-    Matched { plan: Ok(Plan::Application { address: caller.address, protocol }), series, rule: None }
+    Matched {
+        plan: Ok(Plan::Application { address: caller.address, source: caller.source, protocol }),
+        series,
+        rule: None,
+    }
 }
 
 fn through_gateway(worker: &Worker, port: u16, head: &Head<'_>) -> Matched {

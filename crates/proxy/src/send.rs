@@ -92,10 +92,11 @@ struct Try {
 
 impl Try {
     fn route(&self) -> Route<'_> {
-        match (&self.endpoint, self.address) {
-            (Some(endpoint), _) => Route::Endpoint(&endpoint.dial),
-            (None, Some(address)) => Route::Address(address),
-            (None, None) => unreachable!("an attempt has an endpoint or an address"),
+        match (&self.endpoint, self.address, self.peer) {
+            (Some(endpoint), ..) => Route::Endpoint(&endpoint.dial),
+            (None, _, Peer::Application(address, source)) => Route::As(address, source),
+            (None, Some(address), _) => Route::Address(address),
+            (None, None, _) => unreachable!("an attempt has an endpoint or an address"),
         }
     }
 
@@ -238,8 +239,9 @@ async fn choose(call: &Call<'_>, plan: &Plan, tried: &[u64], now: Nanos) -> Resu
             let endpoint = choose_endpoint(call.worker, choice, tried, now)?;
             Ok(Try { peer: Peer::Endpoint(endpoint.load.id), endpoint: Some(endpoint), address: None })
         }
-        Plan::Application { address, .. } => {
-            Ok(Try { peer: Peer::Address(*address), endpoint: None, address: Some(*address) })
+        Plan::Application { address, source, .. } => {
+            let peer = source.map_or(Peer::Address(*address), |source| Peer::Application(*address, source));
+            Ok(Try { peer, endpoint: None, address: Some(*address) })
         }
         Plan::Outside(target) => {
             let address = crate::outside::address(call.worker, target).await?;

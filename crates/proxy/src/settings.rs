@@ -27,6 +27,9 @@ pub struct Settings {
     /// Where the kernel redirects what is sent to the application. Other sidecars may come here too, unredirected.
     #[serde(default)]
     pub redirected_inbound: Vec<SocketAddr>,
+    /// The application is called in the name of its callers' addresses, as `heddle init --tproxy` provides for.
+    #[serde(default)]
+    pub keep_source: bool,
     /// Addresses that stand for a service port each (explicit mode).
     #[serde(default)]
     pub services: Vec<ServiceListener>,

@@ -70,7 +70,7 @@ pub fn start(parts: Parts) -> io::Result<Running> {
         let worker = Worker::new(Arc::clone(&shared), observer, seed(index));
         let (report, entries, given) = (report.clone(), entries.clone(), Arc::clone(&given));
         async move {
-            let bound = bind(&entries, &given, index, count);
+            let bound = bind(&entries, &given, index, count).and_then(|bound| transparent(&worker, bound));
             drop(given);
             match bound {
                 Err(error) => {
@@ -137,6 +137,20 @@ fn bind(
     for (address, entry) in entries {
         let sockets = given.of(*address, index, count)?;
         listeners.extend(sockets.into_iter().map(|socket| (Acceptor::new(socket), entry.clone())));
+    }
+    Ok(listeners)
+}
+
+/// Lets TPROXY hand connections to the listeners that it needs.
+fn transparent(worker: &Worker, listeners: Vec<(Acceptor, Entry)>) -> io::Result<Vec<(Acceptor, Entry)>> {
+    if worker.shared.settings.keep_source {
+        for (acceptor, entry) in &listeners {
+            if matches!(entry, Entry::RedirectedInbound(_)) {
+                listen::transparent(acceptor.listener()).map_err(|error| {
+                    io::Error::new(error.kind(), format!("keepSource needs CAP_NET_ADMIN: {error}"))
+                })?;
+            }
+        }
     }
     Ok(listeners)
 }

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::SystemTime;
 
@@ -48,6 +48,8 @@ pub(crate) enum Route<'a> {
     Endpoint(&'a Dial),
     /// In plain text.
     Address(SocketAddr),
+    /// In plain text, in the name of somebody at that address.
+    As(SocketAddr, IpAddr),
 }
 
 /// A connection, or a place on one, for one request.
@@ -100,7 +102,7 @@ async fn open_unbounded(worker: &Rc<Worker>, peer: Peer, route: &Route<'_>, wire
                     let (stream, expires, reused) = stream(worker, peer, route).await?;
                     (Io::Stream(stream), expires, reused)
                 }
-                Route::Endpoint(_) | Route::Address(_) => {
+                Route::Endpoint(_) | Route::Address(_) | Route::As(..) => {
                     let (io, expires) = connect(worker, route, Alpn::Http1).await?;
                     (io, expires, false)
                 }
@@ -188,7 +190,7 @@ async fn place(
 /// Connects, with mutual TLS where the route says so. Says when the peer's certificate ends.
 pub(crate) async fn connect(worker: &Worker, route: &Route<'_>, alpn: Alpn) -> Result<(Io, Option<Nanos>), Refusal> {
     let (address, mesh) = match route {
-        Route::Endpoint(Dial::Plain(address)) | Route::Address(address) => (*address, None),
+        Route::Endpoint(Dial::Plain(address)) | Route::Address(address) | Route::As(address, _) => (*address, None),
         Route::Endpoint(Dial::Mesh { address, sni, identity }) => (*address, Some((sni, identity))),
     };
     if mesh.is_some() && expired(worker) {
@@ -199,7 +201,11 @@ pub(crate) async fn connect(worker: &Worker, route: &Route<'_>, alpn: Alpn) -> R
         ));
     }
     let failed = |error: io::Error| Refusal::new(Reason::ConnectFailed, format!("connecting to {address}: {error}"));
-    let stream = TcpStream::connect(address).await.map_err(failed)?;
+    let stream = match route {
+        Route::As(_, source) => dial::connect_as(*source, address).await,
+        Route::Endpoint(_) | Route::Address(_) => TcpStream::connect(address).await,
+    };
+    let stream = stream.map_err(failed)?;
     // Where every request has a connection of its own, an instance that does not read is waited for, as the policy says.
     let shared = matches!(alpn, Alpn::Http2 | Alpn::Link).then_some(dial::UNACKNOWLEDGED);
     dial::prepare(&stream, shared).map_err(failed)?;
@@ -241,7 +247,9 @@ impl Route<'_> {
     /// The address that is dialled.
     fn address(&self) -> SocketAddr {
         match self {
-            Route::Endpoint(Dial::Plain(address) | Dial::Mesh { address, .. }) | Route::Address(address) => *address,
+            Route::Endpoint(Dial::Plain(address) | Dial::Mesh { address, .. })
+            | Route::Address(address)
+            | Route::As(address, _) => *address,
         }
     }
 }

@@ -150,6 +150,7 @@ pub(crate) fn explicit(workload: String, ip: IpAddr, upstream_proxy: Option<Stri
         outbound: Some(SocketAddr::new(ip, FORWARD_PROXY_PORT)),
         redirected: Vec::new(),
         redirected_inbound: Vec::new(),
+        keep_source: false,
         services: Vec::new(),
         gateway: Vec::new(),
         upstream_proxy,
@@ -196,4 +197,20 @@ pub(crate) fn instance(mesh: &Mesh, name: &str, plan: &Plan) -> SidecarSettings 
             ..Registration::default()
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_settings_are_understood() {
+        let page = include_str!("../../../../docs/interception.md");
+        let blocks: Vec<&str> = page.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert!(!blocks.is_empty());
+        for block in blocks {
+            let settings: SidecarSettings = serde_json::from_str(block).expect(block);
+            assert!(settings.proxy.redirected.len() == 2 && settings.proxy.redirected_inbound.len() == 2);
+        }
+    }
 }

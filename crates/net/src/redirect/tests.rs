@@ -57,7 +57,8 @@ fn networks_are_read_and_masked() {
 #[test]
 fn a_network_inside_another_is_left_out() {
     let mut redirect = plain();
-    redirect.destinations = ["10.0.0.0/8", "10.1.0.0/16", "192.168.0.0/16", "fd00::/8", "2001:db8::1"].map(network).into();
+    redirect.destinations =
+        ["10.0.0.0/8", "10.1.0.0/16", "192.168.0.0/16", "fd00::/8", "2001:db8::1"].map(network).into();
     let rules = redirect.rules();
     assert!(rules.contains("        ip daddr { 10.0.0.0/8, 192.168.0.0/16 } return\n"), "{rules}");
     assert!(rules.contains("        ip6 daddr { 2001:db8::1/128, fd00::/8 } return\n"), "{rules}");

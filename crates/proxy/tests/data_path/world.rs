@@ -252,6 +252,7 @@ pub(crate) fn settings(workload: &str) -> Settings {
         outbound: None,
         redirected: Vec::new(),
         redirected_inbound: Vec::new(),
+        keep_source: false,
         services: Vec::new(),
         gateway: Vec::new(),
         upstream_proxy: None,
