@@ -14,6 +14,8 @@
 //! | [`worker`] | one current-thread runtime per worker |
 //! | [`drain`] | ending without cutting work off |
 //! | [`copy`] | bytes both ways between two connections |
+//! | [`inside`] | namespaces in which everything is redirected to a sidecar outside |
+//! | [`handoff`] | descriptors handed from one process to another |
 //! | [`process`] | children that do not outlive their parent |
 //! | [`files`] | files that only their owner may read, replaced in one step |
 //!
@@ -25,8 +27,11 @@ pub mod copy;
 pub mod dial;
 pub mod drain;
 pub mod files;
+pub mod handoff;
 pub mod identity;
+pub mod inside;
 pub mod listen;
+mod netlink;
 pub mod original;
 pub mod process;
 pub mod redirect;
