@@ -5,6 +5,7 @@
 //! translation of all, which is compared with what is published, and an instance that comes or goes costs its own few
 //! messages. Every list is sorted and maps are ordered, so equal objects give equal bytes.
 
+mod address;
 mod gateway;
 mod member;
 mod policy;
@@ -14,6 +15,7 @@ mod status;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::{Kind as Object, ObjectKey, Spec};
@@ -53,6 +55,8 @@ pub(crate) struct Translation {
 pub(crate) struct Index {
     /// By namespace and name.
     services: BTreeMap<(Arc<str>, Arc<str>), Arc<api::Object>>,
+    /// The address of each service that has one.
+    addresses: BTreeMap<(Arc<str>, Arc<str>), IpAddr>,
     /// Authorization policies by what they guard.
     guards: BTreeMap<Guarded, BTreeSet<String>>,
     /// Of every identity.
@@ -88,11 +92,12 @@ pub(crate) fn objects(snapshot: &Snapshot, trust_domain: &str, roots: &[Vec<u8>]
 
 impl Index {
     fn new(snapshot: &Snapshot, trust_domain: &str) -> Index {
-        let services = snapshot
+        let services: BTreeMap<_, _> = snapshot
             .of_kind(Object::Service)
             .map(|(key, object)| ((Arc::clone(&key.namespace), Arc::clone(&key.name)), Arc::clone(object)))
             .collect();
-        Index { services, guards: policy::guards(snapshot), trust_domain: trust_domain.to_owned() }
+        let addresses = address::of_services(&services);
+        Index { services, addresses, guards: policy::guards(snapshot), trust_domain: trust_domain.to_owned() }
     }
 }
 

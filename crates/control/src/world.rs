@@ -382,6 +382,11 @@ impl State {
         self.index.services_of(&record.member)
     }
 
+    /// The address that stands for a service; a headless one has none.
+    pub(crate) fn address_of(&self, namespace: &str, name: &str) -> Option<IpAddr> {
+        self.index.address_of(namespace, name)
+    }
+
     /// Whether proxies are served.
     pub(crate) fn begun(&self) -> bool {
         self.publisher.is_some()

@@ -156,12 +156,12 @@ pub fn made(message: handoff::Message) -> Result<Made, Refused> {
 ///
 /// # Errors
 /// What the system says, when it cannot go on. A refusal to set up is answered and no error.
-pub fn run(control: &OwnedFd) -> io::Result<()> {
-    let message = handoff::receive(control)?;
+pub fn run(control: OwnedFd) -> io::Result<()> {
+    let message = handoff::receive(&control)?;
     let (ip, channels) = match serde_json::from_slice(&message.bytes)? {
         Order::Make(plan) => match setup::setup(&plan) {
             Err(refused) => {
-                handoff::send(control, &serde_json::to_vec(&Answer::Refused(refused))?, &[])?;
+                handoff::send(&control, &serde_json::to_vec(&Answer::Refused(refused))?, &[])?;
                 return Ok(());
             }
             Ok(made) => {
@@ -169,7 +169,7 @@ pub fn run(control: &OwnedFd) -> io::Result<()> {
                 let answer = Answer::Made { user: made.namespaces.has_user(), families };
                 let mut descriptors = made.namespaces.all();
                 descriptors.extend(made.listeners.all());
-                handoff::send(control, &serde_json::to_vec(&answer)?, &descriptors)?;
+                handoff::send(&control, &serde_json::to_vec(&answer)?, &descriptors)?;
                 (plan.ip, message.descriptors)
             }
         },
@@ -181,6 +181,7 @@ pub fn run(control: &OwnedFd) -> io::Result<()> {
             (ip, channels)
         }
     };
+    drop(control);
     setup::keep_only_marking()?;
     serve(ip, channels)
 }

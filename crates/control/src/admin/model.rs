@@ -2,6 +2,8 @@
 //!
 //! Field names are in camelCase. Times are Unix milliseconds; lengths of time are in the unit that the field's name ends with.
 
+use std::net::IpAddr;
+
 use api::{Condition, Diagnostic, Kind, Location, Object};
 use serde::{Deserialize, Serialize};
 
@@ -230,6 +232,8 @@ pub struct ServiceEntry {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// The address that stands for it; a headless one has none.
+    pub address: Option<IpAddr>,
     /// Sorted by port.
     pub ports: Vec<ServicePortEntry>,
 }

@@ -64,7 +64,8 @@ fn desired(state: &world::State) -> model::Desired {
         let mut ports: Vec<_> =
             service.ports.iter().map(|p| model::ServicePortEntry { name: p.name.clone(), port: p.port }).collect();
         ports.sort_by_key(|p| p.port);
-        Some(model::ServiceEntry { namespace: key.namespace.to_string(), name: key.name.to_string(), ports })
+        let address = state.address_of(&key.namespace, &key.name);
+        Some(model::ServiceEntry { namespace: key.namespace.to_string(), name: key.name.to_string(), address, ports })
     });
     model::Desired {
         revision: 0,

@@ -98,7 +98,12 @@ impl Member {
 impl Index {
     /// Whether `ip` is the address of a service.
     pub(crate) fn is_service_address(&self, ip: IpAddr) -> bool {
-        self.services.values().any(|o| matches!(&o.spec, Spec::Service(s) if s.cluster_ip == Some(ip)))
+        self.addresses.values().any(|address| *address == ip)
+    }
+
+    /// The address that stands for a service; a headless one has none.
+    pub(crate) fn address_of(&self, namespace: &str, name: &str) -> Option<IpAddr> {
+        self.addresses.get(&(namespace.into(), name.into())).copied()
     }
 
     /// `namespace/name` of the services that have `member` as an endpoint, sorted.

@@ -1,5 +1,7 @@
 //! Services as their callers see them.
 
+use std::net::IpAddr;
+
 use api::{Kind as Object, ObjectKey, Spec};
 use proto::mesh;
 use sources::Snapshot;
@@ -14,17 +16,18 @@ pub(super) fn translate(snapshot: &Snapshot, routes: &Routes, policies: &Policie
         let Spec::Service(service) = &object.spec else { continue };
         let routes = routes.of_service(key);
         let policies = policies.of_service(key, &routes);
+        let address = out.index.address_of(&key.namespace, &key.name);
         let message = mesh::Service {
             origin: Some(origin(key)),
             namespace: key.namespace.to_string(),
             name: key.name.to_string(),
             hosts: hosts(key),
-            addresses: service.cluster_ip.iter().map(ToString::to_string).collect(),
+            addresses: address.iter().map(ToString::to_string).collect(),
             ports: ports(service),
             routes,
             policies,
         };
-        out.push(xds::Kind::Service, path(&key.namespace, &key.name), &message, aliases(key, service), key);
+        out.push(xds::Kind::Service, path(&key.namespace, &key.name), &message, aliases(key, service, address), key);
         out.conditions.hold(key, "Programmed", "Programmed");
     }
 }
@@ -51,7 +54,7 @@ fn ports(service: &api::Service) -> Vec<mesh::ServicePort> {
 }
 
 /// The bare name is for callers of the same namespace alone; the others are everybody's.
-fn aliases(key: &ObjectKey, service: &api::Service) -> Vec<Alias> {
+fn aliases(key: &ObjectKey, service: &api::Service, address: Option<IpAddr>) -> Vec<Alias> {
     let mut aliases: Vec<Alias> = hosts(key)
         .into_iter()
         .map(|name| {
@@ -59,7 +62,7 @@ fn aliases(key: &ObjectKey, service: &api::Service) -> Vec<Alias> {
             Alias { name, namespace }
         })
         .collect();
-    if let Some(ip) = service.cluster_ip {
+    if let Some(ip) = address {
         let addresses = service.ports.iter().map(|p| std::net::SocketAddr::new(ip, p.port).to_string());
         aliases.extend(addresses.map(|name| Alias { name, namespace: None }));
     }

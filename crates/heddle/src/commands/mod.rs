@@ -6,6 +6,7 @@ mod demo_service;
 mod exec;
 mod get;
 mod init;
+mod inside;
 mod proxy;
 mod run;
 mod stat;
@@ -39,6 +40,8 @@ enum Command {
     Control(control::ControlArgs),
     Proxy(proxy::ProxyArgs),
     Init(init::InitArgs),
+    #[command(hide = true)]
+    Inside(inside::InsideArgs),
     #[command(hide = true)]
     DemoService(crate::demo::service::ServiceArgs),
 }
@@ -81,6 +84,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Control(args) => control::run(args),
         Command::Proxy(args) => proxy::run(args),
         Command::Init(args) => init::run(args),
+        Command::Inside(args) => inside::run(args),
         Command::DemoService(args) => demo_service::run(args),
     }
 }

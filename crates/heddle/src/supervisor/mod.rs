@@ -6,6 +6,7 @@ mod backoff;
 mod control;
 pub(crate) mod environment;
 mod gateway;
+pub(crate) mod inside;
 pub(crate) mod instance;
 pub(crate) mod output;
 pub(crate) mod port;
