@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -19,6 +20,7 @@ use crate::runtime;
 use crate::sidecar::settings::{SidecarSettings, service_listeners};
 use crate::supervisor::application::Program;
 use crate::supervisor::environment::{Pod, environment, service_ports};
+use crate::supervisor::inside::Inside;
 use crate::supervisor::report::Reporter;
 use crate::supervisor::sidecar::{ProxyState, Sidecar, Tokens};
 use crate::supervisor::{FIRST_GUEST, Mesh};
@@ -73,9 +75,10 @@ impl Guest {
     pub(crate) async fn start(
         settings: &SidecarSettings,
         tokens: Tokens,
+        inside: Option<Arc<Inside>>,
         reporter: &Reporter,
     ) -> anyhow::Result<Guest> {
-        let sidecar = Sidecar::start(&settings.proxy.workload, settings, tokens, reporter)?;
+        let sidecar = Sidecar::start(&settings.proxy.workload, settings, tokens, inside, reporter)?;
         let guest = Guest { sidecar, directory: settings.directory.clone() };
         let mut state = guest.sidecar.state();
         match tokio::time::timeout(READY_TIMEOUT, state.wait_for(|s| *s == ProxyState::Ready)).await {
@@ -105,14 +108,20 @@ impl Drop for Guest {
 }
 
 /// What a guest's command is started with: its own words, in the caller's folder.
-pub(crate) fn program(mesh: &Mesh, pod: &Pod, services: &[ServiceEntry], argv: Vec<String>) -> anyhow::Result<Program> {
+pub(crate) fn program(
+    mesh: &Mesh,
+    pod: &Pod,
+    services: &[ServiceEntry],
+    argv: Vec<String>,
+    inside: Option<Arc<Inside>>,
+) -> anyhow::Result<Program> {
     let ports = service_ports(services, &pod.namespace);
-    let environment: BTreeMap<String, String> = environment(pod, &ports, &[]);
+    let environment: BTreeMap<String, String> = environment(pod, mesh.mode, &ports, &[]);
     let folder = std::env::current_dir().context("the current folder is gone")?;
     if mesh.upstream_proxy.is_some() {
         mesh.reporter.note("calls to the outside go through the proxy of this environment");
     }
-    Ok(Program { argv, environment, folder, label: None })
+    Ok(Program { argv, environment, folder, label: None, inside })
 }
 
 /// Listeners for the services that the guest is told of by variables.

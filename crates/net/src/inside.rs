@@ -19,7 +19,7 @@ mod setup;
 mod sockets;
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -112,6 +112,15 @@ impl Listeners {
     pub fn all(&self) -> Vec<BorrowedFd<'_>> {
         let families = self.outbound.iter().zip(&self.dns_tcp).zip(&self.dns_udp);
         families.flat_map(|((outbound, tcp), udp)| [outbound.as_fd(), tcp.as_fd(), udp.as_fd()]).collect()
+    }
+
+    /// Where connections of the application end.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn outbound_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        let address = |socket: &OwnedFd| socket2::SockRef::from(socket).local_addr();
+        self.outbound.iter().filter_map(|socket| address(socket).map(|found| found.as_socket()).transpose()).collect()
     }
 
     /// From that order; what is left over is closed.

@@ -243,10 +243,25 @@ pub(crate) fn outside(worker: &Worker, target: &Target) -> Result<(), Refusal> {
             format!("{target} is not registered, and the mesh allows only what is"),
         ));
     }
-    if target.address().is_some_and(|address| worker.shared.settings.listens_on(address)) {
+    let address = target.address();
+    if worker.shared.inside.is_some() && address.is_some_and(|address| is_this_machine(address.ip())) {
+        return Err(Refusal::new(
+            Reason::NoDestination,
+            format!(
+                "{target} is no instance's, and an application in a network of its own has no way to this machine's"
+            ),
+        ));
+    }
+    if address.is_some_and(|address| worker.shared.settings.listens_on(address)) {
         return Err(Refusal::new(Reason::NoDestination, format!("{target} is this proxy itself")));
     }
     Ok(())
+}
+
+/// Whether dialling `ip` would end on the machine on which it is done.
+fn is_this_machine(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    ip.is_loopback() || ip.is_unspecified()
 }
 
 fn by_table(worker: &Worker, table: &RouteTable, head: &Head<'_>, port: u16, unmatched: SeriesId) -> Matched {

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 
 use engine::snapshot::Live;
 use net::identity::Identity;
+use net::inside::Sockets;
 use net::listen::{self, Acceptor, AddressLock};
 use telemetry::access_log::AccessLog;
 use telemetry::metrics::Registry;
@@ -39,6 +40,8 @@ pub struct Parts {
     /// Sockets that listen already, because somebody else made them: in another network namespace, or in the process that this
     /// one replaces. One at an address of the settings is used instead of a new one; others are closed.
     pub listeners: Vec<TcpListener>,
+    /// Where the application is in a network of its own: sockets of that network, to reach it.
+    pub inside: Option<Sockets>,
 }
 
 /// A data plane at work.
@@ -53,7 +56,7 @@ pub struct Running {
 /// # Errors
 /// An address is held by another proxy or cannot be bound, or a thread cannot be started. The message names the address.
 pub fn start(parts: Parts) -> io::Result<Running> {
-    let Parts { settings, discover, live, identity, clock, registry, access_log, drain, listeners } = parts;
+    let Parts { settings, discover, live, identity, clock, registry, access_log, drain, listeners, inside } = parts;
     let given = Given::new(listeners)?;
     let entries = accept::entries(&settings);
     let mut locks = Vec::with_capacity(entries.len());
@@ -62,7 +65,7 @@ pub fn start(parts: Parts) -> io::Result<Running> {
         locks.push(AddressLock::take(*address).map_err(|error| io::Error::new(io::ErrorKind::AddrInUse, error))?);
     }
     let count = settings.workers.max(1);
-    let shared = Arc::new(Shared { settings, discover, live, identity, clock, drain });
+    let shared = Arc::new(Shared { settings, discover, live, identity, clock, drain, inside });
     let given = Arc::new(given);
     let (report, bound) = mpsc::channel();
     let workers = net::worker::spawn(count, "data", move |index| {

@@ -201,9 +201,13 @@ pub(crate) async fn connect(worker: &Worker, route: &Route<'_>, alpn: Alpn) -> R
         ));
     }
     let failed = |error: io::Error| Refusal::new(Reason::ConnectFailed, format!("connecting to {address}: {error}"));
-    let stream = match route {
-        Route::As(_, source) => dial::connect_as(*source, address).await,
-        Route::Endpoint(_) | Route::Address(_) => TcpStream::connect(address).await,
+    let stream = match (route, &worker.shared.inside) {
+        (Route::As(_, source), _) => dial::connect_as(*source, address).await,
+        // Its address means the application inside, and its sidecar outside.
+        (_, Some(inside)) if mesh.is_none() && address.ip() == worker.shared.settings.application => {
+            inside.take().await.connect(address).await
+        }
+        _ => TcpStream::connect(address).await,
     };
     let stream = stream.map_err(failed)?;
     // Where every request has a connection of its own, an instance that does not read is waited for, as the policy says.

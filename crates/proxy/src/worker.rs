@@ -12,6 +12,7 @@ use engine::snapshot::{Live, Slot};
 use engine::{Nanos, Rng};
 use net::drain::State;
 use net::identity::Identity;
+use net::inside::Sockets;
 use slab::Slab;
 use tokio::time::Instant;
 
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) identity: Identity,
     pub(crate) clock: Clock,
     pub(crate) drain: net::drain::Watch,
+    /// Sockets of the application's own network, if it has one.
+    pub(crate) inside: Option<Sockets>,
 }
 
 /// How far the end has come.

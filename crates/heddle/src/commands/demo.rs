@@ -13,6 +13,7 @@ use super::{OutputArgs, own_name};
 use crate::client::Client;
 use crate::console;
 use crate::demo::{SHOP, Summary, first_page, table};
+use crate::supervisor::mode::ModeArgs;
 use crate::supervisor::report::Reporter;
 use crate::supervisor::status::Status;
 use crate::supervisor::{Options, Supervisor};
@@ -29,6 +30,8 @@ pub(crate) struct DemoArgs {
     /// Print a table now and then instead of drawing over the screen
     #[arg(long)]
     no_tui: bool,
+    #[command(flatten)]
+    mode: ModeArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -57,6 +60,7 @@ async fn demo(args: DemoArgs, began: Instant) -> anyhow::Result<ExitCode> {
         paths: Vec::new(),
         files: vec![("shop.yaml", SHOP)],
         keep: false,
+        mode: args.mode.mode,
         reporter: reporter.clone(),
     };
     let mut supervisor = tokio::select! {

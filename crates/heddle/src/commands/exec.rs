@@ -13,9 +13,10 @@ use crate::client::Client;
 use crate::console;
 use crate::guest::{self, Guest, GuestAddress};
 use crate::runtime::{MeshArgs, find, read};
-use crate::sidecar::settings::{Registration, SidecarSettings, explicit};
+use crate::sidecar::settings::{self, Registration, SidecarSettings};
 use crate::supervisor::Mesh;
 use crate::supervisor::environment::Pod;
+use crate::supervisor::mode::ModeArgs;
 use crate::supervisor::report::Reporter;
 
 /// Run a command with a service's identity and way out, without becoming an endpoint of it
@@ -26,6 +27,8 @@ pub(crate) struct ExecArgs {
     /// Its namespace, where the name alone is not enough
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
+    #[command(flatten)]
+    mode: ModeArgs,
     #[command(flatten)]
     mesh: MeshArgs,
     /// What to run
@@ -40,7 +43,9 @@ pub(super) fn run(args: ExecArgs) -> anyhow::Result<ExitCode> {
 async fn exec(args: ExecArgs) -> anyhow::Result<ExitCode> {
     let dir = find(&args.mesh)?;
     let name = read(&dir).map_or_else(|| "mesh".to_owned(), |m| m.name);
-    let mesh = Mesh::new(&name, &dir, Reporter::quiet());
+    let reporter = Reporter::quiet();
+    let mode = args.mode.mode.decide(&reporter).await?;
+    let mesh = Mesh::new(&name, &dir, reporter, mode);
     let desired = current(&mesh.client).await?;
     let (given, name) = split(&args.service);
     let target = target(&mesh.client, &desired, args.namespace.as_deref().or(given), name).await?;
@@ -54,15 +59,17 @@ async fn exec(args: ExecArgs) -> anyhow::Result<ExitCode> {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
     };
-    let mut data = explicit(format!("{}/{}", pod.namespace, pod.name), address.ip, mesh.upstream_proxy.clone());
-    data.services = guest::listeners(address.ip, &pod.namespace, &desired.services);
+    let inside = mesh.inside(&pod.name, address.ip, &pod.namespace).await?;
+    let services = guest::listeners(address.ip, &pod.namespace, &desired.services);
+    let workload = format!("{}/{}", pod.namespace, pod.name);
+    let data = settings::data(workload, address.ip, &mesh, services, inside.as_deref())?;
     // Without labels and services it is never an endpoint.
     let registration =
         Registration { service_account: target.service_account, node: mesh.node.clone(), ..Registration::default() };
     // The terminal is the command's; what was refused stands in its answer and in the server's log.
     let settings = SidecarSettings { access_log: false, ..mesh.settings(data, None, registration) };
-    let guest = Guest::start(&settings, mesh.tokens(), &mesh.reporter).await?;
-    let program = guest::program(&mesh, &pod, &desired.services, args.command)?;
+    let guest = Guest::start(&settings, mesh.tokens(), inside.clone(), &mesh.reporter).await?;
+    let program = guest::program(&mesh, &pod, &desired.services, args.command, inside)?;
     let code = match program.start() {
         Ok(mut child) => guest::wait(&mut child).await?,
         Err(error) => {

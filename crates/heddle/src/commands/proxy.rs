@@ -1,13 +1,14 @@
 //! `heddle proxy`: a sidecar or a gateway alone.
 
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
 
-use crate::sidecar;
 use crate::sidecar::settings::SidecarSettings;
+use crate::sidecar::{self, Handed};
 
 /// Run a sidecar alone
 #[derive(Debug, Args)]
@@ -24,6 +25,9 @@ pub(crate) struct ProxyArgs {
     /// So many listening sockets are open at descriptors 3 and up; those at addresses of the settings are used
     #[arg(long, value_name = "N", default_value_t = 0)]
     listeners: u16,
+    /// The descriptor over which the sockets of the application's own network come
+    #[arg(long, value_name = "FD", hide = true)]
+    inside: Option<RawFd>,
 }
 
 /// The largest settings file: thousands of service listeners.
@@ -32,6 +36,7 @@ const MAX_SETTINGS: usize = 16 << 20;
 pub(super) fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
     // First, while nothing else is open.
     let listeners = net::listen::inherited(args.listeners).context("--listeners")?;
+    let inside = args.inside.map(Handed::receive).transpose().context("--inside")?;
     logging()?;
     // The allocator is built not to ask for huge pages; where the kernel gives them unasked, an idle sidecar would touch six
     // and fill none. A kernel that cannot turn them off only costs memory.
@@ -42,7 +47,7 @@ pub(super) fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
     let settings: SidecarSettings =
         serde_json::from_slice(&text).with_context(|| format!("{} is not understood", args.settings.display()))?;
     let token = args.token_file.as_deref().map(read_token).transpose()?;
-    crate::block_on(Box::pin(sidecar::run(settings, args.standalone, token, listeners)))?;
+    crate::block_on(Box::pin(sidecar::run(settings, args.standalone, token, listeners, inside)))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -17,9 +17,10 @@ use super::proxy::read_token;
 use crate::console;
 use crate::guest::{self, Guest, GuestAddress, unique};
 use crate::runtime::{MeshArgs, base, find, private_dir, read};
-use crate::sidecar::settings::{ControlAddress, INBOUND_PORT, Port, Registration, SidecarSettings, explicit};
+use crate::sidecar::settings::{self, ControlAddress, INBOUND_PORT, Port, Registration, SidecarSettings};
 use crate::supervisor::Mesh;
 use crate::supervisor::environment::Pod;
+use crate::supervisor::mode::{Mode, ModeArgs};
 use crate::supervisor::port;
 use crate::supervisor::probe::{Probes, Verdict};
 use crate::supervisor::report::Reporter;
@@ -58,6 +59,8 @@ pub(crate) struct RunArgs {
     /// The address at which sidecars elsewhere reach this one [default: that of the way to the control plane]
     #[arg(long, value_name = "IP", requires = "control")]
     address: Option<IpAddr>,
+    #[command(flatten)]
+    mode: ModeArgs,
     #[command(flatten)]
     mesh: MeshArgs,
     /// What to run
@@ -102,10 +105,11 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 
 async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
     let name = args.name.clone().unwrap_or_else(|| format!("{}-{}", args.service, unique()));
+    let mode = args.mode.mode.decide(&Reporter::quiet()).await?;
     let place = match &args.control {
-        Some(address) if !address.contains('/') => remote(&args, address, &name)?,
-        Some(path) => local(&args, Path::new(path).parent().unwrap_or(Path::new(".")), &name).await?,
-        None => local(&args, &find(&args.mesh)?, &name).await?,
+        Some(address) if !address.contains('/') => remote(&args, address, &name, mode)?,
+        Some(path) => local(&args, Path::new(path).parent().unwrap_or(Path::new(".")), &name, mode).await?,
+        None => local(&args, &find(&args.mesh)?, &name, mode).await?,
     };
     let service_account = args.service_account.clone().unwrap_or_else(|| args.service.clone());
     let pod = Pod {
@@ -117,9 +121,11 @@ async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
     };
-    let mut data = explicit(format!("{}/{name}", args.namespace), place.ip, place.mesh.upstream_proxy.clone());
+    let inside = place.mesh.inside(&name, place.ip, &args.namespace).await?;
+    let services = guest::listeners(place.ip, &args.namespace, &place.services);
+    let workload = format!("{}/{name}", args.namespace);
+    let mut data = settings::data(workload, place.ip, &place.mesh, services, inside.as_deref())?;
     data.inbound = Some(place.inbound);
-    data.services = guest::listeners(place.ip, &args.namespace, &place.services);
     let protocol = match args.protocol {
         None => AppProtocol::Auto,
         Some(Protocol::Http) => AppProtocol::Http,
@@ -141,10 +147,12 @@ async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
         directory: place.directory,
         ..place.mesh.settings(data, None, registration)
     };
-    port::not_the_sidecars(&settings, [args.port]).map_err(|why| anyhow!("{name} cannot run: {why}"))?;
-    port::free(place.ip, [args.port]).await.map_err(|why| anyhow!("{name} cannot run: {why}"))?;
-    let guest = Guest::start(&settings, place.tokens, &place.mesh.reporter).await?;
-    let program = guest::program(&place.mesh, &pod, &place.services, args.command)?;
+    if inside.is_none() {
+        port::not_the_sidecars(&settings, [args.port]).map_err(|why| anyhow!("{name} cannot run: {why}"))?;
+        port::free(place.ip, [args.port]).await.map_err(|why| anyhow!("{name} cannot run: {why}"))?;
+    }
+    let guest = Guest::start(&settings, place.tokens, inside.clone(), &place.mesh.reporter).await?;
+    let program = guest::program(&place.mesh, &pod, &place.services, args.command, inside)?;
     let code = match program.start() {
         Ok(mut child) => {
             let probes = Probes::accepting(SocketAddr::new(place.ip, args.port));
@@ -170,9 +178,9 @@ async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Beside a control plane on this machine.
-async fn local(args: &RunArgs, dir: &Path, name: &str) -> anyhow::Result<Place> {
+async fn local(args: &RunArgs, dir: &Path, name: &str, mode: Mode) -> anyhow::Result<Place> {
     let known = read(dir);
-    let mesh = Mesh::new(known.as_ref().map_or("mesh", |m| m.name.as_str()), dir, Reporter::quiet());
+    let mesh = Mesh::new(known.as_ref().map_or("mesh", |m| m.name.as_str()), dir, Reporter::quiet(), mode);
     let (ip, held) = match known {
         Some(known) => {
             let address = GuestAddress::choose(known.block)?;
@@ -205,7 +213,7 @@ async fn local(args: &RunArgs, dir: &Path, name: &str) -> anyhow::Result<Place> 
 
 /// Against a control plane elsewhere: applications and forward proxy stay on a loopback address of their own, and only the
 /// inbound side listens where others can reach it.
-fn remote(args: &RunArgs, control: &str, name: &str) -> anyhow::Result<Place> {
+fn remote(args: &RunArgs, control: &str, name: &str, mode: Mode) -> anyhow::Result<Place> {
     let Some(token) = token(args)? else {
         bail!(
             "a control plane elsewhere wants a join token: make one there with `heddle token --workload {}/NAME`, and give it in a file with --token-file or in HEDDLE_JOIN_TOKEN",
@@ -234,7 +242,7 @@ fn remote(args: &RunArgs, control: &str, name: &str) -> anyhow::Result<Place> {
     let directory = guests.join(format!("run-{name}"));
     private_dir(&directory)?;
     Ok(Place {
-        mesh: Mesh::new("remote", &directory, Reporter::quiet()),
+        mesh: Mesh::new("remote", &directory, Reporter::quiet(), mode),
         control: ControlAddress::Tcp(control.to_owned()),
         roots,
         directory,

@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{OutputArgs, own_name};
 use crate::client::Client;
 use crate::console;
+use crate::supervisor::mode::ModeArgs;
 use crate::supervisor::output::Sink;
 use crate::supervisor::report::Reporter;
 use crate::supervisor::status::Status;
@@ -34,6 +35,8 @@ pub(crate) struct UpArgs {
     /// Leave the runtime directory behind, with the mesh's authority
     #[arg(long)]
     keep: bool,
+    #[command(flatten)]
+    mode: ModeArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -81,6 +84,7 @@ pub(super) fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
             paths: args.paths,
             files: Vec::new(),
             keep: args.keep,
+            mode: args.mode.mode,
             reporter: Reporter::printed(sink),
         };
         let mut supervisor = tokio::select! {

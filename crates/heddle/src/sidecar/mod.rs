@@ -7,14 +7,16 @@ mod statistics;
 mod wiring;
 
 use std::net::TcpListener;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use net::drain::Drain;
+use net::handoff;
 use net::identity::Identity;
+use net::inside::{Listeners, Sockets};
 use proto::mesh::State;
 use proxy::{Clock, Parts};
 use telemetry::access_log::AccessLog;
@@ -39,13 +41,32 @@ const LAST_DRAIN: Duration = Duration::from_secs(5);
 /// Problems that are over by themselves when the control plane is back are told only when they last this long.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What the supervisor hands over where the application is in a network of its own.
+#[derive(Debug)]
+pub(crate) struct Handed {
+    /// Over which sockets of that network are asked for.
+    sockets: OwnedFd,
+    listeners: Listeners,
+}
+
+impl Handed {
+    /// Receives it over the inherited descriptor `number`.
+    pub(crate) fn receive(number: RawFd) -> std::io::Result<Handed> {
+        let message = handoff::receive(handoff::inherited(number)?)?;
+        let mut descriptors = message.descriptors.into_iter();
+        let sockets = descriptors.next().ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        Ok(Handed { sockets, listeners: Listeners::from_all(descriptors.collect()) })
+    }
+}
+
 /// Runs a proxy until it is told to end. `standalone`: without a supervisor at standard input, ready at once.
 /// `listeners`: sockets that listen already.
 pub(crate) async fn run(
     settings: SidecarSettings,
     standalone: bool,
     token: Option<String>,
-    listeners: Vec<TcpListener>,
+    mut listeners: Vec<TcpListener>,
+    inside: Option<Handed>,
 ) -> anyhow::Result<()> {
     crate::runtime::private_dir(&settings.directory)?;
     let identity = identity(&settings)?;
@@ -53,6 +74,13 @@ pub(crate) async fn run(
     let registry = Registry::new();
     let (certified_sender, certified) = watch::channel(valid(&identity));
     let wiring = Wiring::start(&settings, &identity, &registry, certified);
+    let inside = match inside {
+        Some(handed) => {
+            listeners.extend(handed.listeners.outbound.into_iter().map(TcpListener::from));
+            Some(Sockets::start(handed.sockets).context("cannot ask for sockets inside")?)
+        }
+        None => None,
+    };
     let (drain, drain_watch) = net::drain::channel();
     let log = match settings.access_log {
         true => Some(Arc::new(AccessLog::start(std::io::stderr()).context("cannot start the access log")?)),
@@ -68,6 +96,7 @@ pub(crate) async fn run(
         access_log: log,
         drain: drain_watch,
         listeners,
+        inside,
     })?;
     let (session, events) = xds::session::start(
         xds::session::Options {

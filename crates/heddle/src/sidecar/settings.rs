@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use anyhow::Context;
 use api::{AppProtocol, ContainerPort};
 use proto::mesh;
 use proxy::settings::ServiceListener;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::supervisor::Mesh;
 use crate::supervisor::environment::FORWARD_PROXY_PORT;
+use crate::supervisor::inside::Inside;
 use crate::supervisor::instance::Plan;
 
 /// Port of the inbound side on an instance's address.
@@ -159,6 +161,20 @@ pub(crate) fn explicit(workload: String, ip: IpAddr, upstream_proxy: Option<Stri
     }
 }
 
+/// The data path of one instance: in explicit mode with `services`, or of an application `inside` its namespaces.
+pub(crate) fn data(
+    workload: String,
+    ip: IpAddr,
+    mesh: &Mesh,
+    services: Vec<ServiceListener>,
+    inside: Option<&Inside>,
+) -> anyhow::Result<proxy::Settings> {
+    Ok(match inside {
+        Some(inside) => inside.data(workload, mesh.upstream_proxy.clone()).context("its sockets are unusable")?,
+        None => proxy::Settings { services, ..explicit(workload, ip, mesh.upstream_proxy.clone()) },
+    })
+}
+
 /// Listeners that stand for the ports of services.
 pub(crate) fn service_listeners(
     ip: IpAddr,
@@ -178,13 +194,18 @@ pub(crate) fn service_listeners(
 }
 
 /// The settings of an instance's sidecar.
-pub(crate) fn instance(mesh: &Mesh, name: &str, plan: &Plan) -> SidecarSettings {
-    let mut data = explicit(format!("{}/{name}", plan.namespace), plan.ip, mesh.upstream_proxy.clone());
+pub(crate) fn instance(
+    mesh: &Mesh,
+    name: &str,
+    plan: &Plan,
+    inside: Option<&Inside>,
+) -> anyhow::Result<SidecarSettings> {
+    let services = service_listeners(plan.ip, &plan.services);
+    let mut data = data(format!("{}/{name}", plan.namespace), plan.ip, mesh, services, inside)?;
     data.inbound = Some(SocketAddr::new(plan.ip, INBOUND_PORT));
-    data.services = service_listeners(plan.ip, &plan.services);
     let template = &plan.template;
     let standing = api::Standing::of_labels(&template.labels);
-    mesh.settings(
+    Ok(mesh.settings(
         data,
         None,
         Registration {
@@ -196,7 +217,7 @@ pub(crate) fn instance(mesh: &Mesh, name: &str, plan: &Plan) -> SidecarSettings 
             zone: standing.zone,
             ..Registration::default()
         },
-    )
+    ))
 }
 
 #[cfg(test)]

@@ -1,19 +1,23 @@
 //! An application's process: started in its folder with its environment, in a process group of its own, and ended with it.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use net::process::{die_with_parent, own_group, signal, terminate};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
-use super::environment::REMOVED;
+use super::environment::{REMOVED, REMOVED_INSIDE};
+use super::inside::Inside;
 use super::instance::Stop;
 use super::output::{Label, copy_lines};
 use super::probe::{Probes, Verdict};
@@ -30,6 +34,8 @@ pub(crate) struct Program {
     pub(crate) folder: PathBuf,
     /// Where its lines go; `None`: they are ours (`run`, `exec`).
     pub(crate) label: Option<Label>,
+    /// Its namespaces, if it has some.
+    pub(crate) inside: Option<Arc<Inside>>,
 }
 
 /// How one life of an application ended.
@@ -45,22 +51,41 @@ pub(crate) enum Ended {
 
 impl Program {
     /// The command, ready to be started.
-    fn command(&self, argv: &[String]) -> Command {
+    fn command(&self, argv: &[String]) -> io::Result<Command> {
         let (program, arguments) = argv.split_first().expect("a program has a name");
         let mut command = Command::new(program);
-        command.args(arguments).current_dir(&self.folder).kill_on_drop(true);
+        command.args(arguments).kill_on_drop(true);
         for name in REMOVED {
             command.env_remove(name);
         }
+        match &self.inside {
+            Some(inside) => {
+                for name in REMOVED_INSIDE {
+                    command.env_remove(name);
+                }
+                inside.enter(&mut command, &self.folder)?;
+            }
+            None => {
+                command.current_dir(&self.folder);
+            }
+        }
         command.envs(&self.environment);
         die_with_parent(&mut command);
-        command
+        Ok(command)
+    }
+
+    /// Connects to `address` of the application, wherever its network is. Bound the wait.
+    pub(crate) async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        match &self.inside {
+            Some(inside) => inside.connect(address).await,
+            None => TcpStream::connect(address).await,
+        }
     }
 
     /// Starts it. With a label its lines are printed with it, and it reads nothing; without, it shares our terminal and
     /// process group.
     pub(crate) fn start(&self) -> anyhow::Result<Child> {
-        let mut command = self.command(&self.argv);
+        let mut command = self.command(&self.argv).map_err(|error| self.not_started(error))?;
         if self.label.is_some() {
             own_group(&mut command);
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -95,9 +120,12 @@ impl Program {
     /// Runs `command` beside it, as an `exec` probe does; fails with its exit status.
     pub(crate) async fn check(&self, command: &[String]) -> Result<(), String> {
         let Some(name) = command.first() else { return Err("the command is empty".to_owned()) };
-        let mut command = self.command(command);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        match command.status().await {
+        let started = async {
+            let mut command = self.command(command)?;
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command.status().await
+        };
+        match started.await {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(format!("{name}: {}", describe(status))),
             Err(error) => Err(format!("{name}: {error}")),

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use api::{EnvValue, EnvVar, FieldRef};
 use control::admin::model::ServiceEntry;
 
+use super::mode::Mode;
+
 /// Port of the forward proxy on an instance's address.
 pub(crate) const FORWARD_PROXY_PORT: u16 = 15_001;
 
@@ -56,13 +58,19 @@ pub(crate) fn service_ports(services: &[ServiceEntry], namespace: &str) -> Vec<(
     all
 }
 
-/// `NAME_SERVICE_HOST` and `NAME_SERVICE_PORT`, and `NAME_SERVICE_PORT_<PORT NAME>` for named ports.
-pub(crate) fn service_variables(ip: IpAddr, services: &[(ServiceEntry, Vec<u16>)]) -> BTreeMap<String, String> {
+/// `NAME_SERVICE_HOST` and `NAME_SERVICE_PORT`, and `NAME_SERVICE_PORT_<PORT NAME>` for named ports: where the sidecar listens
+/// for them on the instance's address `own`, or the service's own address, if it has one, where all addresses are redirected.
+fn service_variables(mode: Mode, own: IpAddr, services: &[(ServiceEntry, Vec<u16>)]) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
     for (service, listens) in services {
+        let (ip, listens) = match (mode, service.address) {
+            (Mode::Explicit, _) => (own, listens.clone()),
+            (Mode::Namespace, Some(ip)) => (ip, service.ports.iter().map(|p| p.port).collect()),
+            (Mode::Namespace, None) => continue,
+        };
         let stem = variable_name(&service.name);
         variables.insert(format!("{stem}_SERVICE_HOST"), ip.to_string());
-        for (i, (port, listen)) in service.ports.iter().zip(listens).enumerate() {
+        for (i, (port, listen)) in service.ports.iter().zip(&listens).enumerate() {
             if i == 0 {
                 variables.insert(format!("{stem}_SERVICE_PORT"), listen.to_string());
             }
@@ -95,14 +103,21 @@ pub(crate) fn proxy_variables(ip: IpAddr) -> BTreeMap<String, String> {
 pub(crate) const REMOVED: [&str; 6] =
     ["all_proxy", "ALL_PROXY", "no_grpc_proxy", "ftp_proxy", "FTP_PROXY", "HEDDLE_JOIN_TOKEN"];
 
+/// And these where everything is redirected: a caller's forward proxy is the sidecar's business then.
+pub(crate) const REMOVED_INSIDE: [&str; 7] =
+    ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "grpc_proxy", "no_proxy", "NO_PROXY"];
+
 /// The environment of an instance: the mesh's variables, then the declared ones, each of which may refer to those before it.
 pub(crate) fn environment(
     pod: &Pod,
+    mode: Mode,
     services: &[(ServiceEntry, Vec<u16>)],
     declared: &[EnvVar],
 ) -> BTreeMap<String, String> {
-    let mut variables = service_variables(pod.ip, services);
-    variables.extend(proxy_variables(pod.ip));
+    let mut variables = service_variables(mode, pod.ip, services);
+    if mode == Mode::Explicit {
+        variables.extend(proxy_variables(pod.ip));
+    }
     // The running binary, for manifests that use it itself.
     variables.insert("HEDDLE".to_owned(), own_path());
     variables.insert("POD_IP".to_owned(), pod.ip.to_string());

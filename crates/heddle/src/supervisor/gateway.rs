@@ -107,7 +107,7 @@ impl GatewayProxy {
             Some(format!("{namespace}/{name}")),
             Registration { service_account: name.to_owned(), node: mesh.node.clone(), ..Registration::default() },
         );
-        let sidecar = Sidecar::start(&workload_name(name), &settings, mesh.tokens(), &mesh.reporter)?;
+        let sidecar = Sidecar::start(&workload_name(name), &settings, mesh.tokens(), None, &mesh.reporter)?;
         // There is no application: it is ready when its proxy is.
         sidecar.ready(true);
         Ok(GatewayProxy { namespace: namespace.to_owned(), name: name.to_owned(), ip, listeners, places, sidecar })

@@ -19,6 +19,7 @@ use super::application::describe;
 use super::backoff::Backoff;
 use super::environment::own_path;
 use super::report::Reporter;
+use crate::sidecar::settings::explicit;
 
 /// The longest wait for namespaces: they take some milliseconds, on a machine that is busy perhaps seconds.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -27,6 +28,7 @@ const SETUP_TIMEOUT: Duration = Duration::from_secs(20);
 /// the sidecar.
 #[derive(Debug)]
 pub(crate) struct Inside {
+    ip: IpAddr,
     namespaces: Namespaces,
     listeners: Listeners,
     /// The sidecar's end of its channel to the helper: a sidecar that is started again gets the same.
@@ -62,7 +64,7 @@ impl Inside {
         let helper =
             Helper { name: name.to_owned(), ip, channels, namespaces: namespaces.clone(), reporter: reporter.clone() };
         let keeper = tokio::spawn(helper.keep(child));
-        Ok(Inside { namespaces, listeners, sidecar, sockets, keeper })
+        Ok(Inside { ip, namespaces, listeners, sidecar, sockets, keeper })
     }
 
     /// What a sidecar process inherits: a socket in which the sockets that it needs are waiting.
@@ -72,6 +74,15 @@ impl Inside {
         descriptors.extend(self.listeners.all());
         handoff::send(&ours, b"inside", &descriptors)?;
         Ok(theirs)
+    }
+
+    /// The data path of a sidecar whose application is inside.
+    pub(crate) fn data(&self, workload: String, upstream_proxy: Option<String>) -> io::Result<proxy::Settings> {
+        Ok(proxy::Settings {
+            outbound: None,
+            redirected: self.listeners.outbound_addresses()?,
+            ..explicit(workload, self.ip, upstream_proxy)
+        })
     }
 
     /// Makes `command`'s process run inside, in `folder`.

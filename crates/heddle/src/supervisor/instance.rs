@@ -122,7 +122,7 @@ impl Life {
     }
 
     async fn run(mut self) {
-        let end = match self.prepare() {
+        let end = match self.prepare().await {
             Ok((sidecar, program, probes)) => self.live(sidecar, &program, &probes).await,
             Err(error) => {
                 self.mesh.reporter.problem(format_args!("{} cannot run: {error:#}", self.name));
@@ -135,7 +135,7 @@ impl Life {
     }
 
     /// Everything that can fail for good, before anything runs; the sidecar last.
-    fn prepare(&self) -> anyhow::Result<(Sidecar, Program, Probes)> {
+    async fn prepare(&self) -> anyhow::Result<(Sidecar, Program, Probes)> {
         let plan = &self.plan;
         let container = &plan.template.container;
         let pod = Pod {
@@ -147,7 +147,7 @@ impl Life {
             labels: plan.template.labels.clone(),
             annotations: plan.template.annotations.clone(),
         };
-        let environment = environment(&pod, &plan.services, &container.env);
+        let environment = environment(&pod, self.mesh.mode, &plan.services, &container.env);
         let written: Vec<&String> = match &plan.template.local_command {
             Some(command) => command.iter().collect(),
             None => container.command.iter().chain(&container.args).collect(),
@@ -167,10 +167,13 @@ impl Life {
         };
         let probes = Probes::new(container, plan.ip).map_err(anyhow::Error::msg)?;
         let label = self.mesh.reporter.label(&self.name, &plan.set);
-        let program = Program { argv, environment, folder, label: Some(label) };
-        let settings = settings::instance(&self.mesh, &self.name, plan);
-        port::not_the_sidecars(&settings, self.ports()).map_err(anyhow::Error::msg)?;
-        let sidecar = Sidecar::start(&self.name, &settings, self.mesh.tokens(), &self.mesh.reporter)
+        let inside = self.mesh.inside(&self.name, plan.ip, &plan.namespace).await?;
+        let settings = settings::instance(&self.mesh, &self.name, plan, inside.as_deref())?;
+        let program = Program { argv, environment, folder, label: Some(label), inside: inside.clone() };
+        if inside.is_none() {
+            port::not_the_sidecars(&settings, self.ports()).map_err(anyhow::Error::msg)?;
+        }
+        let sidecar = Sidecar::start(&self.name, &settings, self.mesh.tokens(), inside, &self.mesh.reporter)
             .context("its sidecar cannot be started")?;
         Ok((sidecar, program, probes))
     }
@@ -178,6 +181,14 @@ impl Life {
     /// The ports on which the application is to listen.
     fn ports(&self) -> impl Iterator<Item = u16> {
         self.plan.template.container.ports.iter().map(|p| p.port)
+    }
+
+    /// Waits until the application can have its ports. In namespaces of its own it can.
+    async fn ports_free(&self, program: &Program) -> Result<(), String> {
+        match program.inside {
+            Some(_) => Ok(()),
+            None => port::free(self.plan.ip, self.ports()).await,
+        }
     }
 
     async fn live(&mut self, mut sidecar: Sidecar, program: &Program, probes: &Probes) -> Phase {
@@ -250,7 +261,7 @@ impl Life {
             let ended = {
                 let life = async {
                     tokio::select! {
-                        free = port::free(self.plan.ip, self.ports()) => free.map_err(anyhow::Error::msg)?,
+                        free = self.ports_free(program) => free.map_err(anyhow::Error::msg)?,
                         () = reach(&mut stop, |s| *s != Stop::Not) => return Ok(Ended::Stopped),
                     }
                     program.live(probes, &verdict, &mut stop, grace, HURRY).await

@@ -8,6 +8,7 @@ pub(crate) mod environment;
 mod gateway;
 pub(crate) mod inside;
 pub(crate) mod instance;
+pub(crate) mod mode;
 pub(crate) mod output;
 pub(crate) mod port;
 pub(crate) mod probe;
@@ -20,6 +21,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ::control::admin::model::{Desired, ServiceEntry};
@@ -29,7 +31,9 @@ use tokio::sync::{mpsc, watch};
 
 use self::control::Control;
 use self::gateway::GatewayProxy;
+use self::inside::Inside;
 use self::instance::{Instance, Plan, Stop};
+use self::mode::{Choice, Mode};
 use self::reconcile::{Action, Actual, Kind, Phase, Wanted, plan};
 use self::report::Reporter;
 use self::sidecar::Tokens;
@@ -58,11 +62,13 @@ pub(crate) struct Mesh {
     pub(crate) node: String,
     /// The caller's own forward proxy.
     pub(crate) upstream_proxy: Option<String>,
+    /// How the connections of new instances come to their sidecars.
+    pub(crate) mode: Mode,
 }
 
 impl Mesh {
     /// The mesh in `runtime`.
-    pub(crate) fn new(name: &str, runtime: &Path, reporter: Reporter) -> Mesh {
+    pub(crate) fn new(name: &str, runtime: &Path, reporter: Reporter, mode: Mode) -> Mesh {
         let upstream_proxy = environment::upstream_proxy(|n| std::env::var(n).ok()).unwrap_or_else(|why| {
             reporter.note(why);
             None
@@ -75,6 +81,18 @@ impl Mesh {
             reporter,
             node,
             upstream_proxy,
+            mode,
+        }
+    }
+
+    /// Namespaces for the instance called `name` with address `ip`, where instances have some.
+    pub(crate) async fn inside(&self, name: &str, ip: IpAddr, namespace: &str) -> anyhow::Result<Option<Arc<Inside>>> {
+        match self.mode {
+            Mode::Explicit => Ok(None),
+            Mode::Namespace => {
+                let inside = Inside::make(name, mode::plan(ip, namespace), &self.reporter).await;
+                Ok(Some(Arc::new(inside.context("its namespaces cannot be made")?)))
+            }
         }
     }
 
@@ -128,6 +146,8 @@ pub(crate) struct Options {
     pub(crate) files: Vec<(&'static str, &'static str)>,
     /// Leave the runtime directory behind.
     pub(crate) keep: bool,
+    /// How connections are to come to sidecars.
+    pub(crate) mode: Choice,
     pub(crate) reporter: Reporter,
 }
 
@@ -166,6 +186,7 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     /// Claims name, directory and addresses, and starts the control plane. Returns when that has read the manifests.
     pub(crate) async fn start(options: Options) -> anyhow::Result<Supervisor> {
+        let mode = options.mode.decide(&options.reporter).await?;
         let (name, claim) = claim(&options)?;
         let block = net::block::claim(&name)?;
         let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -175,7 +196,7 @@ impl Supervisor {
             block: block.second_octet(),
             started_unix_ms: u64::try_from(started.as_millis()).unwrap_or(u64::MAX),
         })?;
-        let mesh = Mesh::new(&name, claim.dir(), options.reporter);
+        let mesh = Mesh::new(&name, claim.dir(), options.reporter, mode);
         let mut paths = options.paths;
         if !options.files.is_empty() {
             let folder = claim.dir().join(MANIFESTS);

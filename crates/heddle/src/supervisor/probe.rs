@@ -6,7 +6,6 @@ use std::time::Duration;
 use api::{Container, PortRef, Probe, ProbeAction};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -241,10 +240,8 @@ impl Check {
     async fn once(&self, program: &Program, timeout: Duration) -> Result<(), String> {
         let check = async {
             match self {
-                Check::Http { address, host, path, headers } => http_get(*address, host, path, headers).await,
-                Check::Tcp(address) => {
-                    TcpStream::connect(address).await.map(drop).map_err(|e| format!("{address}: {e}"))
-                }
+                Check::Http { address, host, path, headers } => http_get(program, *address, host, path, headers).await,
+                Check::Tcp(address) => program.connect(*address).await.map(drop).map_err(|e| format!("{address}: {e}")),
                 Check::Exec(command) => program.check(command).await,
             }
         };
@@ -253,8 +250,14 @@ impl Check {
 }
 
 /// As Kubernetes has it, any status from 200 to 399 is a success.
-async fn http_get(address: SocketAddr, host: &str, path: &str, headers: &[(String, String)]) -> Result<(), String> {
-    let stream = TcpStream::connect(address).await.map_err(|e| format!("{address}: {e}"))?;
+async fn http_get(
+    program: &Program,
+    address: SocketAddr,
+    host: &str,
+    path: &str,
+    headers: &[(String, String)],
+) -> Result<(), String> {
+    let stream = program.connect(address).await.map_err(|e| format!("{address}: {e}"))?;
     let failed = |e: hyper::Error| format!("http://{address}{path}: {e}");
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     let connection = tokio::spawn(connection);

@@ -4,9 +4,11 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use net::handoff::inherit;
 use net::process::{die_with_parent, own_group};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
@@ -16,6 +18,7 @@ use tokio::task::JoinHandle;
 use super::application::describe;
 use super::backoff::Backoff;
 use super::environment::own_path;
+use super::inside::Inside;
 use super::output::copy_lines;
 use super::report::Reporter;
 use crate::client::Client;
@@ -57,11 +60,12 @@ pub(crate) struct Sidecar {
 }
 
 impl Sidecar {
-    /// Writes the settings and starts the process.
+    /// Writes the settings and starts the process, beside an application in the namespaces `inside` if it has some.
     pub(crate) fn start(
         name: &str,
         settings: &SidecarSettings,
         tokens: Tokens,
+        inside: Option<Arc<Inside>>,
         reporter: &Reporter,
     ) -> anyhow::Result<Sidecar> {
         crate::runtime::private_dir(&settings.directory)?;
@@ -76,6 +80,7 @@ impl Sidecar {
             workload: settings.proxy.workload.clone(),
             service_account: settings.registration.service_account.clone(),
             tokens,
+            inside,
             reporter: reporter.clone(),
             state: sender,
             ready: false,
@@ -118,6 +123,8 @@ struct Keeper {
     workload: String,
     service_account: String,
     tokens: Tokens,
+    /// The instance's namespaces, if it has some.
+    inside: Option<Arc<Inside>>,
     reporter: Reporter,
     state: watch::Sender<ProxyState>,
     ready: bool,
@@ -166,6 +173,10 @@ impl Keeper {
         let mut command = Command::new(own_path());
         // A token that `run` was given goes over standard input, to whoever asks for it.
         command.arg("proxy").arg("--settings").arg(&self.file).env_remove("HEDDLE_JOIN_TOKEN");
+        if let Some(inside) = &self.inside {
+            let number = inherit(&mut command, inside.handoff().context("its sockets cannot be handed over")?);
+            command.arg("--inside").arg(number.to_string());
+        }
         if std::env::var_os("HEDDLE_LOG").is_none() {
             // That the control plane is gone is told once by who keeps it, not by every proxy.
             command.env("HEDDLE_LOG", "warn,xds=error");

@@ -75,6 +75,7 @@ fn an_address_that_another_proxy_holds_is_named() {
         access_log: None,
         drain: watch,
         listeners: Vec::new(),
+        inside: None,
     })
     .expect_err("the address is taken")
     .to_string();

@@ -107,6 +107,7 @@ impl World {
             access_log: None,
             drain: watch,
             listeners,
+            inside: None,
         })
         .expect("the addresses are our own");
         Sidecar { settings, live, drain, running: Some(running) }

@@ -20,7 +20,7 @@ fn pod() -> Pod {
 
 fn service(namespace: &str, name: &str, ports: &[(&str, u16)]) -> ServiceEntry {
     let ports = ports.iter().map(|(name, port)| ServicePortEntry { name: (*name).into(), port: *port }).collect();
-    ServiceEntry { namespace: namespace.into(), name: name.into(), ports }
+    ServiceEntry { namespace: namespace.into(), name: name.into(), address: None, ports }
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn services_of_the_namespace_are_announced() {
         [("cart", vec![16_000, 16_001]), ("my-db", vec![16_002])]
     );
     assert_eq!(
-        service_variables(pod().ip, &ports),
+        service_variables(Mode::Explicit, pod().ip, &ports),
         map(&[
             ("CART_SERVICE_HOST", "127.7.0.3"),
             ("CART_SERVICE_PORT", "16000"),
@@ -80,11 +80,24 @@ fn services_of_the_namespace_are_announced() {
 }
 
 #[test]
+fn where_everything_is_redirected_services_have_their_own_addresses() {
+    let cart = service("shop", "cart", &[("http", 80)]);
+    let headless = service("shop", "db", &[("", 5432)]);
+    let services =
+        service_ports(&[ServiceEntry { address: Some("240.1.2.3".parse().unwrap()), ..cart }, headless], "shop");
+    let all = environment(&pod(), Mode::Namespace, &services, &[]);
+    assert_eq!(all["CART_SERVICE_HOST"], "240.1.2.3");
+    assert_eq!(all["CART_SERVICE_PORT"], "80");
+    assert!(!all.contains_key("DB_SERVICE_HOST") && !all.contains_key("http_proxy"), "{all:?}");
+}
+
+#[test]
 fn declared_variables_may_use_those_before_them() {
     let text = |name: &str, value: &str| EnvVar { name: name.into(), value: EnvValue::Text(value.into()) };
     let ports = service_ports(&[service("shop", "db", &[("", 5432)])], "shop");
     let all = environment(
         &pod(),
+        Mode::Explicit,
         &ports,
         &[
             text("URL", "tcp://$(DB_SERVICE_HOST):$(DB_SERVICE_PORT)/$(LATER)"),

@@ -45,7 +45,7 @@ fn exec(words: &[&str]) -> ProbeAction {
 
 fn program() -> Program {
     let folder = std::env::temp_dir();
-    Program { argv: vec!["true".into()], environment: BTreeMap::new(), folder, label: None }
+    Program { argv: vec!["true".into()], environment: BTreeMap::new(), folder, label: None, inside: None }
 }
 
 /// An HTTP server that answers with what `status` holds.
