@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
+pub use pipe::Pipe;
+
 /// Live byte counts, readable from another thread while the copy goes on.
 #[derive(Debug, Default)]
 pub struct Counters {

@@ -4,11 +4,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
+use net::copy::Pipe;
 
 use crate::buffer;
 use crate::conn::Conn;
 use crate::end::{Encoding, End, Fault, Piece, Stream, Trailers};
 use crate::h1::{Decoder, Encoder, Framing, Part};
+use crate::io::Io;
 use crate::worker::Worker;
 
 /// The most that an HTTP/1 connection reads ahead of a body's receiver.
@@ -16,6 +18,9 @@ const AHEAD: usize = 64 * 1024;
 
 /// Largest trailers, bytes.
 const TRAILERS: usize = 16 * 1024;
+
+/// As much of a body must be to come to move it by splice(2). Below it a copy costs less than the two calls more.
+const SPLICE: u64 = 32 * 1024;
 
 /// Which end failed.
 #[derive(Debug)]
@@ -54,6 +59,8 @@ pub(crate) struct Transfer {
     cursor: usize,
     /// Content at the cursor that the receiver has not taken yet.
     run: usize,
+    /// Content that passes inside the kernel.
+    pipe: Pipe,
     /// Of an HTTP/2 sender: bytes that the receiver has not taken yet.
     held: Bytes,
     /// Of an HTTP/2 sender: pieces that were forwarded but are kept.
@@ -94,6 +101,7 @@ impl Transfer {
             pass,
             cursor: 0,
             run: 0,
+            pipe: Pipe::default(),
             held: Bytes::new(),
             kept: Vec::new(),
             replayed: 0,
@@ -208,8 +216,11 @@ impl Transfer {
         conn: &mut Conn,
         to: &mut End,
     ) -> Poll<Result<(), Broken>> {
-        let decoder = self.decoder.as_mut().expect("an HTTP/1 sender has a decoder");
         loop {
+            if self.run == 0 && conn.input.is_empty() {
+                ready!(self.poll_splice(cx, worker, conn, to))?;
+            }
+            let decoder = self.decoder.as_mut().expect("an HTTP/1 sender has a decoder");
             if self.run > 0 {
                 let piece = Piece::Slice(&conn.input.bytes()[self.cursor..self.cursor + self.run]);
                 let last = decoder.ended() && decoder.trailers().is_none_or(|fields| fields.is_empty());
@@ -252,11 +263,47 @@ impl Transfer {
                 }
             }
         }
-        if let Some(status) = decoder.trailers().and_then(|fields| fields.get("grpc-status")) {
+        let trailers = self.decoder.as_ref().and_then(Decoder::trailers);
+        if let Some(status) = trailers.and_then(|fields| fields.get("grpc-status")) {
             self.grpc_status = parse_grpc_status(status);
         }
         self.stage = Stage::End;
         Poll::Ready(Ok(()))
+    }
+
+    /// Moves what it can inside the kernel: a long body of known length between two plain connections, of which nothing is to
+    /// be kept. Ready when the rest goes by the buffer.
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        from: &mut Conn,
+        to: &mut End,
+    ) -> Poll<Result<(), Broken>> {
+        let (Some(decoder), Io::Tcp(source), End::H1(to)) = (&mut self.decoder, &mut from.io, to) else {
+            return Poll::Ready(Ok(()));
+        };
+        let raw = matches!(self.encoding, Encoding::Raw);
+        loop {
+            if !self.pipe.is_empty() {
+                let Io::Tcp(sink) = &mut to.io else { return Poll::Ready(Ok(())) };
+                let written = ready!(self.pipe.poll_drain(cx, sink)).map_err(|error| Broken::Sink(error.into()))?;
+                self.forwarded += written as u64;
+                continue;
+            }
+            let left = decoder.length_left().unwrap_or(0);
+            if left < SPLICE || !raw || self.keep.is_some() || !matches!(to.io, Io::Tcp(_)) {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(to.poll_flush(cx)).map_err(|error| Broken::Sink(error.into()))?;
+            worker.give_back(&mut from.input);
+            let most = usize::try_from(left).unwrap_or(usize::MAX);
+            match ready!(self.pipe.poll_fill(cx, source, most)) {
+                Ok(0) => return Poll::Ready(Err(Broken::Source(Fault::Gone))),
+                Ok(n) => decoder.skip(n as u64),
+                Err(error) => return Poll::Ready(Err(Broken::Source(error.into()))),
+            }
+        }
     }
 
     fn poll_http2(&mut self, cx: &mut Context<'_>, stream: &mut Stream, to: &mut End) -> Poll<Result<(), Broken>> {

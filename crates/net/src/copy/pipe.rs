@@ -12,11 +12,13 @@ use tokio::net::TcpStream;
 
 use super::Medium;
 
-/// What one call asks for: a pipe's default capacity (16 pages of 4 KiB).
-const CHUNK: usize = 64 * 1024;
+/// What one call asks for. A pipe has 16 places by default, and one holds a whole fragment of a packet, which is larger than a
+/// page where packets are (loopback, segmentation offload).
+const CHUNK: usize = 512 * 1024;
 /// Empty pipes that a thread keeps for the next connection (two descriptors each).
 const KEPT: usize = 16;
 
+#[derive(Debug)]
 struct Ends {
     read: OwnedFd,
     write: OwnedFd,
@@ -45,8 +47,8 @@ fn give(ends: Ends) {
 }
 
 /// One direction's bytes in the kernel. Holds a pipe only while bytes are in it, so a quiet connection costs none.
-#[derive(Default)]
-pub(super) struct Pipe {
+#[derive(Debug, Default)]
+pub struct Pipe {
     held: Option<Ends>,
     bytes: usize,
 }
@@ -60,12 +62,17 @@ fn would_block(errno: Errno) -> io::Error {
     errno.into()
 }
 
-impl Medium<TcpStream, TcpStream> for Pipe {
-    fn is_empty(&self) -> bool {
+impl Pipe {
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>, from: &mut TcpStream) -> Poll<io::Result<bool>> {
+    /// Reads at most `most` bytes from `from` into an empty pipe, and says how many; zero is the end of the stream.
+    ///
+    /// # Errors
+    /// The connection failed, or no pipe could be made.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, from: &mut TcpStream, most: usize) -> Poll<io::Result<usize>> {
         loop {
             ready!(from.poll_read_ready(cx))?;
             let ends = match self.held.take() {
@@ -74,17 +81,17 @@ impl Medium<TcpStream, TcpStream> for Pipe {
             };
             // The pipe is empty, so "would block" can only mean that the socket has nothing.
             let moved = from.try_io(Interest::READABLE, || {
-                splice(&*from, None, &ends.write, None, CHUNK, flags()).map_err(would_block)
+                splice(&*from, None, &ends.write, None, most.min(CHUNK), flags()).map_err(would_block)
             });
             match moved {
                 Ok(0) => {
                     give(ends);
-                    return Poll::Ready(Ok(false));
+                    return Poll::Ready(Ok(0));
                 }
                 Ok(bytes) => {
                     self.held = Some(ends);
                     self.bytes = bytes;
-                    return Poll::Ready(Ok(true));
+                    return Poll::Ready(Ok(bytes));
                 }
                 Err(error) => {
                     give(ends);
@@ -97,7 +104,11 @@ impl Medium<TcpStream, TcpStream> for Pipe {
         }
     }
 
-    fn poll_drain(&mut self, cx: &mut Context<'_>, to: &mut TcpStream) -> Poll<io::Result<u64>> {
+    /// Writes some of what is held to `to`, and says how many bytes.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>, to: &mut TcpStream) -> Poll<io::Result<usize>> {
         let Some(ends) = &self.held else { return Poll::Ready(Ok(0)) };
         loop {
             ready!(to.poll_write_ready(cx))?;
@@ -112,11 +123,25 @@ impl Medium<TcpStream, TcpStream> for Pipe {
                     {
                         give(ends);
                     }
-                    return Poll::Ready(Ok(bytes as u64));
+                    return Poll::Ready(Ok(bytes));
                 }
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+    }
+}
+
+impl Medium<TcpStream, TcpStream> for Pipe {
+    fn is_empty(&self) -> bool {
+        Pipe::is_empty(self)
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, from: &mut TcpStream) -> Poll<io::Result<bool>> {
+        Pipe::poll_fill(self, cx, from, CHUNK).map_ok(|bytes| bytes > 0)
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>, to: &mut TcpStream) -> Poll<io::Result<u64>> {
+        Pipe::poll_drain(self, cx, to).map_ok(|bytes| bytes as u64)
     }
 }

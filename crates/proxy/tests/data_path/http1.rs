@@ -298,3 +298,44 @@ fn a_client_that_closes_its_side_after_its_last_request_is_answered() {
     assert!(raw.read_head().starts_with("HTTP/1.1 200 OK\r\n"));
     raw.expect("ok").expect_end();
 }
+
+/// Long bodies between plain connections pass inside the kernel; what follows on the same connections is not lost in it.
+#[test]
+fn long_bodies_pass_whole_both_ways_and_one_that_is_cut_off_is_not_whole() {
+    const LONG: usize = 3 * 1024 * 1024 + 17;
+    let body: Arc<Vec<u8>> = Arc::new((0..LONG).map(|n| (n / 3 + n * 7) as u8).collect());
+    let sent = Arc::clone(&body);
+    let app = RawServer::start(move |_, mut raw| {
+        while let Some(head) = raw.next_head() {
+            if head.starts_with("POST ") {
+                raw.expect(&*sent);
+                raw.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                continue;
+            }
+            raw.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LONG}\r\n\r\n"));
+            if head.starts_with("GET /cut ") {
+                raw.send(&sent[..LONG / 2]);
+                return;
+            }
+            raw.send(&*sent);
+        }
+    });
+    let world = World::new();
+    world.publish(Protocol::Http1, vec![plain(app.address())]);
+    let client = world.client(|_| {});
+    let mut raw = client.connect();
+    for _ in 0..2 {
+        raw.send("GET http://cart/ HTTP/1.1\r\nHost: cart\r\n\r\n");
+        assert!(raw.read_head().starts_with("HTTP/1.1 200 OK\r\n"));
+        raw.expect(&*body);
+        raw.send(format!("POST http://cart/ HTTP/1.1\r\nHost: cart\r\nContent-Length: {LONG}\r\n\r\n")).send(&*body);
+        assert!(raw.read_head().starts_with("HTTP/1.1 200 OK\r\n"));
+        raw.expect("ok");
+    }
+    assert_eq!(app.accepted(), 1);
+    raw.send("GET http://cart/cut HTTP/1.1\r\nHost: cart\r\n\r\n");
+    raw.read_head();
+    let mut got = Vec::new();
+    assert!(raw.stream().read_to_end(&mut got).is_err(), "a reset, not an end");
+    assert!(got.len() <= LONG / 2);
+}

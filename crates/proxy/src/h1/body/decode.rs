@@ -67,6 +67,22 @@ impl Decoder {
         Decoder { state, excess: 0, trailer_bytes, scan: Scan::default(), trailers: None }
     }
 
+    /// How many bytes of a body of known length are to come; `None` for other framings.
+    pub(crate) fn length_left(&self) -> Option<u64> {
+        match self.state {
+            State::Length(left) => Some(left),
+            _ => None,
+        }
+    }
+
+    /// So many bytes of a body of known length, no more than are to come, have gone another way.
+    pub(crate) fn skip(&mut self, n: u64) {
+        if let State::Length(left) = self.state {
+            debug_assert!(n <= left);
+            self.state = if n < left { State::Length(left - n) } else { State::Ended };
+        }
+    }
+
     /// The next part of `input`, which starts where the last part ended.
     pub(crate) fn decode(&mut self, input: &[u8]) -> Result<Part, Problem> {
         self.decode_from(input, 0)
