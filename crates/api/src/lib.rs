@@ -32,8 +32,8 @@ pub use kinds::route::{BackendRef, ParentKind, ParentRef, TcpRoute, TcpRule};
 pub use kinds::service::{AppProtocol, PortRef, Service, ServicePort};
 pub use kinds::target::{TargetKind, TargetRef};
 pub use kinds::traffic_policy::{
-    AgainstPeers, Algorithm, Backoff, Budget, HealthCheck, HealthProbe, LoadBalancing, LocalityPreference,
-    OutlierDetection, RequestKey, Retries, RetryCondition, SessionAffinity, Timeouts, TrafficPolicy,
+    Algorithm, Backoff, Budget, HealthCheck, HealthProbe, LoadBalancing, OutlierDetection, RequestKey, Retries,
+    RetryCondition, SessionAffinity, Timeouts, TrafficPolicy,
 };
 pub use kinds::workload::{Locality, Standing, Workload, WorkloadPort};
 pub use object::{Kind, Location, Meta, Object, ObjectKey, Spec};

@@ -262,6 +262,17 @@ impl<'a> At<'a> {
         }
     }
 
+    /// `true` or `false`.
+    pub(crate) fn boolean(&self) -> Option<bool> {
+        match self.scalar("true or false")? {
+            scalar if scalar.is_bool() => Some(scalar.text.eq_ignore_ascii_case("true")),
+            _ => {
+                self.expected("true or false", "");
+                None
+            }
+        }
+    }
+
     /// A mapping of texts.
     pub(crate) fn texts(&self) -> BTreeMap<String, String> {
         let Some(map) = self.map() else {

@@ -3,8 +3,10 @@
 use crate::Nanos;
 
 mod balance;
+mod check;
 
 pub use balance::{Algorithm, BalancePolicy, CheckPolicy, HashKey, OutlierPolicy, SlowStart};
+pub use check::{HealthCheck, Probe, Source};
 
 /// How requests of one rule are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,10 @@ pub struct TrafficPolicy {
     pub idle_timeout: Option<Nanos>,
     /// When to try again.
     pub retry: RetryPolicy,
+    /// One in so many requests is logged with the decision that was made for it; 0: none.
+    pub log_decisions: u32,
+    /// Where these settings come from.
+    pub sources: Vec<Source>,
 }
 
 /// When and how often to try again.
@@ -64,6 +70,8 @@ impl Default for TrafficPolicy {
             connect_timeout: Nanos::from_millis(5_000),
             idle_timeout: Some(Nanos::from_millis(3_600_000)),
             retry: RetryPolicy::default(),
+            log_decisions: 0,
+            sources: Vec::new(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use control::admin::model::{Desired, Failure, TokenRequest, TokenResponse};
+use control::admin::model::{Desired, ExplainRequest, ExplainResponse, Failure, TokenRequest, TokenResponse};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 /// The longest wait for the head of an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest answer, and the largest line of a watch: a mesh of ten thousand objects takes some 20 MB.
 const MAX_BODY: usize = 64 << 20;
@@ -42,6 +42,11 @@ impl Client {
     pub(crate) async fn token(&self, workload: &str, service_account: &str) -> anyhow::Result<TokenResponse> {
         let request = TokenRequest { workload: workload.to_owned(), service_account: service_account.to_owned() };
         self.post("/v1/tokens", &request).await
+    }
+
+    /// How a sidecar would send a request.
+    pub(crate) async fn explain(&self, request: &ExplainRequest) -> anyhow::Result<ExplainResponse> {
+        self.post("/v1/explain", request).await
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {

@@ -7,6 +7,7 @@ mod client;
 mod commands;
 mod console;
 mod demo;
+mod explain;
 mod guest;
 mod link;
 mod runtime;

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use engine::balance::Backend;
 use engine::snapshot::Slot;
 
 /// Looks destinations up. Names are a host in lower case without port (`cart`, `cart.shop.svc.cluster.local`) or
@@ -16,4 +17,7 @@ pub trait Discover: Send + Sync {
     /// Resolves when `slot` is no longer pending. The caller bounds the wait. A slot that nobody has read for long becomes
     /// pending again; whoever kept it calls this to have it kept up to date once more.
     fn resolved(&self, name: &str, slot: Arc<Slot>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+    /// The backends that rules and connections hold now: those whose instances are checked, where a policy says so.
+    fn backends(&self) -> Vec<Arc<Backend>>;
 }

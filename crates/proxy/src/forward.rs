@@ -4,6 +4,7 @@ use engine::Nanos;
 use engine::reason::Source;
 use engine::snapshot::AccessLog;
 
+use crate::probe;
 use crate::relay::{self, After};
 use crate::reply::{self, Refusal};
 use crate::route::{self, Plan};
@@ -13,6 +14,9 @@ use crate::target::Target;
 /// Serves one request whose head was read. `target` is what a request to the forward proxy names. Everything that was to
 /// be written is written, or handed to the HTTP/2 connection.
 pub(crate) async fn forward(call: &mut Call<'_>, target: Option<&Target>) -> After {
+    if probe::is_probe(call.door, &call.head) {
+        return probe::answer(call).await;
+    }
     let level = call.worker.shared.live.mesh.load().access_log;
     if level != AccessLog::Off {
         call.record.describe(&call.head);
@@ -39,6 +43,8 @@ pub(crate) async fn forward(call: &mut Call<'_>, target: Option<&Target>) -> Aft
 async fn attempt(call: &mut Call<'_>, plan: &Plan) -> Result<After, Refusal> {
     let policy = plan.policy();
     call.due = policy.and_then(|policy| policy.request_timeout).map(|length| call.record.started.after(length));
+    let worker = call.worker;
+    let _serving = matches!(plan, Plan::Application { .. }).then(|| worker.serve());
     let answer = send::send(call, plan).await?;
     Ok(relay::relay(call, plan, answer).await)
 }

@@ -186,6 +186,7 @@ async fn exchange(
         record: worker.observer.begin(door.direction(), worker.now()),
         due: None,
         interims: 0,
+        binding: None,
     };
     forward(&mut call, target.as_ref()).await
 }

@@ -122,6 +122,7 @@ async fn stream(worker: &Rc<Worker>, door: &Door, request: Request<RecvStream>, 
                 record: worker.observer.begin(door.direction(), worker.now()),
                 due: None,
                 interims: 0,
+                binding: None,
             };
             forward(&mut call, target.as_ref()).await;
         }

@@ -4,11 +4,15 @@
 //! `observe`. `docs/architecture.md` follows one through the code.
 
 mod accept;
+mod ask;
 mod buffer;
+mod check;
+mod choose;
 mod clock;
 mod conn;
 mod connect;
 mod deadline;
+mod decision;
 pub mod discover;
 mod end;
 mod forward;
@@ -20,16 +24,19 @@ mod inbound;
 mod io;
 mod link;
 mod listen;
+mod load;
 mod message;
 mod observe;
 mod outside;
 mod peers;
 mod pool;
+mod probe;
 mod relay;
 mod reply;
 mod request;
 mod route;
 mod send;
+pub mod session;
 pub mod settings;
 mod start;
 mod target;

@@ -62,6 +62,7 @@ impl Observer {
             sent: 0,
             endpoint: None,
             rule: None,
+            decision: None,
             texts: None,
         }
     }
@@ -88,7 +89,7 @@ impl Observer {
         }
         let wanted = match level {
             AccessLog::Off => false,
-            AccessLog::Errors => record.failure || record.reason.is_some(),
+            AccessLog::Errors => record.failure || record.reason.is_some() || record.decision.is_some(),
             AccessLog::All => true,
         };
         if let (true, Some(log)) = (wanted, &self.log) {
@@ -108,6 +109,7 @@ impl Observer {
                 bytes_sent: record.sent,
                 duration: latency,
                 attempts: record.attempts,
+                decision: record.decision.as_deref(),
             });
         }
     }
@@ -126,6 +128,8 @@ pub(crate) struct Record {
     pub(crate) sent: u64,
     pub(crate) endpoint: Option<Arc<Endpoint>>,
     pub(crate) rule: Option<Arc<Rule>>,
+    /// What the choice of the first attempt saw, as JSON, where that is sampled.
+    pub(crate) decision: Option<Box<str>>,
     texts: Option<Box<Texts>>,
 }
 

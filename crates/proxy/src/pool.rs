@@ -198,8 +198,14 @@ impl Pool {
 
     /// Whether a request to `peer` would find a connection.
     pub(crate) fn is_warm(&self, peer: Peer) -> bool {
-        self.http1.get(&peer).is_some_and(Known::is_warm)
-            || self.http2.get(&peer).is_some_and(|bundle| !bundle.connections.is_empty())
+        let (http1, http2) = self.is_warm_for(peer);
+        http1 || http2
+    }
+
+    /// The same for HTTP/1 and for HTTP/2.
+    pub(crate) fn is_warm_for(&self, peer: Peer) -> (bool, bool) {
+        let http2 = self.http2.get(&peer).is_some_and(|bundle| !bundle.connections.is_empty());
+        (self.http1.get(&peer).is_some_and(Known::is_warm), http2)
     }
 
     /// The HTTP/1 connection to `peer` that was used last and is still good, and when its peer's certificate ends.

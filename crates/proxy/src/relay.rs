@@ -4,10 +4,12 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use engine::{Nanos, Outcome, Reason};
-use http::Response;
+use http::{HeaderValue, Response};
+use smallvec::SmallVec;
 
 use crate::end::{End, Fault};
 use crate::h1::{self, Connection, Framing};
+use crate::load;
 use crate::message::Head;
 use crate::reply::Refusal;
 use crate::request;
@@ -40,6 +42,9 @@ pub(crate) async fn relay(call: &mut Call<'_>, plan: &Plan, mut answer: Answer) 
     let idle = plan.policy().map_or(call.worker.defaults.idle_timeout, |policy| policy.idle_timeout);
     let status = answer.parts.as_ref().map_or_else(|| call.response.status(), |parts| parts.status.as_u16());
     call.record.status = status;
+    if matches!(plan, Plan::Application { .. }) {
+        learn(call, &answer, status);
+    }
     let begun = match begin(call, plan, &mut answer) {
         Ok(begun) => begun,
         Err(fault) => {
@@ -93,6 +98,20 @@ pub(crate) async fn relay(call: &mut Call<'_>, plan: &Plan, mut answer: Answer) 
     }
 }
 
+/// Learns of the application's load from its answer. A failure's latency says nothing: it must not look fast.
+fn learn(call: &Call<'_>, answer: &Answer, status: u16) {
+    if status < 500 {
+        call.worker.served(answer.at.since(call.record.started));
+    }
+    let said = match &answer.parts {
+        Some(parts) => parts.headers.get(load::ORCA).map(http::HeaderValue::as_bytes),
+        None => call.response.orca(),
+    };
+    if let Some(said) = said {
+        call.worker.application_said(said);
+    }
+}
+
 /// The answer is over: keeps the connection to the other side where it can be used again.
 fn done(call: &mut Call<'_>, answer: Answer, download: &Transfer, begun: &Begun) -> After {
     let upload_done = answer.upload.is_done() && !answer.upload_broken;
@@ -139,6 +158,9 @@ fn begin(call: &mut Call<'_>, plan: &Plan, answer: &mut Answer) -> Result<Begun,
     };
     // Only a verified sidecar may speak for the mesh.
     let strip = !answer.mesh;
+    // And only one is told of our application's load.
+    let told = (matches!(plan, Plan::Application { .. }) && call.door.identity().is_some())
+        .then(|| call.worker.shared.load.report().value());
     let ended = match &answer.upstream.end {
         End::H1(_) => false,
         End::H2(stream) => stream.ended(),
@@ -167,11 +189,14 @@ fn begin(call: &mut Call<'_>, plan: &Plan, answer: &mut Answer) -> Result<Begun,
             };
             match answer.parts.take() {
                 None => {
+                    let mut add: SmallVec<[(&str, &[u8]); 2]> = SmallVec::new();
+                    add.extend(told.as_ref().map(|value| (load::LOAD, value.bytes())));
+                    add.extend(call.binding.as_ref().map(|cookie| ("set-cookie", cookie.as_bytes())));
                     let edit = h1::ResponseEdit {
                         framing: outgoing,
                         connection,
                         edits: edits.as_slice(),
-                        add: &[],
+                        add: &add,
                         strip,
                         upgrade: incoming == Framing::Tunnel,
                         proxy_credentials: matches!(plan, Plan::Outside(_))
@@ -180,7 +205,8 @@ fn begin(call: &mut Call<'_>, plan: &Plan, answer: &mut Answer) -> Result<Begun,
                     call.response.forward(&edit, &mut conn.output);
                 }
                 Some(mut parts) => {
-                    change(&mut parts, edits, strip);
+                    change(&mut parts, edits, strip, told);
+                    bind(&mut parts, call.binding.as_deref());
                     h1::bridge::write_response(&parts, outgoing, connection, &mut conn.output);
                 }
             }
@@ -191,11 +217,13 @@ fn begin(call: &mut Call<'_>, plan: &Plan, answer: &mut Answer) -> Result<Begun,
             let parts = match answer.parts.take() {
                 None => {
                     let mut parts = call.response.to_parts(strip)?;
-                    change(&mut parts, edits, false);
+                    change(&mut parts, edits, false, told);
+                    bind(&mut parts, call.binding.as_deref());
                     parts
                 }
                 Some(mut parts) => {
-                    change(&mut parts, edits, strip);
+                    change(&mut parts, edits, strip, told);
+                    bind(&mut parts, call.binding.as_deref());
                     parts
                 }
             };
@@ -208,12 +236,29 @@ fn begin(call: &mut Call<'_>, plan: &Plan, answer: &mut Answer) -> Result<Begun,
     }
 }
 
-fn change(parts: &mut http::response::Parts, edits: Option<&engine::edit::HeaderEdits>, strip: bool) {
+fn change(
+    parts: &mut http::response::Parts,
+    edits: Option<&engine::edit::HeaderEdits>,
+    strip: bool,
+    told: Option<load::Value>,
+) {
     if strip {
         request::strip(&mut parts.headers);
+    } else {
+        parts.headers.remove(load::LOAD);
+    }
+    if let Some(told) = told {
+        parts.headers.insert(load::LOAD, told.header());
     }
     if let Some(edits) = edits {
         h1::bridge::apply(edits, &mut parts.headers);
+    }
+}
+
+/// Binds the client's session to the chosen instance.
+fn bind(parts: &mut http::response::Parts, cookie: Option<&str>) {
+    if let Some(Ok(cookie)) = cookie.map(HeaderValue::from_str) {
+        parts.headers.append(http::header::SET_COOKIE, cookie);
     }
 }
 

@@ -1,28 +1,27 @@
 //! The choose and send phases: an instance, a connection, the request on it, and again if that fails and may be repeated.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use engine::balance::{Ask, Class, Dial, Endpoint, InFlight};
+use engine::balance::{Class, InFlight};
 use engine::policy::TrafficPolicy;
 use engine::retry::{self, Failed};
 use engine::{Nanos, Outcome, Protocol, Reason, RequestHead};
 use smallvec::SmallVec;
 
+use crate::choose::{Try, choose, hear};
 use crate::deadline::Deadline;
 use crate::end::{End, Fault};
 use crate::h1::{self, Framing};
 use crate::message::Head;
 use crate::observe::Record;
-use crate::pool::Peer;
 use crate::reply::{REASON, Refusal};
 use crate::request;
-use crate::route::{Choice, Door, Plan};
+use crate::route::{Door, Plan};
 use crate::transfer::{Broken, Transfer};
-use crate::upstream::{self, Route, Upstream, Wire};
+use crate::upstream::{self, Upstream, Wire};
 use crate::worker::Worker;
 
 /// Interim answers (1xx) that may come for one request, all attempts together. They go to the client whether it reads or
@@ -48,6 +47,8 @@ pub(crate) struct Call<'a> {
     pub(crate) due: Option<Nanos>,
     /// Interim answers so far.
     pub(crate) interims: u32,
+    /// The `set-cookie` that binds the client's session to the chosen instance.
+    pub(crate) binding: Option<Box<str>>,
 }
 
 /// A response has begun.
@@ -80,28 +81,6 @@ struct Failure {
 impl Failure {
     fn before_sending(refusal: Refusal) -> Failure {
         Failure { refusal, outcome: Outcome::ConnectFailure, sent: false, client: false }
-    }
-}
-
-/// Where one attempt goes.
-struct Try {
-    peer: Peer,
-    endpoint: Option<Arc<Endpoint>>,
-    address: Option<SocketAddr>,
-}
-
-impl Try {
-    fn route(&self) -> Route<'_> {
-        match (&self.endpoint, self.address, self.peer) {
-            (Some(endpoint), ..) => Route::Endpoint(&endpoint.dial),
-            (None, _, Peer::Application(address, source)) => Route::As(address, source),
-            (None, Some(address), _) => Route::Address(address),
-            (None, None, _) => unreachable!("an attempt has an endpoint or an address"),
-        }
-    }
-
-    fn is_mesh(&self) -> bool {
-        self.endpoint.as_ref().is_some_and(|endpoint| matches!(endpoint.dial, Dial::Mesh { .. }))
     }
 }
 
@@ -144,7 +123,7 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
     }
     loop {
         let now = call.worker.now();
-        let attempt = choose(call, plan, &tried, now).await?;
+        let attempt = choose(call, plan, class, &tried, now).await?;
         call.record.attempts += 1;
         call.record.endpoint.clone_from(&attempt.endpoint);
         let mut in_flight = attempt.endpoint.as_ref().map(|endpoint| InFlight::start(Arc::clone(endpoint), class, now));
@@ -162,10 +141,11 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
                 let at = call.worker.now();
                 match sent {
                     Ok((parts, upload_broken)) => {
+                        let mesh = attempt.is_mesh();
                         if let Some(in_flight) = &mut in_flight {
                             in_flight.answered(at);
+                            hear(call, parts.as_ref(), in_flight, mesh, at);
                         }
-                        let mesh = attempt.is_mesh();
                         let (outcome, reached) = judge(call, parts.as_ref(), mesh);
                         let again = outcome
                             .is_failure()
@@ -231,38 +211,6 @@ pub(crate) fn earlier(a: Option<Nanos>, b: Option<Nanos>) -> Option<Nanos> {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     }
-}
-
-async fn choose(call: &Call<'_>, plan: &Plan, tried: &[u64], now: Nanos) -> Result<Try, Refusal> {
-    match plan {
-        Plan::Rule(choice) => {
-            let endpoint = choose_endpoint(call.worker, choice, tried, now)?;
-            Ok(Try { peer: Peer::Endpoint(endpoint.load.id), endpoint: Some(endpoint), address: None })
-        }
-        Plan::Application { address, source, .. } => {
-            let peer = source.map_or(Peer::Address(*address), |source| Peer::Application(*address, source));
-            Ok(Try { peer, endpoint: None, address: Some(*address) })
-        }
-        Plan::Outside(target) => {
-            let address = crate::outside::address(call.worker, target).await?;
-            Ok(Try { peer: Peer::Address(address), endpoint: None, address: Some(address) })
-        }
-    }
-}
-
-fn choose_endpoint(worker: &Worker, choice: &Choice, tried: &[u64], now: Nanos) -> Result<Arc<Endpoint>, Refusal> {
-    let backend = choice.backend();
-    let endpoints = backend.endpoints.load();
-    let pool = worker.pool.borrow();
-    let warm = |endpoint: &Endpoint| pool.is_warm(Peer::Endpoint(endpoint.load.id));
-    let ask = Ask { class: backend.class(choice.rule.series), hash: None, tried };
-    let chosen = endpoints.choose(now, &mut worker.rng(), &ask, warm);
-    chosen.ok_or_else(|| {
-        Refusal::new(
-            Reason::NoEndpoint,
-            format!("{}:{} has no instance that may be used", backend.service, backend.port),
-        )
-    })
 }
 
 async fn connect(

@@ -15,6 +15,8 @@ use telemetry::access_log::AccessLog;
 use telemetry::metrics::Registry;
 
 use crate::accept::{self, Entry};
+use crate::check;
+use crate::load::ServerLoad;
 use crate::observe::Observer;
 use crate::worker::{Shared, Worker};
 use crate::{Clock, Discover, Settings};
@@ -65,12 +67,13 @@ pub fn start(parts: Parts) -> io::Result<Running> {
         locks.push(AddressLock::take(*address).map_err(|error| io::Error::new(io::ErrorKind::AddrInUse, error))?);
     }
     let count = settings.workers.max(1);
-    let shared = Arc::new(Shared { settings, discover, live, identity, clock, drain, inside });
+    let load = ServerLoad::new(count);
+    let shared = Arc::new(Shared { settings, discover, live, identity, clock, drain, inside, load });
     let given = Arc::new(given);
     let (report, bound) = mpsc::channel();
     let workers = net::worker::spawn(count, "data", move |index| {
         let observer = Observer::new(&registry, access_log.as_ref().map(|log| log.handle()));
-        let worker = Worker::new(Arc::clone(&shared), observer, seed(index));
+        let worker = Worker::new(index, Arc::clone(&shared), observer, seed(index));
         let (report, entries, given) = (report.clone(), entries.clone(), Arc::clone(&given));
         async move {
             let bound = bind(&entries, &given, index, count).and_then(|bound| transparent(&worker, bound));
@@ -162,6 +165,9 @@ fn transparent(worker: &Worker, listeners: Vec<(Acceptor, Entry)>) -> io::Result
 async fn run(worker: std::rc::Rc<Worker>, listeners: Vec<(Acceptor, Entry)>) {
     for (acceptor, entry) in listeners {
         tokio::task::spawn_local(accept::run(std::rc::Rc::clone(&worker), acceptor, entry));
+    }
+    if worker.is_first() {
+        tokio::task::spawn_local(check::run(std::rc::Rc::clone(&worker)));
     }
     let mut drain = worker.shared.drain.clone();
     let mut closing = worker.shared.drain.clone();

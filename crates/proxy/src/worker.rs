@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::buffer::{Buffer, Buffers};
 use crate::h1;
+use crate::load::{ServerLoad, Serving};
 use crate::observe::Observer;
 use crate::pool::Pool;
 use crate::settings::{Limits, Settings};
@@ -57,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) drain: net::drain::Watch,
     /// Sockets of the application's own network, if it has one.
     pub(crate) inside: Option<Sockets>,
+    /// Of the application beside us.
+    pub(crate) load: ServerLoad,
 }
 
 /// How far the end has come.
@@ -72,6 +75,8 @@ enum Draining {
 
 /// One worker.
 pub(crate) struct Worker {
+    /// Its number among its like.
+    index: usize,
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: RefCell<Pool>,
     pub(crate) observer: Observer,
@@ -89,8 +94,9 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(shared: Arc<Shared>, observer: Observer, seed: u64) -> Rc<Worker> {
+    pub(crate) fn new(index: usize, shared: Arc<Shared>, observer: Observer, seed: u64) -> Rc<Worker> {
         Rc::new(Worker {
+            index,
             pool: RefCell::new(Pool::new(&shared.settings.limits)),
             observer,
             defaults: Arc::new(TrafficPolicy::default()),
@@ -104,6 +110,11 @@ impl Worker {
             draining: Cell::default(),
             shared,
         })
+    }
+
+    /// Whether it does what one worker of a process does for all.
+    pub(crate) fn is_first(&self) -> bool {
+        self.index == 0
     }
 
     /// The limits to keep.
@@ -126,6 +137,21 @@ impl Worker {
     /// The worker's random numbers.
     pub(crate) fn rng(&self) -> RefMut<'_, Rng> {
         self.rng.borrow_mut()
+    }
+
+    /// Counts a request that goes to the application, until the result is dropped.
+    pub(crate) fn serve(&self) -> Serving<'_> {
+        self.shared.load.serve(self.index)
+    }
+
+    /// Learns how long the application took for an answer that was no failure.
+    pub(crate) fn served(&self, latency: Nanos) {
+        self.shared.load.answered(self.index, latency);
+    }
+
+    /// Notes what the application says of its own load.
+    pub(crate) fn application_said(&self, orca: &[u8]) {
+        self.shared.load.said(self.index, orca);
     }
 
     /// An empty buffer.

@@ -58,6 +58,8 @@ pub struct Entry<'a> {
     pub duration: Nanos,
     /// How often it was sent.
     pub attempts: u32,
+    /// What the choice of an instance saw, as JSON, where it was sampled.
+    pub decision: Option<&'a str>,
 }
 
 /// Where each worker gets its [`Handle`].

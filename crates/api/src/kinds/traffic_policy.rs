@@ -10,8 +10,8 @@ use crate::read::{At, Map};
 mod balance;
 mod health;
 
-pub use balance::{Algorithm, LoadBalancing, LocalityPreference, RequestKey, SessionAffinity};
-pub use health::{AgainstPeers, HealthCheck, HealthProbe, OutlierDetection};
+pub use balance::{Algorithm, LoadBalancing, RequestKey, SessionAffinity};
+pub use health::{HealthCheck, HealthProbe, OutlierDetection};
 
 /// How requests are sent. What is `None` was not written: a wider policy or the engine's default decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,10 +130,15 @@ pub(crate) fn read(spec: &mut Map<'_>, namespace: &str) -> TrafficPolicy {
         spec.require("targetRefs");
         Vec::new()
     });
+    let load_balancing = spec.get("loadBalancing").and_then(|at| balance::read(&at)).unwrap_or_default();
+    let affinity = spec.get("sessionAffinity");
+    if let (Some(at), Some(_)) = (&affinity, &load_balancing.hash_key) {
+        at.error("loadBalancing.hashKey says already which requests belong together");
+    }
     TrafficPolicy {
         targets,
-        load_balancing: spec.get("loadBalancing").and_then(|at| balance::read(&at)).unwrap_or_default(),
-        session_affinity: spec.get("sessionAffinity").and_then(|at| balance::read_affinity(&at)),
+        load_balancing,
+        session_affinity: affinity.and_then(|at| balance::read_affinity(&at)),
         health_check: spec.get("healthChecks").and_then(|at| health::read_check(&at)),
         timeouts: spec.get("timeouts").and_then(|at| read_timeouts(&at)).unwrap_or_default(),
         retries: spec.get("retries").and_then(|at| read_retries(&at)),

@@ -20,8 +20,10 @@ pub(super) fn traffic(policy: &api::TrafficPolicy) -> mesh::TrafficRules {
         hash_key: balancing.hash_key.as_ref().map(key),
         slow_start_ms: balancing.slow_start.map(millis),
         panic_percent: balancing.panic_threshold,
-        locality: balancing.locality.map(|l| l.name().to_owned()).unwrap_or_default(),
+        prefer_local: balancing.prefer_local,
         failover_percent: balancing.failover_threshold,
+        hash_bound_percent: balancing.hash_bound,
+        probes_per_second: balancing.probes_per_second,
         log_decisions: balancing.log_decisions,
         affinity: policy.session_affinity.as_ref().map(affinity),
         health_check: policy.health_check.as_ref().map(health_check),
@@ -43,20 +45,17 @@ fn retry(retries: &api::Retries) -> mesh::RetryRules {
 }
 
 fn outlier(outlier: &api::OutlierDetection) -> mesh::OutlierRules {
-    let peers = |rules: &api::AgainstPeers| mesh::PeerRules {
-        threshold: rules.threshold,
-        minimum_requests: rules.minimum_requests,
-    };
     mesh::OutlierRules {
         consecutive_failures: outlier.consecutive_failures,
         base_ejection_ms: outlier.base_ejection.map(millis),
         max_ejection_ms: outlier.max_ejection.map(millis),
         max_ejected_percent: outlier.max_ejected_percent,
-        consecutive_5xx: outlier.consecutive_5xx,
         consecutive_gateway_errors: outlier.consecutive_gateway_errors,
-        consecutive_connect_failures: outlier.consecutive_connect_failures,
-        success_rate: outlier.success_rate.as_ref().map(peers),
-        latency: outlier.latency.as_ref().map(peers),
+        interval_ms: outlier.interval.map(millis),
+        success_rate_stdev_factor: outlier.success_rate_stdev_factor,
+        latency_percent: outlier.latency_percent,
+        minimum_requests: outlier.minimum_requests,
+        minimum_instances: outlier.minimum_instances,
     }
 }
 
@@ -73,11 +72,9 @@ fn key(key: &RequestKey) -> mesh::RequestKey {
 fn affinity(affinity: &SessionAffinity) -> mesh::AffinityRules {
     use mesh::affinity_rules::Kind;
     let kind = match affinity {
-        SessionAffinity::Cookie { name, path, lifetime } => Kind::Cookie(mesh::AffinityCookie {
-            name: name.clone(),
-            path: path.clone(),
-            lifetime_seconds: lifetime.as_secs(),
-        }),
+        SessionAffinity::Cookie { name, lifetime } => {
+            Kind::Cookie(mesh::AffinityCookie { name: name.clone(), lifetime_seconds: lifetime.as_secs() })
+        }
         SessionAffinity::Key(of) => Kind::Key(key(of)),
     };
     mesh::AffinityRules { kind: Some(kind) }

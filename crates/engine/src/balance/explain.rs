@@ -102,17 +102,26 @@ impl EndpointSet {
                 taken[place] += 1;
             }
         }
+        let mut candidates = self.weigh(now, ask, warm);
+        for (candidate, taken) in candidates.iter_mut().zip(&taken) {
+            candidate.probability = f64::from(*taken) / f64::from(SAMPLES);
+        }
+        candidates.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(a.terms.cost.total_cmp(&b.terms.cost)));
+        candidates
+    }
+
+    /// Every endpoint by name with all that decides, but without probabilities. Looks at all endpoints: for samples.
+    pub fn weigh(&self, now: Nanos, ask: &Ask<'_>, warm: impl Fn(&Endpoint) -> bool) -> Vec<Candidate> {
         let compared = || self.endpoints().iter().map(|e| Compared::new(e, ask.class));
         let (assumed, spread) = set::common(compared());
         let mut candidates: Vec<Candidate> = compared()
-            .zip(&taken)
-            .map(|(one, taken)| Candidate {
+            .map(|one| Candidate {
                 endpoint: Arc::clone(one.endpoint),
                 standing: self.standing(one.endpoint, now, ask),
                 group: None,
                 distance: 2,
                 group_share: 0.0,
-                probability: f64::from(*taken) / f64::from(SAMPLES),
+                probability: 0.0,
                 terms: terms(&one, now, ask, (assumed, spread), &warm),
             })
             .collect();
@@ -127,7 +136,6 @@ impl EndpointSet {
             }
             from = until;
         }
-        candidates.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(a.terms.cost.total_cmp(&b.terms.cost)));
         candidates
     }
 

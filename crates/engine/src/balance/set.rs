@@ -197,6 +197,13 @@ impl EndpointSet {
         chosen.map(Arc::clone)
     }
 
+    /// The endpoint of `workload`, if a request may go there as willingly as anywhere: where a session is.
+    pub fn named(&self, workload: &str, now: Nanos, ask: &Ask<'_>) -> Option<&Arc<Endpoint>> {
+        let place = self.endpoints.binary_search_by(|endpoint| (*endpoint.workload).cmp(workload)).ok()?;
+        let endpoint = &self.endpoints[place];
+        (tier(endpoint, now, ask, self.view.panic()) == Some(Tier::Fresh)).then_some(endpoint)
+    }
+
     /// The endpoint that should be probed now, if any: nothing is waited for there, nothing was heard for a while, and this
     /// proxy has not used up its probes. Its answer goes to [`load::Load::reported`]; ask after a request was sent, so that
     /// nothing is probed where nothing is sent.

@@ -1,5 +1,6 @@
 //! How an instance is chosen and when one is left out: the settings of one backend.
 
+use super::{HealthCheck, Source};
 use crate::Nanos;
 
 /// How one of a backend's endpoints is chosen. All of it holds for the backend as a whole, not for a route.
@@ -27,6 +28,10 @@ pub struct BalancePolicy {
     pub probes_per_second: u32,
     /// When to leave an endpoint out.
     pub outlier: OutlierPolicy,
+    /// What a proxy asks endpoints to see whether they are well; `None`: nothing.
+    pub check: Option<HealthCheck>,
+    /// Where these settings come from.
+    pub sources: Vec<Source>,
 }
 
 /// How an endpoint is chosen among those that may be.
@@ -121,6 +126,8 @@ impl Default for BalancePolicy {
             slow_start: None,
             probes_per_second: 10,
             outlier: OutlierPolicy::default(),
+            check: None,
+            sources: Vec::new(),
         }
     }
 }

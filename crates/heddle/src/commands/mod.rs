@@ -4,6 +4,7 @@ mod control;
 mod demo;
 mod demo_service;
 mod exec;
+mod explain;
 mod get;
 mod init;
 mod inside;
@@ -35,6 +36,7 @@ enum Command {
     Get(get::GetArgs),
     #[command(visible_alias = "stats")]
     Stat(stat::StatArgs),
+    Explain(explain::ExplainArgs),
     Validate(validate::ValidateArgs),
     Token(token::TokenArgs),
     Control(control::ControlArgs),
@@ -79,6 +81,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(args),
         Command::Get(args) => get::run(args),
         Command::Stat(args) => stat::run(args),
+        Command::Explain(args) => explain::run(args),
         Command::Validate(args) => validate::run(args),
         Command::Token(args) => token::run(args),
         Command::Control(args) => control::run(args),

@@ -104,7 +104,11 @@ pub(crate) async fn run(
             registration: settings.registration(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             token,
-            explainer: None,
+            explainer: Some(crate::explain::answer::explainer(
+                wiring.client.clone(),
+                clock,
+                settings.proxy.application,
+            )),
         },
         wiring.connector.clone(),
         statistics::source(registry.clone(), wiring.client.clone(), clock),

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::balance::{Backend, Locality};
 use engine::snapshot::Slot;
 use hyper_util::rt::TokioIo;
 use net::identity::Identity;
@@ -45,6 +46,10 @@ impl Wiring {
         let mut options = xds::client::Settings::new(settings.proxy.workload.clone());
         options.mesh = settings.mesh.clone();
         options.gateway = settings.gateway.clone();
+        options.locality = Locality {
+            region: settings.registration.region.as_str().into(),
+            zone: settings.registration.zone.as_str().into(),
+        };
         options.store = Some(settings.directory.join("resources.bin"));
         let registry = registry.clone();
         let series: xds::compile::Series = Arc::new(move |key| registry.series(&convert(key)));
@@ -76,6 +81,10 @@ impl Discover for Destinations {
 
     fn resolved(&self, name: &str, slot: Arc<Slot>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         self.0.resolved(name, slot)
+    }
+
+    fn backends(&self) -> Vec<Arc<Backend>> {
+        self.0.backends()
     }
 }
 

@@ -333,9 +333,8 @@ pub struct TrafficRules {
     pub slow_start_ms: ::core::option::Option<u64>,
     #[prost(uint32, optional, tag = "10")]
     pub panic_percent: ::core::option::Option<u32>,
-    /// none, zone or region; empty: the default
-    #[prost(string, tag = "11")]
-    pub locality: ::prost::alloc::string::String,
+    #[prost(bool, optional, tag = "11")]
+    pub prefer_local: ::core::option::Option<bool>,
     #[prost(uint32, optional, tag = "12")]
     pub failover_percent: ::core::option::Option<u32>,
     /// one in so many requests; 0: none
@@ -345,6 +344,11 @@ pub struct TrafficRules {
     pub affinity: ::core::option::Option<AffinityRules>,
     #[prost(message, optional, tag = "15")]
     pub health_check: ::core::option::Option<HealthCheckRules>,
+    /// 0: no bound
+    #[prost(uint32, optional, tag = "16")]
+    pub hash_bound_percent: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "17")]
+    pub probes_per_second: ::core::option::Option<u32>,
 }
 /// What of a request tells which others belong to it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -386,10 +390,8 @@ pub mod affinity_rules {
 pub struct AffinityCookie {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    #[prost(string, tag = "2")]
-    pub path: ::prost::alloc::string::String,
     /// 0: as long as the browser is open
-    #[prost(uint64, tag = "3")]
+    #[prost(uint64, tag = "2")]
     pub lifetime_seconds: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -470,25 +472,19 @@ pub struct OutlierRules {
     #[prost(uint32, optional, tag = "4")]
     pub max_ejected_percent: ::core::option::Option<u32>,
     #[prost(uint32, optional, tag = "5")]
-    pub consecutive_5xx: ::core::option::Option<u32>,
-    #[prost(uint32, optional, tag = "6")]
     pub consecutive_gateway_errors: ::core::option::Option<u32>,
+    #[prost(uint64, optional, tag = "6")]
+    pub interval_ms: ::core::option::Option<u64>,
+    /// thousandths; 0 turns it off
     #[prost(uint32, optional, tag = "7")]
-    pub consecutive_connect_failures: ::core::option::Option<u32>,
-    /// threshold: percentage points below the peers' median
-    #[prost(message, optional, tag = "8")]
-    pub success_rate: ::core::option::Option<PeerRules>,
-    /// threshold: times the peers' median
-    #[prost(message, optional, tag = "9")]
-    pub latency: ::core::option::Option<PeerRules>,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct PeerRules {
-    /// 0 turns it off
-    #[prost(uint32, optional, tag = "1")]
-    pub threshold: ::core::option::Option<u32>,
-    #[prost(uint32, optional, tag = "2")]
+    pub success_rate_stdev_factor: ::core::option::Option<u32>,
+    /// of the peers'; 0 turns it off
+    #[prost(uint32, optional, tag = "8")]
+    pub latency_percent: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "9")]
     pub minimum_requests: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "10")]
+    pub minimum_instances: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AuthorizationRules {

@@ -84,7 +84,7 @@ impl Request {
             .map_err(|_| bad("the request has no form in HTTP/2"))?
             .into_parts()
             .0;
-        let mut drop = NOT_IN_HTTP2;
+        let mut drop = NOT_IN_HTTP2 | Kind::Load.bit();
         if strip {
             drop |= Kind::Mesh.bit();
         }
@@ -100,7 +100,7 @@ impl Request {
 }
 
 impl Response {
-    /// The head for HTTP/2. `strip` removes `heddle-*`.
+    /// The head for HTTP/2. `strip` removes `heddle-*`; `heddle-load` never passes on.
     pub(crate) fn to_parts(&self, strip: bool) -> Result<http::response::Parts, Problem> {
         let mut head = http::Response::builder()
             .status(self.status())
@@ -109,7 +109,7 @@ impl Response {
             .map_err(|_| upstream("the status has no form in HTTP/2"))?
             .into_parts()
             .0;
-        let mut drop = NOT_IN_HTTP2;
+        let mut drop = NOT_IN_HTTP2 | Kind::Load.bit();
         if strip {
             drop |= Kind::Mesh.bit();
         }
@@ -145,7 +145,7 @@ impl Fields {
     /// Trailers for HTTP/2, without those that would frame or steer a message and without `heddle-*`.
     pub(crate) fn to_map(&self) -> Result<HeaderMap, Problem> {
         let mut map = HeaderMap::new();
-        self.copy_to(&mut map, !Kind::Other.bit(), false)?;
+        self.copy_to(&mut map, !(Kind::Other.bit() | Kind::Orca.bit()), false)?;
         Ok(map)
     }
 

@@ -64,7 +64,11 @@ pub(super) enum Kind {
     Upgrade,
     /// `Proxy-Authorization`, `Proxy-Authenticate`, `Proxy-Authentication-Info`: between a client and its proxy.
     ProxyCredentials,
-    /// `heddle-*`.
+    /// `heddle-load`, which goes from sidecar to sidecar alone.
+    Load,
+    /// `endpoint-load-metrics`.
+    Orca,
+    /// The rest of `heddle-*`.
     Mesh,
 }
 
@@ -91,6 +95,8 @@ impl Kind {
             18 if is("proxy-authenticate") => Kind::ProxyCredentials,
             19 if is("proxy-authorization") => Kind::ProxyCredentials,
             25 if is("proxy-authentication-info") => Kind::ProxyCredentials,
+            11 if is("heddle-load") => Kind::Load,
+            21 if is("endpoint-load-metrics") => Kind::Orca,
             8.. if name[..7].eq_ignore_ascii_case(b"heddle-") => Kind::Mesh,
             _ => Kind::Other,
         }
@@ -98,7 +104,7 @@ impl Kind {
 
     /// Whether it frames the message or steers the connection, so that neither route edits nor trailers may touch it.
     pub(super) const fn is_steering(self) -> bool {
-        !matches!(self, Kind::Other | Kind::Mesh | Kind::ProxyCredentials | Kind::Expect)
+        !matches!(self, Kind::Other | Kind::Load | Kind::Orca | Kind::Mesh | Kind::ProxyCredentials | Kind::Expect)
     }
 }
 

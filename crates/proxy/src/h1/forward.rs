@@ -34,7 +34,7 @@ pub(crate) struct RequestEdit<'a> {
     pub(crate) edits: &'a [&'a HeaderEdits],
     /// Fields of the mesh's own, written last; same-named ones of the request stay (but `heddle-*` go, if `strip`).
     pub(crate) add: &'a [(&'a str, &'a [u8])],
-    /// Remove `heddle-*`.
+    /// Remove `heddle-*`; `heddle-load` never passes on.
     pub(crate) strip: bool,
     /// Keep `Upgrade` and say `Connection: upgrade`, if [`Request::upgrade`] finds one.
     pub(crate) upgrade: bool,
@@ -65,7 +65,7 @@ pub(crate) struct ResponseEdit<'a> {
     pub(crate) edits: &'a [&'a HeaderEdits],
     /// Fields of the mesh's own, written last.
     pub(crate) add: &'a [(&'a str, &'a [u8])],
-    /// Remove `heddle-*`.
+    /// Remove `heddle-*`; `heddle-load` never passes on.
     pub(crate) strip: bool,
     /// Keep `Upgrade` and say `Connection: upgrade` (a 101 that is forwarded).
     pub(crate) upgrade: bool,
@@ -167,7 +167,7 @@ impl Request {
         out.reserve(raw.len() + 256);
         let start = self.write_line(&edit.target, out);
         let upgrade = edit.upgrade && self.upgrade().is_some();
-        let mut drop = HOP_BY_HOP;
+        let mut drop = HOP_BY_HOP | Kind::Load.bit();
         if edit.strip {
             drop |= Kind::Mesh.bit();
         }
@@ -255,7 +255,7 @@ impl Response {
     pub(crate) fn forward(&self, edit: &ResponseEdit<'_>, out: &mut Vec<u8>) {
         out.reserve(self.fields().raw().len() + 256);
         let start = self.write_line(out);
-        let mut drop = HOP_BY_HOP;
+        let mut drop = HOP_BY_HOP | Kind::Load.bit();
         if edit.strip {
             drop |= Kind::Mesh.bit();
         }

@@ -106,6 +106,23 @@ impl Response {
         Ok(Some(length))
     }
 
+    /// What a server's sidecar says of its load.
+    pub(crate) fn load(&self) -> Option<&[u8]> {
+        self.of(Kind::Load)
+    }
+
+    /// What the application says of its load.
+    pub(crate) fn orca(&self) -> Option<&[u8]> {
+        self.of(Kind::Orca)
+    }
+
+    fn of(&self, kind: Kind) -> Option<&[u8]> {
+        if !self.fields.has(kind.bit()) {
+            return None;
+        }
+        self.fields.of_kind(kind).next().map(|field| self.fields.value(field))
+    }
+
     /// RFC 9112, 6.3, in its order.
     fn take_framing(&mut self, asked: Asked) -> Result<(), Problem> {
         let tunnel = asked.connect && (200..300).contains(&self.status);

@@ -60,6 +60,10 @@ impl Discover for Names {
             }
         })
     }
+
+    fn backends(&self) -> Vec<Arc<Backend>> {
+        Vec::new()
+    }
 }
 
 /// Makes the routes of a service from its own instances.

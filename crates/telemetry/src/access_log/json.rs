@@ -25,6 +25,11 @@ pub(super) fn write(entry: &Entry<'_>, out: &mut Vec<u8>) {
     number("bytesSent", entry.bytes_sent, out);
     number("durationMicros", entry.duration.0 / 1000, out);
     number("attempts", u64::from(entry.attempts), out);
+    if let Some(decision) = entry.decision {
+        // JSON already.
+        out.extend_from_slice(b",\"decision\":");
+        out.extend_from_slice(decision.as_bytes());
+    }
     out.extend_from_slice(b"}\n");
 }
 

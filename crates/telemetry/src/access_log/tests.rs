@@ -21,6 +21,7 @@ fn entry<'a>() -> Entry<'a> {
         bytes_sent: 34,
         duration: Nanos(5_678_900),
         attempts: 2,
+        decision: None,
     }
 }
 

@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::balance::Backend;
+use engine::balance::{Backend, Locality};
 use engine::snapshot::{Live, Resolution, Slot};
 use engine::{Nanos, SeriesId};
 use tokio::sync::{mpsc, watch};
@@ -59,6 +59,8 @@ pub struct Settings {
     pub mesh: String,
     /// `namespace/name` of the Gateway that this proxy is, if it is one.
     pub gateway: Option<String>,
+    /// Where the proxy runs: instances near it come first.
+    pub locality: Locality,
     /// Where everything held is kept for a start without control plane (`resources.bin`); `None`: nowhere.
     pub store: Option<PathBuf>,
     /// A destination that nobody has read for this long is dropped.
@@ -80,6 +82,7 @@ impl Settings {
             workload: workload.into(),
             mesh: String::new(),
             gateway: None,
+            locality: Locality::default(),
             store: None,
             idle: Duration::from_secs(600),
             names: 10_000,
@@ -105,7 +108,7 @@ impl Client {
     /// Publishes what the store holds, then starts the client's task on the current tokio runtime.
     pub fn start(settings: Settings, connect: impl Connect, series: Series) -> Client {
         let names = Arc::new(Names::new(settings.names));
-        let compiler = Compiler::new(series);
+        let compiler = Compiler::new(series, settings.locality.clone());
         let backends = compiler.known();
         let mut state = State::new(settings.workload.clone(), settings.gateway.clone(), compiler);
         if let Some(path) = &settings.store {

@@ -33,7 +33,11 @@ struct Pair {
 }
 
 fn new_state() -> State {
-    State::new("shop/front-1".into(), None, Compiler::new(Arc::new(|_| SeriesId(0))))
+    State::new(
+        "shop/front-1".into(),
+        None,
+        Compiler::new(Arc::new(|_| SeriesId(0)), engine::balance::Locality::default()),
+    )
 }
 
 impl Pair {

@@ -83,8 +83,7 @@ impl Compiler {
                 }
                 None => policy::merge(resources, names, &place),
             };
-            policy.request_timeout = rule.request_timeout.unwrap_or(policy.request_timeout);
-            policy.attempt_timeout = rule.attempt_timeout.unwrap_or(policy.attempt_timeout);
+            policy::limit(&mut policy, &route.name, rule);
             let name = format!("{}/{}", route.name, rule.name);
             let compiled = Rule {
                 redirect: rule.redirect.clone(),
@@ -165,7 +164,8 @@ impl Compiler {
         }
         let balance = policy::merge_balance(resources, &service.policies, &place(service, port));
         let none = EndpointSet::default();
-        let set = endpoint::set(&none, resources.endpoints(&service.name), port.port, balance).unwrap_or(none);
+        let set =
+            endpoint::set(&none, resources.endpoints(&service.name), port.port, balance, &self.here).unwrap_or(none);
         let backend = Arc::new(Backend::new(service.name.as_str(), port.port, port.protocol, set));
         self.backends.lock().insert(key, Arc::downgrade(&backend));
         backend
@@ -187,7 +187,7 @@ impl Compiler {
                 Some((service, port)) => policy::merge_balance(resources, &service.policies, &place(service, port)),
                 None => old.policy().clone(),
             };
-            if let Some(set) = endpoint::set(&old, resources.endpoints(service), key.1, balance) {
+            if let Some(set) = endpoint::set(&old, resources.endpoints(service), key.1, balance, &self.here) {
                 backend.endpoints.store(Arc::new(set));
             }
         }

@@ -12,6 +12,9 @@ use super::problem::{self, Problem, Result, Within};
 /// The largest weight: as for backends.
 const WEIGHT_LIMIT: u32 = 1_000_000;
 
+/// The highest priority: Envoy's.
+const PRIORITY_LIMIT: u32 = 127;
+
 /// One instance as one service sees it.
 #[derive(Debug)]
 pub(crate) struct Instance {
@@ -23,6 +26,8 @@ pub(crate) struct Instance {
     /// Service port → target port, sorted.
     ports: Vec<(u16, u16)>,
     weight: u32,
+    priority: u32,
+    locality: Locality,
     health: Health,
 }
 
@@ -72,7 +77,12 @@ pub(crate) fn parse(name: &str, endpoint: mesh::Endpoint) -> Result<Instance> {
         Err(_) => Health::NotReady,
     };
     let weight = endpoint.weight.max(1);
-    Ok(Instance { workload: endpoint.workload.into(), address, sidecar, ports, weight, health })
+    if endpoint.priority > PRIORITY_LIMIT {
+        return Problem::new("priority", format!("{} is more than {PRIORITY_LIMIT}", endpoint.priority));
+    }
+    let locality = Locality { region: endpoint.region.into(), zone: endpoint.zone.into() };
+    let priority = endpoint.priority;
+    Ok(Instance { workload: endpoint.workload.into(), address, sidecar, ports, weight, priority, locality, health })
 }
 
 impl Instance {
@@ -98,13 +108,14 @@ pub(crate) fn set<'a>(
     instances: impl Iterator<Item = &'a Instance>,
     port: u16,
     policy: BalancePolicy,
+    here: &Locality,
 ) -> Option<EndpointSet> {
     let mut endpoints: Vec<Arc<Endpoint>> = instances.filter_map(|instance| one(old, instance, port)).collect();
     endpoints.sort_by(|a, b| a.workload.cmp(&b.workload));
     let same = endpoints.len() == old.endpoints().len()
         && endpoints.iter().zip(old.endpoints()).all(|(new, old)| Arc::ptr_eq(new, old))
         && policy == *old.policy();
-    (!same).then(|| EndpointSet::new(endpoints, policy, &Locality::default()).following(old))
+    (!same).then(|| EndpointSet::new(endpoints, policy, here).following(old))
 }
 
 fn one(old: &EndpointSet, instance: &Instance, port: u16) -> Option<Arc<Endpoint>> {
@@ -114,6 +125,8 @@ fn one(old: &EndpointSet, instance: &Instance, port: u16) -> Option<Arc<Endpoint
     let known = known.filter(|known| known.dial == dial);
     if let Some(known) = known
         && known.weight == instance.weight
+        && known.priority == instance.priority
+        && known.locality == instance.locality
         && known.health == instance.health
     {
         return Some(known.clone());
@@ -128,8 +141,8 @@ fn one(old: &EndpointSet, instance: &Instance, port: u16) -> Option<Arc<Endpoint
         workload: instance.workload.clone(),
         dial,
         weight: instance.weight,
-        priority: 0,
-        locality: Locality::default(),
+        priority: instance.priority,
+        locality: instance.locality.clone(),
         health: instance.health,
         load: known.map_or_else(Load::new, |known| known.load.clone()),
     }))

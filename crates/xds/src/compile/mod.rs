@@ -11,6 +11,7 @@ mod policy;
 mod problem;
 pub(crate) mod resources;
 mod route;
+mod traffic;
 
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use engine::SeriesId;
-use engine::balance::Backend;
+use engine::balance::{Backend, Locality};
 use proto::mesh::Refusal;
 
 use crate::Kind;
@@ -94,11 +95,14 @@ impl Backends {
 pub(crate) struct Compiler {
     series: Series,
     backends: Backends,
+    /// Where the proxy runs.
+    here: Locality,
 }
 
 impl Compiler {
-    pub(crate) fn new(series: Series) -> Compiler {
-        Compiler { series, backends: Backends::default() }
+    /// For a proxy that runs `here`.
+    pub(crate) fn new(series: Series, here: Locality) -> Compiler {
+        Compiler { series, backends: Backends::default(), here }
     }
 
     /// The backends that are in use.

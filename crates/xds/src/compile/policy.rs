@@ -1,12 +1,14 @@
 //! Traffic policies: checked one by one, then merged for each place where requests are sent.
 
 use engine::Nanos;
-use engine::policy::{BalancePolicy, OutlierPolicy, RetryOn, RetryPolicy, TrafficPolicy};
+use engine::policy::{BalancePolicy, HashKey, Source, TrafficPolicy};
 use proto::mesh;
 
 use super::authorize;
 use super::problem::{Problem, Result, Within};
 use super::resources::Resources;
+use super::route::HttpRule;
+use super::traffic::{Traffic, traffic};
 
 /// A policy that can be used.
 #[derive(Debug)]
@@ -25,17 +27,6 @@ pub(crate) enum Rules {
     Authorization(mesh::AuthorizationRules),
 }
 
-/// What one policy says; `None` where it is silent, `Some(None)` where it says "no limit".
-#[derive(Debug, Default)]
-pub(crate) struct Traffic {
-    request_timeout: Option<Option<Nanos>>,
-    attempt_timeout: Option<Option<Nanos>>,
-    connect_timeout: Option<Nanos>,
-    idle_timeout: Option<Option<Nanos>>,
-    retry: Option<RetryPolicy>,
-    outlier: Option<OutlierPolicy>,
-}
-
 pub(crate) fn parse(name: &str, policy: mesh::Policy) -> Result<Policy> {
     let rules = match policy.kind {
         Some(mesh::policy::Kind::Traffic(rules)) => {
@@ -50,121 +41,6 @@ pub(crate) fn parse(name: &str, policy: mesh::Policy) -> Result<Policy> {
         }
     };
     Ok(Policy { name: name.to_owned(), targets: policy.targets, created: policy.created_unix_ms, rules })
-}
-
-fn traffic(rules: &mesh::TrafficRules) -> Result<Traffic> {
-    // The engine has one algorithm so far.
-    if !matches!(rules.algorithm.as_str(), "" | "fastest") {
-        return Problem::new(
-            "algorithm",
-            format!("`{}` is not implemented; leave it out or say `fastest`", rules.algorithm.escape_debug()),
-        );
-    }
-    let later = [
-        ("hash_key", rules.hash_key.is_some()),
-        ("slow_start_ms", rules.slow_start_ms.is_some()),
-        ("panic_percent", rules.panic_percent.is_some()),
-        ("locality", !rules.locality.is_empty()),
-        ("failover_percent", rules.failover_percent.is_some()),
-        ("log_decisions", rules.log_decisions.is_some()),
-        ("affinity", rules.affinity.is_some()),
-        ("health_check", rules.health_check.is_some()),
-    ];
-    if let Some((field, _)) = later.iter().find(|(_, written)| *written) {
-        return Problem::new(*field, "is not implemented yet; leave it out");
-    }
-    let limit = |ms: Option<u64>| ms.map(|ms| (ms > 0).then(|| Nanos::from_millis(ms)));
-    if rules.connect_timeout_ms == Some(0) {
-        return Problem::new("connect_timeout_ms", "must be more than zero, for connections cannot wait for ever");
-    }
-    Ok(Traffic {
-        request_timeout: limit(rules.request_timeout_ms),
-        attempt_timeout: limit(rules.attempt_timeout_ms),
-        connect_timeout: rules.connect_timeout_ms.map(Nanos::from_millis),
-        idle_timeout: limit(rules.idle_timeout_ms),
-        retry: rules.retry.as_ref().map(retry).transpose().within(|| "retry".into())?,
-        outlier: rules.outlier.map(|rules| outlier(&rules)).transpose().within(|| "outlier".into())?,
-    })
-}
-
-fn retry(rules: &mesh::RetryRules) -> Result<RetryPolicy> {
-    let defaults = RetryPolicy::default();
-    let mut on = if rules.conditions.is_empty() { defaults.on } else { RetryOn::default() };
-    for (i, condition) in rules.conditions.iter().enumerate() {
-        match condition.as_str() {
-            "5xx" => on.server_errors = true,
-            "gateway-error" => on.gateway_errors = true,
-            "reset" => on.reset = true,
-            "connect-failure" => on.connect_failure = true,
-            "retriable-status" => {} // `statuses` says which.
-            other => {
-                let known = "5xx, gateway-error, reset, connect-failure and retriable-status";
-                let reason = format!("`{}` is not one of {known}", other.escape_debug());
-                return Problem::new(format!("conditions[{i}]"), reason);
-            }
-        }
-    }
-    let mut statuses = Vec::new();
-    for (i, status) in rules.statuses.iter().enumerate() {
-        match u16::try_from(*status) {
-            Ok(status @ 400..=599) => statuses.push(status),
-            _ => {
-                return Problem::new(format!("statuses[{i}]"), format!("{status} is not a status from 400 to 599"));
-            }
-        }
-    }
-    let mut grpc_statuses = Vec::new();
-    for (i, status) in rules.grpc_statuses.iter().enumerate() {
-        match u8::try_from(*status) {
-            Ok(status @ 1..=16) => grpc_statuses.push(status),
-            _ => {
-                return Problem::new(format!("grpc_statuses[{i}]"), format!("{status} is not a status from 1 to 16"));
-            }
-        }
-    }
-    statuses.sort_unstable();
-    grpc_statuses.sort_unstable();
-    let backoff_base = rules.backoff_base_ms.map_or(defaults.backoff_base, Nanos::from_millis);
-    let backoff_max = rules.backoff_max_ms.map_or(defaults.backoff_max.max(backoff_base), Nanos::from_millis);
-    if backoff_max < backoff_base {
-        return Problem::new("backoff_max_ms", "is less than the first wait");
-    }
-    Ok(RetryPolicy {
-        attempts: rules.attempts,
-        on,
-        statuses,
-        grpc_statuses,
-        backoff_base,
-        backoff_max,
-        budget_percent: rules.budget_percent.unwrap_or(defaults.budget_percent),
-        budget_min_per_second: rules.budget_min_per_second.unwrap_or(defaults.budget_min_per_second),
-    })
-}
-
-fn outlier(rules: &mesh::OutlierRules) -> Result<OutlierPolicy> {
-    let defaults = OutlierPolicy::default();
-    let base_ejection = rules.base_ejection_ms.map_or(defaults.base_ejection, Nanos::from_millis);
-    let max_ejection = rules.max_ejection_ms.map_or(defaults.max_ejection.max(base_ejection), Nanos::from_millis);
-    if max_ejection < base_ejection {
-        return Problem::new("max_ejection_ms", "is less than the first ejection");
-    }
-    let later = [rules.consecutive_5xx, rules.consecutive_gateway_errors, rules.consecutive_connect_failures];
-    if later.iter().any(Option::is_some) || rules.success_rate.is_some() || rules.latency.is_some() {
-        return Problem::new("", "only consecutive_failures is implemented yet; leave the others out");
-    }
-    let max_ejected_percent = rules.max_ejected_percent.unwrap_or(defaults.max_ejected_percent);
-    if max_ejected_percent > 100 {
-        return Problem::new("max_ejected_percent", format!("{max_ejected_percent} is more than 100"));
-    }
-    let consecutive_failures = rules.consecutive_failures.unwrap_or(defaults.consecutive_failures);
-    Ok(OutlierPolicy {
-        consecutive_failures,
-        consecutive_gateway_failures: defaults.consecutive_gateway_failures.min(consecutive_failures),
-        base_ejection,
-        max_ejection,
-        max_ejected_percent,
-        ..defaults
-    })
 }
 
 /// Where requests are sent from or to, as policies target it.
@@ -210,8 +86,14 @@ impl Place<'_> {
     }
 }
 
+/// One policy that speaks of a place.
+struct Layer<'a> {
+    name: &'a str,
+    traffic: &'a Traffic,
+}
+
 /// What `names` say of `place`: the most specific first, among equals the older, then by name.
-fn order<'a>(resources: &'a Resources, names: &'a [String], place: &Place<'_>) -> Vec<&'a Traffic> {
+fn order<'a>(resources: &'a Resources, names: &'a [String], place: &Place<'_>) -> Vec<Layer<'a>> {
     let mut found: Vec<(u8, &Policy, &Traffic)> = Vec::new();
     for policy in names.iter().filter_map(|name| resources.policy(name)) {
         let Rules::Traffic(traffic) = &policy.rules else {
@@ -222,24 +104,80 @@ fn order<'a>(resources: &'a Resources, names: &'a [String], place: &Place<'_>) -
         }
     }
     found.sort_by(|(a, p, _), (b, q, _)| b.cmp(a).then_with(|| (p.created, &p.name).cmp(&(q.created, &q.name))));
-    found.into_iter().map(|(_, _, traffic)| traffic).collect()
+    found.into_iter().map(|(_, policy, traffic)| Layer { name: &policy.name, traffic }).collect()
+}
+
+/// Takes settings from the layers, and remembers which one each came from.
+struct Merge<'a> {
+    layers: Vec<Layer<'a>>,
+    sources: Vec<Source>,
+}
+
+impl Merge<'_> {
+    /// What the first layer says that says something of `field`, or the default.
+    fn take<T>(&mut self, field: &'static str, default: T, of: impl Fn(&Traffic) -> Option<T>) -> T {
+        let Some((layer, value)) = self.layers.iter().find_map(|layer| Some((layer, of(layer.traffic)?))) else {
+            return default;
+        };
+        self.sources.push(Source { field, object: layer.name.into() });
+        value
+    }
 }
 
 /// How requests are sent from `place`, by the policies `names` and the built-in defaults.
 pub(crate) fn merge(resources: &Resources, names: &[String], place: &Place<'_>) -> TrafficPolicy {
-    let layers = order(resources, names, place);
+    let mut from = Merge { layers: order(resources, names, place), sources: Vec::new() };
     let defaults = TrafficPolicy::default();
-    TrafficPolicy {
-        request_timeout: layers.iter().find_map(|l| l.request_timeout).unwrap_or(defaults.request_timeout),
-        attempt_timeout: layers.iter().find_map(|l| l.attempt_timeout).unwrap_or(defaults.attempt_timeout),
-        connect_timeout: layers.iter().find_map(|l| l.connect_timeout).unwrap_or(defaults.connect_timeout),
-        idle_timeout: layers.iter().find_map(|l| l.idle_timeout).unwrap_or(defaults.idle_timeout),
-        retry: layers.iter().find_map(|l| l.retry.clone()).unwrap_or(defaults.retry),
-    }
+    let merged = TrafficPolicy {
+        request_timeout: from.take("timeouts.request", defaults.request_timeout, |t| t.request_timeout),
+        attempt_timeout: from.take("timeouts.attempt", defaults.attempt_timeout, |t| t.attempt_timeout),
+        connect_timeout: from.take("timeouts.connect", defaults.connect_timeout, |t| t.connect_timeout),
+        idle_timeout: from.take("timeouts.idle", defaults.idle_timeout, |t| t.idle_timeout),
+        retry: from.take("retries", defaults.retry, |t| t.retry.clone()),
+        log_decisions: from.take("loadBalancing.logDecisions", defaults.log_decisions, |t| t.log_decisions),
+        sources: Vec::new(),
+    };
+    TrafficPolicy { sources: from.sources, ..merged }
+}
+
+/// What a route's rule says of its own time, which comes before all policies.
+pub(crate) fn limit(policy: &mut TrafficPolicy, route: &str, rule: &HttpRule) {
+    let mut own = |field: &'static str, limit: Option<Option<Nanos>>, held: &mut Option<Nanos>| {
+        let Some(limit) = limit else { return };
+        *held = limit;
+        policy.sources.retain(|source| source.field != field);
+        policy.sources.push(Source { field, object: route.into() });
+    };
+    own("timeouts.request", rule.request_timeout, &mut policy.request_timeout);
+    own("timeouts.attempt", rule.attempt_timeout, &mut policy.attempt_timeout);
 }
 
 /// How an endpoint of `place` is chosen and when it is left out.
 pub(crate) fn merge_balance(resources: &Resources, names: &[String], place: &Place<'_>) -> BalancePolicy {
-    let outlier = order(resources, names, place).iter().find_map(|layer| layer.outlier).unwrap_or_default();
-    BalancePolicy { outlier, ..BalancePolicy::default() }
+    let mut from = Merge { layers: order(resources, names, place), sources: Vec::new() };
+    let defaults = BalancePolicy::default();
+    let hash = from.take("loadBalancing.hashKey", defaults.hash, |t| t.hash.clone().map(Some));
+    let merged = BalancePolicy {
+        algorithm: from.take("loadBalancing.algorithm", defaults.algorithm, |t| t.algorithm),
+        bound_percent: from.take("loadBalancing.hashBound", defaults.bound_percent, |t| t.bound_percent),
+        prefer_local: from.take("loadBalancing.preferLocal", defaults.prefer_local, |t| t.prefer_local),
+        failover_percent: from
+            .take("loadBalancing.failoverThreshold", defaults.failover_percent, |t| t.failover_percent),
+        panic_percent: from.take("loadBalancing.panicThreshold", defaults.panic_percent, |t| t.panic_percent),
+        slow_start: from.take("loadBalancing.slowStart", defaults.slow_start, |t| t.slow_start),
+        probes_per_second: from
+            .take("loadBalancing.probesPerSecond", defaults.probes_per_second, |t| t.probes_per_second),
+        outlier: from.take("outlierDetection", defaults.outlier, |t| t.outlier),
+        check: from.take("healthChecks", defaults.check, |t| t.check.clone().map(Some)),
+        hash,
+        sources: Vec::new(),
+    };
+    // Both are said by one field or the other; people look for the one that they wrote.
+    let mut sources = from.sources;
+    if matches!(merged.hash, Some(HashKey::Cookie { max_age: Some(_), .. }))
+        && let Some(source) = sources.iter_mut().find(|source| source.field == "loadBalancing.hashKey")
+    {
+        source.field = "sessionAffinity";
+    }
+    BalancePolicy { sources, ..merged }
 }

@@ -23,7 +23,7 @@ fn hold(list: impl IntoIterator<Item = Published>) -> Resources {
 }
 
 fn compiler() -> Compiler {
-    Compiler::new(Arc::new(|_| SeriesId(0)))
+    Compiler::new(Arc::new(|_| SeriesId(0)), engine::balance::Locality::default())
 }
 
 struct Get(&'static str, &'static str);
@@ -132,6 +132,51 @@ fn of_two_policies_on_one_object_the_older_wins_then_the_name() {
 }
 
 #[test]
+fn balancing_is_put_together_field_by_field_and_says_from_where() {
+    use engine::policy::{Algorithm, CheckPolicy, HashKey, HealthCheck, Probe};
+    let names = ["TrafficPolicy/shop/of-cart", "TrafficPolicy/shop/of-mesh"];
+    let cookie = mesh::AffinityCookie { name: "sid".into(), lifetime_seconds: 60 };
+    let affinity = mesh::AffinityRules { kind: Some(mesh::affinity_rules::Kind::Cookie(cookie)) };
+    let of_cart = mesh::TrafficRules { prefer_local: Some(false), affinity: Some(affinity), ..Default::default() };
+    let of_mesh = mesh::TrafficRules {
+        algorithm: "random".into(),
+        prefer_local: Some(true),
+        panic_percent: Some(7),
+        outlier: Some(mesh::OutlierRules { consecutive_failures: Some(0), ..Default::default() }),
+        health_check: Some(mesh::HealthCheckRules {
+            kind: Some(mesh::health_check_rules::Kind::Tcp(mesh::TcpCheck {})),
+            interval_ms: 1000,
+            timeout_ms: 500,
+            healthy_threshold: 0,
+            unhealthy_threshold: 4,
+        }),
+        ..Default::default()
+    };
+    let resources = hold([
+        service("shop/cart", &[], &names),
+        traffic(names[0], 0, ("Service", "cart", ""), of_cart),
+        traffic(names[1], 0, ("Mesh", "", ""), of_mesh),
+        endpoint("shop/cart", "cart-1", "127.7.0.2:15006"),
+    ]);
+    let destination = compiler().destination(&resources, resources.service("shop/cart").unwrap());
+    let set = destination.ports[0].backend.endpoints.load();
+    let policy = set.policy();
+    assert_eq!((policy.algorithm, policy.prefer_local, policy.panic_percent), (Algorithm::Random, false, 7));
+    let max_age = Some(Nanos::from_millis(60_000));
+    assert_eq!(policy.hash, Some(HashKey::Cookie { name: "sid".into(), max_age }));
+    let outlier = &policy.outlier;
+    assert_eq!((outlier.consecutive_failures, outlier.consecutive_gateway_failures), (0, 0), "0 means all of them");
+    let (interval, timeout) = (Nanos::from_millis(1000), Nanos::from_millis(500));
+    let check = CheckPolicy { healthy_after: 1, unhealthy_after: 4 };
+    assert_eq!(policy.check, Some(HealthCheck { probe: Probe::Tcp, interval, timeout, policy: check }));
+    let from = |field: &str| policy.sources.iter().find(|s| s.field == field).map(|s| s.object.to_string());
+    for (field, name) in [("loadBalancing.preferLocal", 0), ("sessionAffinity", 0), ("loadBalancing.algorithm", 1)] {
+        assert_eq!(from(field).as_deref(), Some(names[name]), "{field}");
+    }
+    assert_eq!(from("loadBalancing.slowStart"), None, "nobody says anything of it");
+}
+
+#[test]
 fn a_routes_own_timeouts_override_policies() {
     let mut one: mesh::Route = decode(&route("HTTPRoute/shop/r", "shop/cart", &["shop/cart"]));
     one.http[0].request_timeout_ms = Some(0);
@@ -236,11 +281,12 @@ fn every_rule_of_a_service_port_shares_its_backend() {
 fn series_are_named_after_the_service_and_the_rule() {
     let keys = Arc::new(Mutex::new(Vec::new()));
     let seen = keys.clone();
-    let mut compiler = Compiler::new(Arc::new(move |key: &SeriesKey| {
+    let series: Series = Arc::new(move |key: &SeriesKey| {
         let mut keys = seen.lock().unwrap();
         keys.push((key.direction, key.service.clone(), key.route.clone()));
         SeriesId(keys.len() as u32)
-    }));
+    });
+    let mut compiler = Compiler::new(series, engine::balance::Locality::default());
     let resources = hold([
         service("shop/cart", &["HTTPRoute/shop/r"], &[]),
         route("HTTPRoute/shop/r", "shop/cart", &["shop/cart"]),
@@ -392,7 +438,15 @@ fn what_is_wrong_is_named_by_field() {
     assert_eq!(endpoint(&|e| e.ports[0].target_port = 0), "ports[0].target_port");
 
     let policy = |rules| refusal(&traffic("TrafficPolicy/shop/p", 0, ("Mesh", "", ""), rules)).field;
-    assert_eq!(policy(mesh::TrafficRules { algorithm: "maglev".into(), ..ms(1) }), "traffic.algorithm");
+    assert_eq!(policy(mesh::TrafficRules { algorithm: "quickest".into(), ..ms(1) }), "traffic.algorithm");
+    assert_eq!(policy(mesh::TrafficRules { algorithm: "maglev".into(), ..ms(1) }), "traffic.hash_key");
+    assert_eq!(policy(mesh::TrafficRules { panic_percent: Some(101), ..ms(1) }), "traffic.panic_percent");
+    assert_eq!(policy(mesh::TrafficRules { hash_bound_percent: Some(100), ..ms(1) }), "traffic.hash_bound_percent");
+    let nothing = Some(mesh::RequestKey { kind: None });
+    assert_eq!(policy(mesh::TrafficRules { hash_key: nothing, ..ms(1) }), "traffic.hash_key");
+    let check = mesh::HealthCheckRules { interval_ms: 1000, timeout_ms: 500, ..Default::default() };
+    assert_eq!(policy(mesh::TrafficRules { health_check: Some(check), ..ms(1) }), "traffic.health_check");
+    assert_eq!(endpoint(&|e| e.priority = 128), "priority");
     let retry = mesh::RetryRules { conditions: vec!["5xx".into(), "sometimes".into()], ..Default::default() };
     assert_eq!(policy(mesh::TrafficRules { retry: Some(retry), ..ms(1) }), "traffic.retry.conditions[1]");
     let outlier = mesh::OutlierRules { max_ejected_percent: Some(101), ..Default::default() };

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::read::At;
 use crate::text;
 
-/// The longest slow start, and the longest life of an affinity cookie's binding, that is taken for meant: a day.
+/// The longest slow start that is taken for meant: a day.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The longest life of a cookie that browsers keep (400 days, RFC 6265bis, 5.5).
@@ -28,10 +28,14 @@ pub struct LoadBalancing {
     pub slow_start: Option<Duration>,
     /// With fewer usable instances than this share, in percent, all are used; 0: never.
     pub panic_threshold: Option<u32>,
-    /// Which instances come first.
-    pub locality: Option<LocalityPreference>,
-    /// With fewer usable instances of the preferred place than this share, in percent, the next place helps out.
+    /// Whether instances of the caller's zone, then of its region, come before the others.
+    pub prefer_local: Option<bool>,
+    /// With fewer usable instances of the preferred place or priority than this share, in percent, the next helps out.
     pub failover_threshold: Option<u32>,
+    /// `ring-hash`, `maglev` and sessions: most requests in flight at one instance, in percent of the average; 0: no bound.
+    pub hash_bound: Option<u32>,
+    /// `fastest`: how often in a second idle instances may be asked how busy they are; 0: never.
+    pub probes_per_second: Option<u32>,
     /// One in so many requests is written to the access log with the decision that was made for it; 0: none.
     pub log_decisions: Option<u32>,
 }
@@ -95,29 +99,6 @@ pub enum RequestKey {
     SourceAddress,
 }
 
-/// Which instances come first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LocalityPreference {
-    /// All alike.
-    None,
-    /// Those of the caller's zone, then those of its region, then the others.
-    Zone,
-    /// Those of the caller's region, then the others.
-    Region,
-}
-
-impl LocalityPreference {
-    /// As it is written, here and in `heddle.mesh.v1`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            LocalityPreference::None => "none",
-            LocalityPreference::Zone => "zone",
-            LocalityPreference::Region => "region",
-        }
-    }
-}
-
 /// `sessionAffinity`: what keeps the requests of one session at one instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -126,8 +107,6 @@ pub enum SessionAffinity {
     Cookie {
         /// Its name.
         name: String,
-        /// Its path.
-        path: String,
         /// How long a browser keeps it; zero: until it is closed.
         lifetime: Duration,
     },
@@ -144,10 +123,10 @@ pub(super) fn read(at: &At<'_>) -> Option<LoadBalancing> {
     let hash_key = key_at.as_ref().and_then(read_key);
     let slow_start = map.get("slowStart").and_then(|at| bounded(&at, DAY));
     let panic_threshold = map.get("panicThreshold").and_then(|at| at.integer(0..=100));
-    let preferences = [LocalityPreference::None, LocalityPreference::Zone, LocalityPreference::Region];
-    let locality = map.get("locality").and_then(|at| at.choice(&preferences.map(|p| (p.name(), p))));
-    let failover_at = map.get("failoverThreshold");
-    let failover_threshold = failover_at.as_ref().and_then(|at| at.integer(0..=100));
+    let prefer_local = map.get("preferLocal").and_then(|at| at.boolean());
+    let failover_threshold = map.get("failoverThreshold").and_then(|at| at.integer(0..=100));
+    let hash_bound = map.get("hashBound").and_then(|at| hash_bound(&at));
+    let probes_per_second = map.get("probesPerSecond").and_then(|at| at.integer(0..=1000));
     let log_decisions = map.get("logDecisions").and_then(|at| at.integer(0..=1_000_000));
     map.finish();
     if let (Some(key), Some(algorithm)) = (&key_at, algorithm)
@@ -162,18 +141,27 @@ pub(super) fn read(at: &At<'_>) -> Option<LoadBalancing> {
         let help = "for example `hashKey: {header: x-user}`, `{cookie: session}` or `{sourceAddress: true}`";
         at.error_help(format!("{} needs a hashKey", algorithm.name()), help);
     }
-    if let (Some(failover), Some(LocalityPreference::None)) = (&failover_at, locality) {
-        failover.error("there is nothing to fail over from where locality is none");
-    }
     Some(LoadBalancing {
         algorithm,
         hash_key,
         slow_start,
         panic_threshold,
-        locality,
+        prefer_local,
         failover_threshold,
+        hash_bound,
+        probes_per_second,
         log_decisions,
     })
+}
+
+/// Below the average no instance could take its own share.
+fn hash_bound(at: &At<'_>) -> Option<u32> {
+    let percent = at.integer(0..=10_000)?;
+    if (1..=100).contains(&percent) {
+        at.error_help(format!("{percent} is no more than the average"), "0 (no bound), or 101 and more");
+        return None;
+    }
+    Some(percent)
 }
 
 fn bounded(at: &At<'_>, most: Duration) -> Option<Duration> {
@@ -221,12 +209,10 @@ pub(super) fn read_affinity(at: &At<'_>) -> Option<SessionAffinity> {
 fn read_cookie(at: &At<'_>) -> Option<SessionAffinity> {
     let mut map = at.map()?;
     let name = map.get("name").and_then(|at| at.parse(cookie_name));
-    let path = map.get("path").and_then(|at| at.parse(cookie_path));
     let lifetime = map.get("lifetime").and_then(|at| bounded(&at, COOKIE_LIFE));
     map.finish();
     Some(SessionAffinity::Cookie {
         name: name.unwrap_or_else(|| COOKIE.to_owned()),
-        path: path.unwrap_or_else(|| "/".to_owned()),
         lifetime: lifetime.unwrap_or_default(),
     })
 }
@@ -234,12 +220,4 @@ fn read_cookie(at: &At<'_>) -> Option<SessionAffinity> {
 /// A cookie's name is a token, as a header's is (RFC 6265, 4.1.1), but its case counts.
 fn cookie_name(name: &str) -> Result<String, String> {
     text::header_name(name).map(|_| name.to_owned()).map_err(|_| "is not a cookie's name".to_owned())
-}
-
-fn cookie_path(path: &str) -> Result<String, String> {
-    let fits = |c: u8| (0x21..0x7f).contains(&c) && c != b';';
-    match path.starts_with('/') && path.len() <= 1024 && path.bytes().all(fits) {
-        true => Ok(path.to_owned()),
-        false => Err("is not a path: it begins with `/` and has no blank, semicolon or control character".to_owned()),
-    }
 }

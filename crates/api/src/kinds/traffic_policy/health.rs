@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::read::{At, Map};
 use crate::text;
 
-/// The shortest time between two health checks of one instance. Every caller's proxy checks for itself.
+/// The shortest time between two health checks of one instance, or two comparisons. Every caller's proxy makes its own.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The longest: beyond it a check says nothing of now.
+/// The longest: beyond it they say nothing of now.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// When an instance is left out for a while.
@@ -19,33 +19,24 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(60 * 60);
 pub struct OutlierDetection {
     /// Failures of any kind in a row; 0: never.
     pub consecutive_failures: Option<u32>,
-    /// Answers of 5xx in a row; 0: never.
-    pub consecutive_5xx: Option<u32>,
-    /// 502, 503 and 504 in a row; 0: never.
+    /// Connections that could not be made or broke, silence, 502, 503 and 504 in a row; 0: never.
     pub consecutive_gateway_errors: Option<u32>,
-    /// Connections in a row that could not be made; 0: never.
-    pub consecutive_connect_failures: Option<u32>,
-    /// Against its peers' share of successes.
-    pub success_rate: Option<AgainstPeers>,
-    /// Against its peers' latency.
-    pub latency: Option<AgainstPeers>,
+    /// How long requests are counted before instances are compared.
+    pub interval: Option<Duration>,
+    /// So many thousandths of a standard deviation below the mean share of successes; 0: never.
+    pub success_rate_stdev_factor: Option<u32>,
+    /// More than this share, in percent, of the latency of its peers; 0: never.
+    pub latency_percent: Option<u32>,
+    /// An instance with fewer requests in an interval is not compared.
+    pub minimum_requests: Option<u32>,
+    /// With fewer instances to compare none is left out by comparison.
+    pub minimum_instances: Option<u32>,
     /// The first ejection; the n-th in a row takes n times as long.
     pub base_ejection: Option<Duration>,
     /// The longest ejection.
     pub max_ejection: Option<Duration>,
     /// At most this share of a service's instances, 0 to 100.
     pub max_ejected_percent: Option<u32>,
-}
-
-/// When an instance is worse than its peers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct AgainstPeers {
-    /// How much worse: for `successRate` percentage points below the peers' median, for `latency` so many times their
-    /// median. 0: never.
-    pub threshold: Option<u32>,
-    /// Requests of the last ten seconds below which an instance is not judged.
-    pub minimum_requests: Option<u32>,
 }
 
 /// `healthChecks`: requests that the proxy makes by itself to see who is well.
@@ -91,11 +82,12 @@ pub(super) fn read_outlier(at: &At<'_>) -> Option<OutlierDetection> {
     let mut map = at.map()?;
     let mut count = |name| map.get(name).and_then(|at| at.integer(0..=1_000_000));
     let consecutive_failures = count("consecutiveFailures");
-    let consecutive_5xx = count("consecutive5xx");
     let consecutive_gateway_errors = count("consecutiveGatewayErrors");
-    let consecutive_connect_failures = count("consecutiveConnectFailures");
-    let success_rate = map.get("successRate").and_then(|at| read_peers(&at, 0, 100));
-    let latency = map.get("latency").and_then(|at| read_peers(&at, 2, 1000));
+    let success_rate_stdev_factor = map.get("successRateStdevFactor").and_then(|at| at.integer(0..=10_000));
+    let latency_percent = map.get("latencyPercent").and_then(|at| latency_percent(&at));
+    let minimum_requests = map.get("minimumRequests").and_then(|at| at.integer(1..=1_000_000));
+    let minimum_instances = map.get("minimumInstances").and_then(|at| at.integer(2..=10_000));
+    let interval = map.get("interval").and_then(|at| interval(&at));
     let base_ejection = map.get("baseEjection").and_then(|at| at.positive_duration());
     let max_ejection = map.get("maxEjection").and_then(|at| at.positive_duration());
     let max_ejected_percent = map.get("maxEjectedPercent").and_then(|at| at.integer(0..=100));
@@ -107,31 +99,36 @@ pub(super) fn read_outlier(at: &At<'_>) -> Option<OutlierDetection> {
     }
     Some(OutlierDetection {
         consecutive_failures,
-        consecutive_5xx,
         consecutive_gateway_errors,
-        consecutive_connect_failures,
-        success_rate,
-        latency,
+        interval,
+        success_rate_stdev_factor,
+        latency_percent,
+        minimum_requests,
+        minimum_instances,
         base_ejection,
         max_ejection,
         max_ejected_percent,
     })
 }
 
-/// `least`: a smaller threshold that is not 0 would take out instances that are well.
-fn read_peers(at: &At<'_>, least: u32, most: u32) -> Option<AgainstPeers> {
-    let mut map = at.map()?;
-    let threshold_at = map.get("threshold");
-    let threshold = threshold_at.as_ref().and_then(|at| at.integer(0..=most));
-    let minimum_requests = map.get("minimumRequests").and_then(|at| at.integer(1..=1_000_000));
-    map.finish();
-    if let (Some(at), Some(n)) = (&threshold_at, threshold)
-        && n != 0
-        && n < least
-    {
-        at.error_help(format!("{n} would take out instances that are well"), format!("0 (never), or {least} and more"));
+/// A share that the peers' own spread reaches every day takes out instances that are well.
+fn latency_percent(at: &At<'_>) -> Option<u32> {
+    let percent = at.integer(0..=100_000)?;
+    if (1..150).contains(&percent) {
+        at.error_help(format!("{percent} would take out instances that are well"), "0 (never), or 150 and more");
+        return None;
     }
-    Some(AgainstPeers { threshold, minimum_requests })
+    Some(percent)
+}
+
+/// A time between two looks.
+fn interval(at: &At<'_>) -> Option<Duration> {
+    let interval = at.positive_duration()?;
+    if !(SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&interval) {
+        at.error("is not from 100ms to 1h");
+        return None;
+    }
+    Some(interval)
 }
 
 /// Reads `healthChecks`.
@@ -141,8 +138,7 @@ pub(super) fn read_check(at: &At<'_>) -> Option<HealthCheck> {
     let http = map.get("http").and_then(|at| read_http(&at));
     let grpc = map.get("grpc").and_then(|at| read_grpc(&at));
     let tcp = map.get("tcp").and_then(|at| at.map().map(Map::finish)).map(|()| HealthProbe::Tcp);
-    let interval_at = map.get("interval");
-    let interval = interval_at.as_ref().and_then(|at| at.positive_duration());
+    let interval = map.get("interval").and_then(|at| interval(&at));
     let timeout = map.get("timeout").and_then(|at| at.positive_duration());
     let healthy_threshold = map.get("healthyThreshold").and_then(|at| at.integer(1..=100));
     let unhealthy_threshold = map.get("unhealthyThreshold").and_then(|at| at.integer(1..=100));
@@ -153,11 +149,6 @@ pub(super) fn read_check(at: &At<'_>) -> Option<HealthCheck> {
         at.error("exactly one of these must be written: http, grpc, tcp");
     }
     let interval = interval.unwrap_or(Duration::from_secs(10));
-    if !(SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&interval)
-        && let Some(at) = &interval_at
-    {
-        at.error_help("is not from 100ms to 1h", "every caller's sidecar checks every instance that it uses");
-    }
     // What is not written never contradicts what is.
     let timeout_written = timeout.is_some();
     let timeout = timeout.unwrap_or(Duration::from_secs(1).min(interval));

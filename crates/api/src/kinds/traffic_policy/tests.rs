@@ -12,8 +12,8 @@ fn load_balancing_and_affinity() {
         other => panic!("{other:?}"),
     };
     let all = read(
-        "loadBalancing: {algorithm: ring-hash, hashKey: {header: X-User}, slowStart: 30s, panicThreshold: 20, locality: zone, \
-         failoverThreshold: 70, logDecisions: 100}, sessionAffinity: {cookie: {lifetime: 1h}}",
+        "loadBalancing: {algorithm: ring-hash, hashKey: {header: X-User}, slowStart: 30s, panicThreshold: 20, preferLocal: false, \
+         failoverThreshold: 70, hashBound: 0, logDecisions: 100}, sessionAffinity: {cookie: {lifetime: 1h}}",
     );
     let balancing = all.load_balancing;
     assert_eq!(balancing.algorithm, Some(Algorithm::RingHash));
@@ -22,8 +22,8 @@ fn load_balancing_and_affinity() {
         (balancing.panic_threshold, balancing.failover_threshold, balancing.log_decisions),
         (Some(20), Some(70), Some(100))
     );
-    let (name, path, lifetime) = ("heddle-affinity".to_owned(), "/".to_owned(), Duration::from_secs(3600));
-    assert_eq!(all.session_affinity, Some(SessionAffinity::Cookie { name, path, lifetime }));
+    let (name, lifetime) = ("heddle-affinity".to_owned(), Duration::from_secs(3600));
+    assert_eq!(all.session_affinity, Some(SessionAffinity::Cookie { name, lifetime }));
     let source = read("sessionAffinity: {sourceAddress: true}").session_affinity;
     assert_eq!(source, Some(SessionAffinity::Key(RequestKey::SourceAddress)));
     let bad = |more: &'static str, said: &'static str| ("TrafficPolicy", traffic(more), format!("spec.{said}"));
@@ -42,7 +42,6 @@ fn load_balancing_and_affinity() {
         ),
         bad("sessionAffinity: {sourceAddress: no}", "sessionAffinity.sourceAddress: expected true, found…"),
         bad("sessionAffinity: {cookie: {name: 'a b'}}", "sessionAffinity.cookie.name: \"a b\" is not a cookie's name"),
-        bad("sessionAffinity: {cookie: {path: 'a;b'}}", "sessionAffinity.cookie.path: \"a;b\" is not a path…"),
         bad(
             "sessionAffinity: {cookie: {lifetime: 10000h}}",
             "sessionAffinity.cookie.lifetime: is longer than 9600 hours",
@@ -52,9 +51,11 @@ fn load_balancing_and_affinity() {
             "loadBalancing: {panicThreshold: 101}",
             "loadBalancing.panicThreshold: 101 is out of range: 0 to 100 is allowed",
         ),
+        bad("loadBalancing: {hashBound: 100}", "loadBalancing.hashBound: 100 is no more than the average…"),
+        bad("loadBalancing: {preferLocal: 1}", "loadBalancing.preferLocal: expected true or false, found the number 1"),
         bad(
-            "loadBalancing: {locality: none, failoverThreshold: 10}",
-            "loadBalancing.failoverThreshold: there is nothing to fail over from where locality is none",
+            "loadBalancing: {algorithm: maglev, hashKey: {cookie: a}}, sessionAffinity: {header: b}",
+            "sessionAffinity: loadBalancing.hashKey says already which requests belong together",
         ),
     ];
     for (kind, spec, said) in &cases {
@@ -77,13 +78,13 @@ fn health_checks_and_outliers() {
     assert_eq!(check.probe, HealthProbe::Http { path, host, statuses: vec![200, 204] });
     let grpc = read("healthChecks: {grpc: {service: a.B}}").health_check.unwrap();
     assert_eq!(grpc.probe, HealthProbe::Grpc { service: "a.B".to_owned() });
-    let outlier = read("outlierDetection: {consecutive5xx: 7, latency: {threshold: 4}}").outlier.unwrap();
-    assert_eq!((outlier.consecutive_5xx, outlier.latency.unwrap().threshold), (Some(7), Some(4)));
+    let outlier = read("outlierDetection: {consecutiveGatewayErrors: 7, latencyPercent: 400}").outlier.unwrap();
+    assert_eq!((outlier.consecutive_gateway_errors, outlier.latency_percent), (Some(7), Some(400)));
     let bad = |more: &'static str, said: &'static str| ("TrafficPolicy", traffic(more), format!("spec.{said}"));
     let cases = [
         bad("healthChecks: {}", "healthChecks: exactly one of these must be written: http, grpc, tcp"),
         bad("healthChecks: {http: {}, tcp: {}}", "healthChecks: exactly one of these must be written: http, grpc, tcp"),
-        bad("healthChecks: {tcp: {}, interval: 10ms}", "healthChecks.interval: is not from 100ms to 1h…"),
+        bad("healthChecks: {tcp: {}, interval: 10ms}", "healthChecks.interval: is not from 100ms to 1h"),
         bad("healthChecks: {tcp: {}, interval: 1s, timeout: 2s}", "healthChecks: timeout is longer than interval"),
         bad(
             "healthChecks: {tcp: {}, healthyThreshold: 0}",
@@ -95,12 +96,12 @@ fn health_checks_and_outliers() {
             "healthChecks.http.statuses[0]: 99 is out of range: 200 to 599 is allowed",
         ),
         bad(
-            "outlierDetection: {latency: {threshold: 1}}",
-            "outlierDetection.latency.threshold: 1 would take out instances that are well…",
+            "outlierDetection: {latencyPercent: 100}",
+            "outlierDetection.latencyPercent: 100 would take out instances that are well…",
         ),
         bad(
-            "outlierDetection: {successRate: {threshold: 101}}",
-            "outlierDetection.successRate.threshold: 101 is out of range: 0 to 100 is allowed",
+            "outlierDetection: {minimumInstances: 1}",
+            "outlierDetection.minimumInstances: 1 is out of range: 2 to 10000 is allowed",
         ),
     ];
     for (kind, spec, said) in &cases {

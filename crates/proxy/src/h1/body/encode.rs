@@ -92,7 +92,7 @@ impl Encoder {
         }
         out.extend_from_slice(b"0\r\n");
         if let Some(trailers) = trailers {
-            for field in trailers.list().iter().filter(|field| field.kind == Kind::Other) {
+            for field in trailers.list().iter().filter(|field| matches!(field.kind, Kind::Other | Kind::Orca)) {
                 out.extend_from_slice(&trailers.raw()[field.name.start as usize..field.end as usize]);
             }
         }

@@ -1,0 +1,146 @@
+//! Settings in the words of a TrafficPolicy.
+
+use engine::policy::{
+    Algorithm, BalancePolicy, HashKey, OutlierPolicy, Probe, RetryOn, RetryPolicy, Source, TrafficPolicy,
+};
+use engine::{Nanos, Protocol};
+
+use super::model::Setting;
+
+/// As in `heddle.mesh.v1`.
+pub(super) fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Auto => "detected",
+        Protocol::Http1 => "http",
+        Protocol::Http2 => "http2",
+        Protocol::Tcp => "tcp",
+        Protocol::Tls => "tls",
+    }
+}
+
+pub(super) fn algorithm(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::Fastest => "fastest",
+        Algorithm::LeastRequest => "least-request",
+        Algorithm::RoundRobin => "round-robin",
+        Algorithm::Random => "random",
+        Algorithm::RingHash => "ring-hash",
+        Algorithm::Maglev => "maglev",
+    }
+}
+
+pub(super) fn key(key: &HashKey) -> String {
+    match key {
+        HashKey::Header(name) => format!("header {name}"),
+        HashKey::Cookie { name, .. } => format!("cookie {name}"),
+        HashKey::Source => "source address".to_owned(),
+    }
+}
+
+/// What holds for the requests of a rule.
+pub(super) fn of_rule(policy: &TrafficPolicy) -> Vec<Setting> {
+    let limit = |length: Option<Nanos>| length.map_or_else(|| "none".to_owned(), time);
+    let mut settings = vec![
+        ("timeouts.request", limit(policy.request_timeout)),
+        ("timeouts.attempt", limit(policy.attempt_timeout)),
+        ("timeouts.connect", time(policy.connect_timeout)),
+        ("timeouts.idle", limit(policy.idle_timeout)),
+        ("retries", retries(&policy.retry)),
+    ];
+    if policy.log_decisions > 0 {
+        settings.push(("loadBalancing.logDecisions", policy.log_decisions.to_string()));
+    }
+    attributed(settings, &policy.sources)
+}
+
+/// What holds for the choice among the instances of a backend.
+pub(super) fn of_backend(policy: &BalancePolicy) -> Vec<Setting> {
+    let percent = |n: u32| format!("{n} %");
+    let mut settings = vec![
+        ("loadBalancing.algorithm", algorithm(policy.algorithm).to_owned()),
+        ("loadBalancing.preferLocal", policy.prefer_local.to_string()),
+        ("loadBalancing.failoverThreshold", percent(policy.failover_percent)),
+        ("loadBalancing.panicThreshold", percent(policy.panic_percent)),
+    ];
+    if let Some(hash) = &policy.hash {
+        let set = matches!(hash, HashKey::Cookie { max_age: Some(_), .. });
+        let field = if set { "sessionAffinity" } else { "loadBalancing.hashKey" };
+        settings.push((field, key(hash)));
+        settings.push(("loadBalancing.hashBound", percent(policy.bound_percent)));
+    }
+    if let Some(slow) = &policy.slow_start {
+        settings.push(("loadBalancing.slowStart", time(slow.window)));
+    }
+    if policy.algorithm == Algorithm::Fastest {
+        settings.push(("loadBalancing.probesPerSecond", policy.probes_per_second.to_string()));
+    }
+    settings.push(("outlierDetection", outlier(&policy.outlier)));
+    if let Some(check) = &policy.check {
+        let what = match &check.probe {
+            Probe::Http { path, .. } => format!("GET {path}"),
+            Probe::Grpc { service } => format!("gRPC health of {service:?}"),
+            Probe::Tcp => "TCP".to_owned(),
+        };
+        settings.push(("healthChecks", format!("{what} every {}", time(check.interval))));
+    }
+    attributed(settings, &policy.sources)
+}
+
+fn attributed(settings: Vec<(&str, String)>, sources: &[Source]) -> Vec<Setting> {
+    let from = |field: &str| {
+        let found = sources.iter().find(|source| source.field == field);
+        found.map_or_else(|| "default".to_owned(), |source| source.object.to_string())
+    };
+    let setting = |(field, value): (&str, String)| Setting { field: field.to_owned(), value, from: from(field) };
+    settings.into_iter().map(setting).collect()
+}
+
+fn retries(policy: &RetryPolicy) -> String {
+    if policy.attempts == 0 {
+        return "never".to_owned();
+    }
+    let RetryOn { server_errors, gateway_errors, reset, connect_failure } = policy.on;
+    let words = [
+        (server_errors, "5xx"),
+        (gateway_errors, "gateway-error"),
+        (reset, "reset"),
+        (connect_failure, "connect-failure"),
+    ];
+    let words = words.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).to_owned());
+    let statuses = policy.statuses.iter().map(ToString::to_string);
+    let grpc = policy.grpc_statuses.iter().map(|status| format!("gRPC {status}"));
+    let on: Vec<String> = words.chain(statuses).chain(grpc).collect();
+    let (percent, least) = (policy.budget_percent, policy.budget_min_per_second);
+    format!("{} on {}, budget {percent} % and {least}/s", policy.attempts, on.join(", "))
+}
+
+fn outlier(policy: &OutlierPolicy) -> String {
+    let mut when = Vec::new();
+    if policy.consecutive_failures > 0 {
+        when.push(format!("{} failures in a row", policy.consecutive_failures));
+    }
+    if policy.consecutive_gateway_failures > 0 {
+        when.push(format!("{} gateway errors in a row", policy.consecutive_gateway_failures));
+    }
+    if policy.success_rate_stdev > 0 {
+        when.push(format!("successes {:.1} deviations below the mean", f64::from(policy.success_rate_stdev) / 1e3));
+    }
+    if policy.latency_percent > 0 {
+        when.push(format!("latency above {} % of the peers'", policy.latency_percent));
+    }
+    if when.is_empty() {
+        return "off".to_owned();
+    }
+    format!("{}; for {}, at most {} %", when.join(", "), time(policy.base_ejection), policy.max_ejected_percent)
+}
+
+/// A length of time in its largest whole unit.
+fn time(length: Nanos) -> String {
+    match length.0 / 1_000_000 {
+        0 => format!("{} us", length.0 / 1000),
+        ms if ms % 3_600_000 == 0 => format!("{} h", ms / 3_600_000),
+        ms if ms % 60_000 == 0 => format!("{} min", ms / 60_000),
+        ms if ms % 1000 == 0 => format!("{} s", ms / 1000),
+        ms => format!("{ms} ms"),
+    }
+}

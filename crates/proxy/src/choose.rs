@@ -1,0 +1,169 @@
+//! The choose phase: which instance one attempt goes to, and what its answer says of it.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use engine::balance::{Ask, Class, Dial, Endpoint, EndpointSet, InFlight, hash};
+use engine::{Nanos, Reason};
+
+use crate::load::{LOAD, Report};
+use crate::pool::Peer;
+use crate::reply::Refusal;
+use crate::route::{Choice, Plan};
+use crate::send::Call;
+use crate::upstream::Route;
+use crate::worker::Worker;
+use crate::{decision, probe, session};
+
+/// Where one attempt goes.
+pub(crate) struct Try {
+    pub(crate) peer: Peer,
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
+    address: Option<SocketAddr>,
+}
+
+impl Try {
+    pub(crate) fn route(&self) -> Route<'_> {
+        match (&self.endpoint, self.address, self.peer) {
+            (Some(endpoint), ..) => Route::Endpoint(&endpoint.dial),
+            (None, _, Peer::Application(address, source)) => Route::As(address, source),
+            (None, Some(address), _) => Route::Address(address),
+            (None, None, _) => unreachable!("an attempt has an endpoint or an address"),
+        }
+    }
+
+    pub(crate) fn is_mesh(&self) -> bool {
+        self.endpoint.as_ref().is_some_and(|endpoint| matches!(endpoint.dial, Dial::Mesh { .. }))
+    }
+}
+
+/// Chooses for one attempt; `tried` are the instances of earlier ones.
+pub(crate) async fn choose(
+    call: &mut Call<'_>,
+    plan: &Plan,
+    class: Class,
+    tried: &[u64],
+    now: Nanos,
+) -> Result<Try, Refusal> {
+    match plan {
+        Plan::Rule(choice) => {
+            let endpoint = endpoint(call, choice, class, tried, now)?;
+            Ok(Try { peer: Peer::Endpoint(endpoint.load.id), endpoint: Some(endpoint), address: None })
+        }
+        Plan::Application { address, source, .. } => {
+            let peer = source.map_or(Peer::Address(*address), |source| Peer::Application(*address, source));
+            Ok(Try { peer, endpoint: None, address: Some(*address) })
+        }
+        Plan::Outside(target) => {
+            let address = crate::outside::address(call.worker, target).await?;
+            Ok(Try { peer: Peer::Address(address), endpoint: None, address: Some(address) })
+        }
+    }
+}
+
+fn endpoint(
+    call: &mut Call<'_>,
+    choice: &Choice,
+    class: Class,
+    tried: &[u64],
+    now: Nanos,
+) -> Result<Arc<Endpoint>, Refusal> {
+    let worker = call.worker;
+    let backend = choice.backend();
+    let endpoints = backend.endpoints.load();
+    let mut ask = Ask { class, hash: None, tried };
+    let kept = match &endpoints.policy().hash {
+        None => None,
+        Some(key) => match session::instance(key, &call.head) {
+            Some(instance) => endpoints.named(&instance, now, &ask).cloned(),
+            None => {
+                ask.hash = session::key(key, &call.head, call.door.peer.ip()).map(|value| hash(&value));
+                None
+            }
+        },
+    };
+    let warm = |endpoint: &Endpoint| worker.pool.borrow().is_warm(Peer::Endpoint(endpoint.load.id));
+    let first = call.record.attempts == 0;
+    if first && is_sampled(worker, choice) {
+        call.record.decision = Some(decision::describe(&endpoints, now, &ask, warm));
+    }
+    let bound = kept.is_some();
+    let chosen = kept.or_else(|| endpoints.choose(now, &mut worker.rng(), &ask, warm));
+    let Some(chosen) = chosen else {
+        return Err(Refusal::new(
+            Reason::NoEndpoint,
+            format!("{}:{} has no instance that may be used", backend.service, backend.port),
+        ));
+    };
+    if let Some(key) = &endpoints.policy().hash {
+        call.binding = if bound { None } else { session::binding(key, &chosen.workload) };
+    }
+    if first {
+        probe_idle(worker, &endpoints, now);
+    }
+    Ok(chosen)
+}
+
+/// Whether the decision for this request is to be logged.
+fn is_sampled(worker: &Worker, choice: &Choice) -> bool {
+    let one_in = choice.rule.policy.log_decisions;
+    one_in > 0 && worker.rng().below(one_in) == 0
+}
+
+/// Asks one idle instance how busy it is, if that is due.
+fn probe_idle(worker: &Rc<Worker>, endpoints: &EndpointSet, now: Nanos) {
+    let Some(idle) = endpoints.probe_due(now, &mut worker.rng()) else { return };
+    if matches!(idle.dial, Dial::Mesh { .. }) {
+        tokio::task::spawn_local(probe::ask(Rc::clone(worker), idle));
+    }
+}
+
+/// Learns from the head of an answer: what a verified sidecar says of its load, and whether less is asked for.
+pub(crate) fn hear(
+    call: &Call<'_>,
+    parts: Option<&http::response::Parts>,
+    in_flight: &mut InFlight,
+    mesh: bool,
+    now: Nanos,
+) {
+    if mesh {
+        let said = match parts {
+            Some(parts) => parts.headers.get(LOAD).map(http::HeaderValue::as_bytes),
+            None => call.response.load(),
+        };
+        if let Some(report) = said.and_then(Report::parse) {
+            in_flight.endpoint().load.reported(report.in_flight, report.latency, now);
+        }
+    }
+    let status = parts.map_or_else(|| call.response.status(), |parts| parts.status.as_u16());
+    if matches!(status, 429 | 503) {
+        let after = match parts {
+            Some(parts) => parts.headers.get(http::header::RETRY_AFTER).map(http::HeaderValue::as_bytes),
+            None => call.response.fields().get("retry-after"),
+        };
+        let after = after.and_then(retry_after);
+        if status == 429 || after.is_some() {
+            in_flight.refused(after, now);
+        }
+    }
+}
+
+/// The seconds of a `Retry-After`. Its other form, a date, is left alone: clocks differ by more than such a wait.
+fn retry_after(value: &[u8]) -> Option<Nanos> {
+    let seconds: u32 = std::str::from_utf8(value).ok()?.trim().parse().ok()?;
+    Some(Nanos::from_millis(u64::from(seconds) * 1000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_seconds_are_waited_for() {
+        assert_eq!(retry_after(b" 3 "), Some(Nanos::from_millis(3000)));
+        for other in ["", "-1", "1.5", "Wed, 21 Oct 2026 07:28:00 GMT", "99999999999"] {
+            assert_eq!(retry_after(other.as_bytes()), None, "{other}");
+        }
+    }
+}

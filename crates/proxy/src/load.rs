@@ -1,0 +1,240 @@
+//! What a server's sidecar tells its callers of its application's load: `heddle-load: IN_FLIGHT LATENCY`, the requests in
+//! flight there and its recent latency in microseconds (0: nothing is known), with every answer and to every probe.
+//!
+//! It goes from sidecar to sidecar alone. A caller believes it only of a peer that proved who it is, and takes it off before
+//! the answer goes on; whoever else sends such a field has it removed with all of `heddle-*`. Over HTTP/2 it is never put
+//! into a compression table, since its value changes all the time and would push out what is worth keeping.
+//!
+//! Where the application itself says how busy it is, in an `endpoint-load-metrics` field (ORCA, xDS's open request cost
+//! aggregation; its text and JSON forms), that counts too: a utilization of `u` stands for the `u / (1 - u)` requests that a
+//! queue of that utilization holds on average (M/M/1).
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use engine::Nanos;
+
+/// The field.
+pub(crate) const LOAD: &str = "heddle-load";
+
+/// ORCA's field.
+pub(crate) const ORCA: &str = "endpoint-load-metrics";
+
+/// How much one answer moves the latency: about the last sixteen count.
+const SHARE: u32 = 16;
+
+/// Beyond this a utilization means nothing more.
+const FULL: f64 = 0.99;
+
+/// Longest ORCA field that is looked at, bytes.
+const ORCA_BYTES: usize = 1024;
+
+/// What one worker counts. Written by that worker alone, so plain loads and stores suffice.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Slot {
+    in_flight: AtomicU32,
+    /// Microseconds; zero: nothing is known.
+    latency: AtomicU32,
+    /// What the application last said, in requests.
+    said: AtomicU32,
+}
+
+/// The application's load as its sidecar sees it: one slot a worker.
+#[derive(Debug)]
+pub(crate) struct ServerLoad(Box<[Slot]>);
+
+/// A report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// Requests in flight.
+    pub(crate) in_flight: u32,
+    /// Recent latency; `None`: nothing is known.
+    pub(crate) latency: Option<Nanos>,
+}
+
+/// One request at the application, counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Serving<'a>(&'a Slot);
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        let slot = self.0;
+        slot.in_flight.store(slot.in_flight.load(Relaxed).saturating_sub(1), Relaxed);
+    }
+}
+
+impl ServerLoad {
+    pub(crate) fn new(workers: usize) -> ServerLoad {
+        ServerLoad((0..workers.max(1)).map(|_| Slot::default()).collect())
+    }
+
+    /// The slot of a worker. Called by that worker alone.
+    fn slot(&self, worker: usize) -> &Slot {
+        &self.0[worker % self.0.len()]
+    }
+
+    /// Counts a request that goes to the application.
+    pub(crate) fn serve(&self, worker: usize) -> Serving<'_> {
+        let slot = self.slot(worker);
+        slot.in_flight.store(slot.in_flight.load(Relaxed).saturating_add(1), Relaxed);
+        Serving(slot)
+    }
+
+    /// Learns from an answer that was no failure.
+    pub(crate) fn answered(&self, worker: usize, latency: Nanos) {
+        let slot = self.slot(worker);
+        let sample = u32::try_from(latency.0 / 1000).unwrap_or(u32::MAX).max(1);
+        let before = slot.latency.load(Relaxed);
+        let now = match before {
+            0 => sample,
+            // Rounded away from what was, so that it comes to rest at what is.
+            _ if sample > before => before + (sample - before).div_ceil(SHARE),
+            _ => before - (before - sample).div_ceil(SHARE),
+        };
+        slot.latency.store(now, Relaxed);
+    }
+
+    /// Notes what the application says of itself.
+    pub(crate) fn said(&self, worker: usize, orca: &[u8]) {
+        if let Some(utilization) = utilization(orca) {
+            let utilization = utilization.clamp(0.0, FULL);
+            // At most 99.
+            self.slot(worker).said.store((utilization / (1.0 - utilization)).round() as u32, Relaxed);
+        }
+    }
+
+    /// The application's load now.
+    pub(crate) fn report(&self) -> Report {
+        let counted = self.0.iter().map(|slot| slot.in_flight.load(Relaxed)).fold(0, u32::saturating_add);
+        let said = self.0.iter().map(|slot| slot.said.load(Relaxed)).max().unwrap_or(0);
+        let latency = self.0.iter().map(|slot| slot.latency.load(Relaxed)).max().filter(|latency| *latency > 0);
+        let latency = latency.map(|micros| Nanos(u64::from(micros) * 1000));
+        Report { in_flight: counted.max(said), latency }
+    }
+}
+
+/// A report's value, as it is written: at most 21 bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Value {
+    bytes: [u8; 21],
+    length: usize,
+}
+
+impl Value {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    /// For HTTP/2, where it must not enter a compression table.
+    pub(crate) fn header(&self) -> http::HeaderValue {
+        let mut value = http::HeaderValue::from_bytes(self.bytes()).expect("digits and a blank are a field's value");
+        value.set_sensitive(true);
+        value
+    }
+}
+
+impl Report {
+    /// As it is written.
+    pub(crate) fn value(&self) -> Value {
+        use std::io::Write as _;
+        let mut bytes = [0; 21];
+        let micros = self.latency.map_or(0, |latency| u32::try_from(latency.0 / 1000).unwrap_or(u32::MAX));
+        let mut rest = &mut bytes[..];
+        write!(rest, "{} {micros}", self.in_flight).expect("two numbers of ten digits and a blank have room");
+        let length = 21 - rest.len();
+        Value { bytes, length }
+    }
+
+    /// As it was written by a verified peer; `None` where it is not of this form.
+    pub(crate) fn parse(value: &[u8]) -> Option<Report> {
+        let (in_flight, micros) = std::str::from_utf8(value).ok()?.split_once(' ')?;
+        let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u32>().ok()).flatten();
+        let (in_flight, micros) = (number(in_flight)?, number(micros)?);
+        Some(Report { in_flight, latency: (micros > 0).then(|| Nanos(u64::from(micros) * 1000)) })
+    }
+}
+
+/// The utilization of an ORCA field: `TEXT application_utilization=0.5,cpu_utilization=0.3` or `JSON {"cpu_utilization": 0.3}`;
+/// the application's own figure before that of its processor.
+fn utilization(field: &[u8]) -> Option<f64> {
+    if field.len() > ORCA_BYTES {
+        return None;
+    }
+    let text = std::str::from_utf8(field).ok()?;
+    let (form, text) = text.trim().split_once(' ')?;
+    let (mut own, mut processor) = (None, None);
+    let mut see = |name: &str, value: f64| match name {
+        "application_utilization" => own = Some(value),
+        "cpu_utilization" => processor = Some(value),
+        _ => {}
+    };
+    match form {
+        "TEXT" => text.split(',').filter_map(|pair| pair.split_once('=')).for_each(|(name, value)| {
+            if let Ok(value) = value.trim().parse() {
+                see(name.trim(), value);
+            }
+        }),
+        "JSON" => {
+            let map: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).ok()?;
+            map.iter().filter_map(|(name, value)| Some((name, value.as_f64()?))).for_each(|(name, v)| see(name, v));
+        }
+        _ => return None,
+    }
+    // Zero is what a protobuf message says that does not say it.
+    let known = |value: &f64| value.is_finite() && *value > 0.0;
+    own.filter(known).or(processor.filter(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_read_as_it_was_written() {
+        for (in_flight, micros) in [(0, 0), (3, 1500), (u32::MAX, u32::MAX)] {
+            let latency = (micros > 0).then(|| Nanos(u64::from(micros) * 1000));
+            let report = Report { in_flight, latency };
+            assert_eq!(Report::parse(report.value().bytes()), Some(report));
+            assert!(report.value().header().is_sensitive());
+        }
+        for bad in ["", "1", "1 ", " 1", "+1 2", "1 2 3", "1,2", "4294967296 1", "-1 1", "1.5 1"] {
+            assert_eq!(Report::parse(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn requests_are_counted_while_they_last_and_latency_follows() {
+        let load = ServerLoad::new(2);
+        let nothing = Report { in_flight: 0, latency: None };
+        assert_eq!(load.report(), nothing);
+        let (a, b) = (load.serve(0), load.serve(1));
+        assert_eq!(load.report().in_flight, 2);
+        drop(a);
+        assert_eq!(load.report().in_flight, 1);
+        drop(b);
+        load.answered(0, Nanos(1_000_000));
+        assert_eq!(load.report().latency, Some(Nanos(1_000_000)));
+        (0..200).for_each(|_| load.answered(0, Nanos(9_000_000)));
+        assert_eq!(load.report().latency, Some(Nanos(9_000_000)));
+        (0..200).for_each(|_| load.answered(0, Nanos(0)));
+        assert_eq!(load.report().latency, Some(Nanos(1_000)), "known, so not zero");
+    }
+
+    #[test]
+    fn what_the_application_says_counts() {
+        let said = |text: &str| {
+            let load = ServerLoad::new(1);
+            load.said(0, text.as_bytes());
+            load.report().in_flight
+        };
+        assert_eq!(said("TEXT cpu_utilization=0.9, mem_utilization=0.1"), 9);
+        assert_eq!(said("TEXT cpu_utilization=0.9,application_utilization=0.5"), 1);
+        assert_eq!(said(r#"JSON {"cpu_utilization": 0.75, "rps_fractional": 100, "named_metrics": {"a": 1}}"#), 3);
+        assert_eq!(said("TEXT cpu_utilization=77"), 99);
+        for nothing in
+            ["", "TEXT", "TEXT x", "JSON {", "BIN abc", "TEXT cpu_utilization=NaN", "TEXT cpu_utilization=-1"]
+        {
+            assert_eq!(said(nothing), 0, "{nothing}");
+        }
+    }
+}
