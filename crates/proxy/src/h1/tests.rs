@@ -24,7 +24,7 @@ fn line() -> impl Strategy<Value = String> {
         "Keep-Alive: timeout=5",
         "Expect: 100-continue",
         "X-Hop: 1",
-        "heddle-load: 3",
+        "heddle-x: 3",
         "Proxy-Authorization: Basic x",
     ]);
     let bad = prop::sample::select(vec![
