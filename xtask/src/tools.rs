@@ -19,6 +19,17 @@ const PROGRAMS: &[(&str, &[&str], &str)] = &[
     ("sh", &["-c", "PATH=$PATH:/usr/sbin nft --version"], "nftables"),
     ("valgrind", &["--version"], "valgrind"),
     ("python3", &["-c", "import ensurepip, venv"], "python3-venv"),
+    // Servers whose protocols are detected; see bench/detect.
+    ("sh", &["-c", "PATH=$PATH:/usr/sbin mariadbd --version"], "mariadb-server"),
+    ("mariadb", &["--version"], "mariadb-client"),
+    ("sh", &["-c", "ls /usr/lib/postgresql/*/bin/initdb"], "postgresql"),
+    ("psql", &["--version"], "postgresql-client"),
+    ("redis-server", &["--version"], "redis-server"),
+    ("redis-cli", &["--version"], "redis-tools"),
+    ("sh", &["-c", "PATH=$PATH:/usr/sbin nats-server --version"], "nats-server"),
+    ("sh", &["-c", "command -v /usr/sbin/sshd"], "openssh-server"),
+    ("sh", &["-c", "command -v ssh-keyscan"], "openssh-client"),
+    ("/usr/bin/python3", &["-c", "import aiosmtpd"], "python3-aiosmtpd"),
 ];
 
 /// Python packages, pinned, for peers that are not ours.
