@@ -173,7 +173,11 @@ impl Stream {
                 let stream = self.sessions.world.register(&registration, &identity, &self.version)?;
                 self.registered = Some(stream);
                 self.sessions.world.explains.opened(&self.workload, stream, self.outgoing.clone());
-                return Ok(Some(Answer::Registered(mesh::Registered {})));
+                let services = match registration.list_services {
+                    true => self.sessions.world.state().services_in(identity.namespace()),
+                    false => Vec::new(),
+                };
+                return Ok(Some(Answer::Registered(mesh::Registered { services })));
             }
             (Some(_), Message::State(change)) => {
                 self.sessions.world.instance_state(&self.workload, self.stream()?, &change);

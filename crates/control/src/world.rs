@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use xds::server::{Change, Published, Publisher, Report};
 
+use crate::admin::model;
 use crate::config::Config;
 use crate::explain::Explains;
 use crate::instances::{Instances, Record, Refused, StreamId};
@@ -24,6 +25,9 @@ use crate::translate::{self, Conditions, Index, Member, Resource};
 
 /// Refusals of proxies that are remembered; a mesh with more has one cause for most of them.
 const REFUSALS: usize = 1000;
+
+/// Ports of services that an instance is told of when it asks which there are; each costs it a listener and a variable.
+const LISTED: usize = 1000;
 
 /// What a resource is called.
 pub(crate) type Name = (xds::Kind, String);
@@ -355,6 +359,39 @@ impl State {
             });
         }
         problems
+    }
+
+    /// Every service, as those see it who are to call it.
+    pub(crate) fn services(&self) -> impl Iterator<Item = model::ServiceEntry> {
+        self.snapshot.of_kind(api::Kind::Service).filter_map(|(key, object)| {
+            let api::Spec::Service(service) = &object.spec else { return None };
+            let mut ports: Vec<_> =
+                service.ports.iter().map(|p| model::ServicePortEntry { name: p.name.clone(), port: p.port }).collect();
+            ports.sort_by_key(|p| p.port);
+            let address = self.address_of(&key.namespace, &key.name);
+            let (namespace, name) = (key.namespace.to_string(), key.name.to_string());
+            Some(model::ServiceEntry { namespace, name, address, ports })
+        })
+    }
+
+    /// The services of `namespace`, at most [`LISTED`] ports of them.
+    pub(crate) fn services_in(&self, namespace: &str) -> Vec<mesh::ListedService> {
+        let mut left = LISTED;
+        let own = self.services().filter(|service| service.namespace == namespace);
+        let listed = own.map_while(|service| {
+            left = left.checked_sub(service.ports.len())?;
+            let port = |p: model::ServicePortEntry| mesh::NamedPort {
+                name: p.name,
+                port: p.port.into(),
+                ..mesh::NamedPort::default()
+            };
+            Some(mesh::ListedService {
+                name: service.name,
+                ports: service.ports.into_iter().map(port).collect(),
+                address: service.address.map(|ip| ip.to_string()).unwrap_or_default(),
+            })
+        });
+        listed.collect()
     }
 
     /// The published resources of an object, or of the instance called `workload`.

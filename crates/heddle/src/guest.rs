@@ -107,6 +107,26 @@ impl Drop for Guest {
     }
 }
 
+/// Which services there are: a sidecar with `settings`, which ask for that, lives for this one question, gets its certificate
+/// with `tokens`, and keeps it in its directory for the next life.
+pub(crate) async fn learn(
+    settings: &SidecarSettings,
+    tokens: Tokens,
+    reporter: &Reporter,
+) -> anyhow::Result<Vec<ServiceEntry>> {
+    let mut sidecar = Sidecar::start(&settings.proxy.workload, settings, tokens, None, reporter)?;
+    let mut services = sidecar.services();
+    let answer = tokio::time::timeout(READY_TIMEOUT, services.wait_for(Option::is_some)).await;
+    let answer = answer.ok().and_then(|services| services.ok()?.clone());
+    sidecar.drain(Duration::ZERO);
+    sidecar.ended().await;
+    answer.with_context(|| {
+        // Nobody comes back to what it kept.
+        let _ = std::fs::remove_dir_all(&settings.directory);
+        format!("the control plane did not take this instance in within {READY_TIMEOUT:?}; does it answer?")
+    })
+}
+
 /// What a guest's command is started with: its own words, in the caller's folder.
 pub(crate) fn program(
     mesh: &Mesh,

@@ -1,12 +1,14 @@
 //! What a supervisor and a proxy process say to each other over the proxy's standard input and output: one JSON message a
 //! line. End of input means that the supervisor is gone.
 
+use control::admin::model::ServiceEntry;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// The longest line that either side reads; longer ones end the link. A token has some hundred bytes.
-pub(crate) const MAX_LINE: usize = 64 * 1024;
+/// The longest line that either side reads; longer ones end the link. A token has some hundred bytes, the services of a
+/// namespace (1,000 ports) have less than 200 KiB.
+pub(crate) const MAX_LINE: usize = 256 * 1024;
 
 /// From the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +35,8 @@ pub(crate) enum FromProxy {
     NeedToken(bool),
     /// It holds a certificate and its inbound configuration, and is registered.
     Ready(bool),
+    /// The services of its namespace, where it was to ask for them.
+    Services(Vec<ServiceEntry>),
     /// Something that a person should read.
     Problem(String),
 }

@@ -169,7 +169,9 @@ fn run_joins_a_control_plane_over_tcp_with_a_token() {
     let file = heddle.runtime().join("token");
     fs::write(&file, &token).unwrap();
     let named = ["--roots", roots, "--token-file", file.to_str().unwrap(), "--name", "far-1"];
-    let command = ["--", "sh", "-c", "exec \"$HEDDLE\" demo-service --role cart --listen \"$POD_IP:9000\""];
+    let script = "curl -s \"http://$FRONT_SERVICE_HOST:$FRONT_SERVICE_PORT/\"; echo
+        exec \"$HEDDLE\" demo-service --role cart --listen \"$POD_IP:9000\"";
+    let command = ["--", "sh", "-c", script];
     let open = heddle.run(base.iter().chain(&named).chain(&command));
     assert!(open.stderr.contains("chmod 600"), "a token that others may read is refused: {}", open.stderr);
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
@@ -181,6 +183,8 @@ fn run_joins_a_control_plane_over_tcp_with_a_token() {
             list.iter().any(|i| i["name"] == "far-1" && i["state"] == "ready" && i["services"][0] == "pair/back");
         if found { Ok(()) } else { Err(format!("{list:?}\n{}", run.stderr())) }
     });
+    // What other services its namespace has was asked of the control plane before it started. This one has no instance.
+    run.wait_line("pair/front:80 has no instance that may be used", LONG);
     run.signal(Signal::SIGINT);
     run.signal(Signal::SIGTERM);
     run.wait(LONG);

@@ -70,12 +70,14 @@ pub struct Options {
 }
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The identity has a new certificate: the first or a renewal. Keep it for a restart.
     Certified,
     /// The control plane knows the instance. Said once for each stream.
     Registered,
+    /// The services of the instance's namespace. Said after each [`Event::Registered`] where the registration asks for them.
+    Services(Vec<mesh::ListedService>),
     /// Something that the operator should read. The session goes on trying.
     Problem {
         /// As in `mesh::Problem`; `unavailable` when the control plane could not be reached.
@@ -353,12 +355,12 @@ impl Task {
     }
 
     /// Opens a stream as the instance's own and registers it.
-    async fn register(&self, state: &mesh::StateChange) -> Result<Stream, End> {
+    async fn register(&self, state: &mesh::StateChange) -> Result<(Stream, Vec<mesh::ListedService>), End> {
         let mut stream = self.open().await?;
         let registration = mesh::Registration { state: state.state, ..self.registration.clone() };
         stream.put(mesh::proxy_message::Kind::Registration(registration)).await?;
         match stream.answer().await? {
-            mesh::control_message::Kind::Registered(_) => Ok(stream),
+            mesh::control_message::Kind::Registered(registered) => Ok((stream, registered.services)),
             mesh::control_message::Kind::Problem(refused) => Err(End::Failed(problem(refused))),
             mesh::control_message::Kind::Certificate(_) | mesh::control_message::Kind::Explain(_) => {
                 Err(unavailable("the control plane answered something else"))
@@ -370,11 +372,14 @@ impl Task {
     async fn serve(&mut self) -> Result<End, End> {
         let mut told = self.wishes.borrow().state.clone();
         let mut wishes = self.wishes.clone();
-        let mut stream = tokio::select! {
-            stream = self.register(&told) => stream?,
+        let (mut stream, services) = tokio::select! {
+            registered = self.register(&told) => registered?,
             _ = wishes.wait_for(|w| w.closing) => return Ok(End::Closed),
         };
         self.tell(Event::Registered).await;
+        if self.registration.list_services {
+            self.tell(Event::Services(services)).await;
+        }
         self.backoff = BACKOFF.0;
         let mut tick = interval(STATISTICS);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

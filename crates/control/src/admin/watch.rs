@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Kind, Object, Spec};
+use api::{Kind, Object};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -59,14 +59,6 @@ impl Watch {
 fn desired(state: &world::State) -> model::Desired {
     let snapshot = &state.snapshot;
     let whole = |kind| -> Vec<Object> { snapshot.of_kind(kind).map(|(_, object)| (**object).clone()).collect() };
-    let services = snapshot.of_kind(Kind::Service).filter_map(|(key, object)| {
-        let Spec::Service(service) = &object.spec else { return None };
-        let mut ports: Vec<_> =
-            service.ports.iter().map(|p| model::ServicePortEntry { name: p.name.clone(), port: p.port }).collect();
-        ports.sort_by_key(|p| p.port);
-        let address = state.address_of(&key.namespace, &key.name);
-        Some(model::ServiceEntry { namespace: key.namespace.to_string(), name: key.name.to_string(), address, ports })
-    });
     model::Desired {
         revision: 0,
         complete: state.begun(),
@@ -74,7 +66,7 @@ fn desired(state: &world::State) -> model::Desired {
         stateful_sets: whole(Kind::StatefulSet),
         jobs: whole(Kind::Job),
         gateways: whole(Kind::Gateway),
-        services: services.collect(),
+        services: state.services().collect(),
         problems: state.problems(),
     }
 }

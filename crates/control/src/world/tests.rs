@@ -202,3 +202,23 @@ fn an_address_stands_for_one_instance_and_never_for_a_service() {
     fixture.world.ended("shop/cart-0", first, true);
     assert_eq!(fixture.names(xds::Kind::Service), ["shop/@cart-1", "shop/cart"], "the next one inherits it");
 }
+
+#[test]
+fn services_of_a_namespace_are_listed_within_bounds() {
+    let fixture = Fixture::new();
+    let service = |namespace: &str, n: usize| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: s-{n:04}, namespace: {namespace}}}\n\
+             spec: {{ports: [{{name: b, port: 90}}, {{name: a, port: 80}}]}}\n"
+        )
+    };
+    let text: String = (0..=LISTED / 2).map(|n| service("shop", n)).chain([service("bank", 0)]).collect();
+    fixture.take(&text, |_| {});
+    let state = fixture.world.state();
+    let bank = state.services_in("bank");
+    assert_eq!((bank.len(), bank[0].name.as_str()), (1, "s-0000"));
+    let ports: Vec<_> = bank[0].ports.iter().map(|p| (p.name.as_str(), p.port)).collect();
+    assert_eq!(ports, [("a", 80), ("b", 90)]);
+    assert_eq!(state.services_in("shop").len(), LISTED / 2, "the first ones by name");
+    assert!(state.services_in("nobody").is_empty());
+}

@@ -89,7 +89,8 @@ struct Place {
     inbound: SocketAddr,
     /// What is registered as its address, where that is not `ip`.
     address: Option<IpAddr>,
-    services: Vec<ServiceEntry>,
+    /// The services that the application is told of; `None`: to be asked of the control plane.
+    services: Option<Vec<ServiceEntry>>,
     _held: Held,
 }
 
@@ -122,9 +123,17 @@ async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
         annotations: BTreeMap::new(),
     };
     let inside = place.mesh.inside(&name, place.ip, &args.namespace).await?;
-    let services = guest::listeners(place.ip, &args.namespace, &place.services);
+    if inside.is_none() {
+        port::free(place.ip, [args.port]).await.map_err(|why| anyhow!("{name} cannot run: {why}"))?;
+    }
     let workload = format!("{}/{name}", args.namespace);
-    let mut data = settings::data(workload, place.ip, &place.mesh, services, inside.as_deref())?;
+    let (services, tokens) = match &place.services {
+        Some(services) => (services.clone(), place.tokens.clone()),
+        // A token is good once; what it gave is kept.
+        None => (learn(&place, &workload, &service_account).await?, Tokens::Given(String::new())),
+    };
+    let listeners = guest::listeners(place.ip, &args.namespace, &services);
+    let mut data = settings::data(workload, place.ip, &place.mesh, listeners, inside.as_deref())?;
     data.inbound = Some(place.inbound);
     let protocol = match args.protocol {
         None => AppProtocol::Auto,
@@ -141,18 +150,12 @@ async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
         node: place.mesh.node.clone(),
         ..Registration::default()
     };
-    let settings = SidecarSettings {
-        control: place.control,
-        roots: place.roots,
-        directory: place.directory,
-        ..place.mesh.settings(data, None, registration)
-    };
+    let settings = place.settings(data, registration);
     if inside.is_none() {
         port::not_the_sidecars(&settings, [args.port]).map_err(|why| anyhow!("{name} cannot run: {why}"))?;
-        port::free(place.ip, [args.port]).await.map_err(|why| anyhow!("{name} cannot run: {why}"))?;
     }
-    let guest = Guest::start(&settings, place.tokens, inside.clone(), &place.mesh.reporter).await?;
-    let program = guest::program(&place.mesh, &pod, &place.services, args.command, inside)?;
+    let guest = Guest::start(&settings, tokens, inside.clone(), &place.mesh.reporter).await?;
+    let program = guest::program(&place.mesh, &pod, &services, args.command, inside)?;
     let code = match program.start() {
         Ok(mut child) => {
             let probes = Probes::accepting(SocketAddr::new(place.ip, args.port));
@@ -177,6 +180,29 @@ async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
+impl Place {
+    fn settings(&self, data: proxy::Settings, registration: Registration) -> SidecarSettings {
+        SidecarSettings {
+            control: self.control.clone(),
+            roots: self.roots.clone(),
+            directory: self.directory.clone(),
+            ..self.mesh.settings(data, None, registration)
+        }
+    }
+}
+
+/// Which services there are, asked of a control plane elsewhere as the instance itself.
+async fn learn(place: &Place, workload: &str, service_account: &str) -> anyhow::Result<Vec<ServiceEntry>> {
+    let registration = Registration {
+        service_account: service_account.to_owned(),
+        node: place.mesh.node.clone(),
+        list_services: true,
+        ..Registration::default()
+    };
+    let settings = place.settings(settings::explicit(workload.to_owned(), place.ip, None), registration);
+    guest::learn(&settings, place.tokens.clone(), &place.mesh.reporter).await
+}
+
 /// Beside a control plane on this machine.
 async fn local(args: &RunArgs, dir: &Path, name: &str, mode: Mode) -> anyhow::Result<Place> {
     let known = read(dir);
@@ -196,7 +222,7 @@ async fn local(args: &RunArgs, dir: &Path, name: &str, mode: Mode) -> anyhow::Re
         Some(token) => Tokens::Given(token),
         None => mesh.tokens(),
     };
-    let services = current(&mesh.client).await?.services;
+    let services = Some(current(&mesh.client).await?.services);
     Ok(Place {
         control: ControlAddress::Unix(dir.join("control.sock")),
         roots: args.roots.clone().unwrap_or_else(|| dir.join("roots.pem")),
@@ -250,7 +276,7 @@ fn remote(args: &RunArgs, control: &str, name: &str, mode: Mode) -> anyhow::Resu
         ip: IpAddr::V4(block.address(1)),
         inbound,
         address: Some(address),
-        services: Vec::new(),
+        services: None,
         _held: Held::Block { _block: block },
     })
 }

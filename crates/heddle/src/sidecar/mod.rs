@@ -13,11 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use control::admin::model::{ServiceEntry, ServicePortEntry};
 use net::drain::Drain;
 use net::handoff;
 use net::identity::Identity;
 use net::inside::{Listeners, Sockets};
-use proto::mesh::State;
+use proto::mesh::{self, State};
 use proxy::{Clock, Parts};
 use telemetry::access_log::AccessLog;
 use telemetry::metrics::Registry;
@@ -225,6 +226,7 @@ impl Proxy {
                 self.problem = None;
             }
             Event::Registered => self.problem = None,
+            Event::Services(services) => self.link.tell(FromProxy::Services(self.listed(services))),
             Event::Problem { code, message, .. } => match code.as_str() {
                 "no_token" => self.link.tell(FromProxy::NeedToken(true)),
                 "attestation_failed" => {
@@ -245,6 +247,19 @@ impl Proxy {
             },
         }
         Ok(())
+    }
+
+    /// Services of the instance's own namespace as a supervisor knows them.
+    fn listed(&self, services: Vec<mesh::ListedService>) -> Vec<ServiceEntry> {
+        let namespace = self.settings.proxy.workload.split('/').next().unwrap_or_default();
+        let port = |p: mesh::NamedPort| Some(ServicePortEntry { name: p.name, port: u16::try_from(p.port).ok()? });
+        let entry = |s: mesh::ListedService| ServiceEntry {
+            namespace: namespace.to_owned(),
+            name: s.name,
+            address: s.address.parse().ok(),
+            ports: s.ports.into_iter().filter_map(port).collect(),
+        };
+        services.into_iter().map(entry).collect()
     }
 
     /// Tells the mesh what the application's state is.

@@ -85,6 +85,8 @@ pub(crate) struct Registration {
     pub(crate) zone: String,
     /// The machine.
     pub(crate) node: String,
+    /// Ask which services its namespace has, and tell the supervisor.
+    pub(crate) list_services: bool,
 }
 
 /// A port of the application.
@@ -128,6 +130,7 @@ impl SidecarSettings {
             zone: told.zone.clone(),
             state: mesh::State::Starting.into(),
             node: told.node.clone(),
+            list_services: told.list_services,
         }
     }
 }

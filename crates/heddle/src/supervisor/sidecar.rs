@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use control::admin::model::ServiceEntry;
 use net::handoff::inherit;
 use net::process::{die_with_parent, own_group};
 use tokio::io::AsyncWriteExt;
@@ -56,6 +57,7 @@ pub(crate) enum ProxyState {
 pub(crate) struct Sidecar {
     orders: mpsc::UnboundedSender<ToProxy>,
     state: watch::Receiver<ProxyState>,
+    services: watch::Receiver<Option<Vec<ServiceEntry>>>,
     task: JoinHandle<()>,
 }
 
@@ -74,6 +76,7 @@ impl Sidecar {
         net::files::write_private(&file, &text)?;
         let (orders, inbox) = mpsc::unbounded_channel();
         let (sender, state) = watch::channel(ProxyState::Starting);
+        let (listed, services) = watch::channel(None);
         let keeper = Keeper {
             name: name.to_owned(),
             file,
@@ -83,10 +86,11 @@ impl Sidecar {
             inside,
             reporter: reporter.clone(),
             state: sender,
+            services: listed,
             ready: false,
             drain: None,
         };
-        Ok(Sidecar { orders, state, task: tokio::spawn(keeper.keep(inbox)) })
+        Ok(Sidecar { orders, state, services, task: tokio::spawn(keeper.keep(inbox)) })
     }
 
     /// Tells it whether the application may be sent requests, now and after every restart of the proxy.
@@ -102,6 +106,11 @@ impl Sidecar {
     /// How far it is.
     pub(crate) fn state(&self) -> watch::Receiver<ProxyState> {
         self.state.clone()
+    }
+
+    /// The services of its namespace, once it has heard of them; it asks only where its registration says so.
+    pub(crate) fn services(&self) -> watch::Receiver<Option<Vec<ServiceEntry>>> {
+        self.services.clone()
     }
 
     /// Resolves when it has ended after [`Sidecar::drain`].
@@ -127,6 +136,7 @@ struct Keeper {
     inside: Option<Arc<Inside>>,
     reporter: Reporter,
     state: watch::Sender<ProxyState>,
+    services: watch::Sender<Option<Vec<ServiceEntry>>>,
     ready: bool,
     drain: Option<u64>,
 }
@@ -229,6 +239,7 @@ impl Keeper {
                         let state = if ready { ProxyState::Ready } else { ProxyState::Starting };
                         self.state.send_replace(state);
                     }
+                    Some(FromProxy::Services(services)) => _ = self.services.send_replace(Some(services)),
                     Some(FromProxy::Problem(text)) => {
                         self.reporter.problem(format_args!("the proxy of {}: {text}", self.name));
                     }

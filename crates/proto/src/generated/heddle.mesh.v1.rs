@@ -822,6 +822,9 @@ pub struct Registration {
     pub state: i32,
     #[prost(string, tag = "12")]
     pub node: ::prost::alloc::string::String,
+    /// the answer lists the services of its namespace
+    #[prost(bool, tag = "13")]
+    pub list_services: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Label {
@@ -839,8 +842,23 @@ pub struct NamedPort {
     #[prost(enumeration = "Protocol", tag = "3")]
     pub protocol: i32,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Registered {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Registered {
+    /// empty unless they were asked for
+    #[prost(message, repeated, tag = "1")]
+    pub services: ::prost::alloc::vec::Vec<ListedService>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListedService {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// sorted by port
+    #[prost(message, repeated, tag = "2")]
+    pub ports: ::prost::alloc::vec::Vec<NamedPort>,
+    /// IP address that stands for it; empty: none
+    #[prost(string, tag = "3")]
+    pub address: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StateChange {
     #[prost(enumeration = "State", tag = "1")]
