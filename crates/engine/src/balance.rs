@@ -5,12 +5,13 @@
 //! Power of Two Choices in Randomized Load Balancing", 2001). The cost of one more request at an endpoint is
 //!
 //! ```text
-//! (latency · overdue + connecting) · (1 + 100 · failing) · (spread + (in flight + elsewhere + 1) / weight)
+//! (latency · overdue + connecting) · (1 + 100 · failing) · queue^1.5
+//! queue = spread + (in flight · (1 + elsewhere / 2) + elsewhere + 1) / weight
 //! ```
 //!
-//! - *latency* is a peak-sensitive EWMA as in Finagle, kept per class of requests ([`Class`]): a sample above it takes over at
-//!   once, one below is blended in ([`Load`]). Unlike Finagle's it does not decay while nothing is heard, which asks a slow
-//!   endpoint again too soon and one that had a single peak too late.
+//! - *latency* is an average of recent answers, kept per class of requests ([`Class`]), that follows slower answers faster
+//!   than quicker ones ([`Load`]). Finagle's peak EWMA jumps to every peak and decays while nothing is heard, which asks an
+//!   endpoint that stands still again too soon and one that had a single peak too late.
 //! - Instead, an endpoint of which nothing was heard for a while and that owes no answer gets one request as a trial,
 //!   whatever it costs. If that is answered, the answer replaces what was known. The wait is a second, eight times the
 //!   latency if that is more, twice as long for each failure in a row, 30 s at most.

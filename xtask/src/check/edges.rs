@@ -9,6 +9,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("engine", 0),
     ("net", 1),
     ("telemetry", 1),
+    ("simulate", 1),
     ("xds", 2),
     ("sources", 2),
     ("proxy", 3),
@@ -25,6 +26,8 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("proxy", &["api", "sources", "kubernetes", "xds"]),
     // Decisions are pure, so that tests, simulations and the proxy run the same code.
     ("engine", &["tokio", "prost", "proto", "granit-parser", "socket2", "nix"]),
+    // A simulation that waited or measured would not follow from its seed.
+    ("simulate", &["tokio", "net", "telemetry"]),
     // Objects are read by tools that have no runtime.
     ("api", &["tokio", "kube"]),
     // What is shipped has one cryptographic library and one YAML parser.

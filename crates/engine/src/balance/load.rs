@@ -8,10 +8,16 @@ use crate::policy::{CheckPolicy, OutlierPolicy};
 use crate::{Nanos, Outcome};
 
 /// Time constant of learning: an answer that comes this long after the last one counts half.
-const TAU_MS: f32 = 2_000.0;
+const TAU_MS: f32 = 5_000.0;
 
-/// What one answer counts at least, so that an estimate follows the last few dozen answers of a busy endpoint.
-const SHARE_MIN: f32 = 0.03;
+/// What one answer counts at least: an estimate follows the last twenty answers of a busy endpoint, and twice as fast where
+/// they are slower than was thought. A peak that took over at once, as in Finagle, makes the estimate as noisy as the
+/// slowest answers are: in the simulator it costs half as much again of the 99th percentile on sound but unequal instances.
+const SHARE_MIN: f32 = 0.05;
+const SHARE_MIN_SLOWER: f32 = 0.1;
+
+/// An answer that took less than this part of what was known replaces it if it is the first for a second.
+const RECOVERED: f32 = 0.5;
 
 /// Taken as latency in nanoseconds where nothing is known of any candidate; 30 ms as in Linkerd. Between unknown endpoints it
 /// decides nothing.
@@ -127,20 +133,21 @@ impl Estimate {
         self.0.store(u64::from(ms) << 32 | u64::from(latency.to_bits()), Relaxed);
     }
 
-    /// Blends in a sample: one above the estimate takes over at once, one below counts the more the longer the silence
-    /// before it, and wholly after one that is worth a trial.
+    /// Blends in a sample: it counts the more the longer the silence before it, one above the estimate more than one below.
     fn learn(&self, sample: f32, now: Nanos) {
         let (word, ms) = (self.0.load(Relaxed), millis(now));
         let known = f32::from_bits(word as u32);
         let silence = ms.wrapping_sub((word >> 32) as u32);
         // A clock that jumps back looks like a silence of weeks; the next answer is then believed, which does no harm.
-        // x / (1 + x) instead of 1 - exp(-x): as good, quicker, and the same on every machine.
-        let share = match silence {
-            0..1_000 => SHARE_MIN.max(silence as f32 / (silence as f32 + TAU_MS)),
-            _ => 1.0,
-        };
         let sample = sample.clamp(FLOOR, CEILING);
-        self.set(if sample > known { sample } else { known + share * (sample - known) }, ms);
+        let share = if known == 0.0 || silence >= 1_000 && sample < RECOVERED * known {
+            1.0
+        } else {
+            // x / (1 + x) instead of 1 - exp(-x): as good, quicker, and the same on every machine.
+            let least = if sample > known { SHARE_MIN_SLOWER } else { SHARE_MIN };
+            least.max(silence as f32 / (silence as f32 + TAU_MS))
+        };
+        self.set(known + share * (sample - known), ms);
     }
 }
 

@@ -16,17 +16,25 @@ use crate::{Nanos, Rng};
 const CONNECT_COST: f32 = 1_000_000.0;
 
 /// How many endpoints `fastest` compares.
-const CANDIDATES: usize = 2;
+///
+/// In the simulator two leave a third more of the 99th percentile than six where instances differ (`unequal`, `cold`); eight
+/// gain another 2 %.
+const CANDIDATES: usize = 6;
 
-/// How often an endpoint is drawn before all are looked at. With half of them usable this fails once in 256 times.
-const DRAWS: usize = 8;
+/// How often an endpoint is drawn before all are looked at, or fewer are compared. With half of them usable these yield six
+/// candidates in nine cases of ten.
+const DRAWS: usize = 16;
 
 /// Sets up to this size are looked at as a whole where drawing does not yield enough.
 const FEW: u32 = 64;
 
-/// Of choices in which a trial is due, one in this many makes it. Where there are many more endpoints than requests, most of
-/// what is known is old; without this, choices would be left to chance.
+/// Of choices in which a trial is due, one in this many makes it, and no more than one in the number of endpoints. Where
+/// there are as many endpoints as requests, most of what is known is old; without this, choices would be left to chance.
 const TRIALS: u32 = 8;
+
+/// How much more each request of ours in flight counts for every one of others there: who sees little of what others do
+/// had better take what it does itself for a sign of it, as C3 does.
+const OWN: f32 = 0.5;
 
 /// How much of the requests in flight at the busiest candidate counts at each; see the module's documentation.
 const SPREAD: f32 = 0.5;
@@ -181,7 +189,7 @@ impl EndpointSet {
         let chosen = match self.policy.algorithm {
             Algorithm::Fastest => {
                 let kept = self.candidates::<CANDIDATES>(now, rng, ask);
-                let trial = rng.below(TRIALS) == 0;
+                let trial = rng.below(TRIALS.max(self.endpoints.len() as u32)) == 0;
                 cheapest(&kept, now, ask.class, trial, &warm)
             }
             Algorithm::LeastRequest => {
@@ -375,7 +383,8 @@ impl<'a> Compared<'a> {
     #[inline]
     pub(super) fn new(endpoint: &'a Arc<Endpoint>, class: Class) -> Compared<'a> {
         let load = &endpoint.load;
-        let busy = (load.in_flight() as f32 + load.elsewhere() as f32) / weight(endpoint);
+        let (own, elsewhere) = (load.in_flight() as f32, load.elsewhere() as f32);
+        let busy = (own * (1.0 + OWN * elsewhere) + elsewhere) / weight(endpoint);
         Compared { endpoint, busy, latency: load.estimate(class) }
     }
 
@@ -385,7 +394,8 @@ impl<'a> Compared<'a> {
         let load = &self.endpoint.load;
         let known = if self.latency > 0.0 { self.latency } else { assumed };
         let time = known * load.overdue(now) + self.connecting(warm);
-        time * load.penalty() * (spread + self.busy + 1.0 / weight(self.endpoint))
+        let queue = spread + self.busy + 1.0 / weight(self.endpoint);
+        time * load.penalty() * queue * queue.sqrt()
     }
 
     /// What a connection costs where none is ready. Nothing for an endpoint never heard of, or it would stay so.

@@ -141,44 +141,46 @@ fn a_new_endpoint_is_held_back_by_its_requests_in_flight() {
 }
 
 #[test]
-fn peaks_take_over_at_once_and_are_replaced_after_silence() {
+fn estimates_follow_slower_answers_faster_and_a_good_one_after_silence_at_once() {
     let set = many(1);
-    let load = &set.endpoints()[0].load;
+    let (endpoint, load) = (&set.endpoints()[0], &set.endpoints()[0].load);
     let latency = || load.latency(Class::default()).expect("known") / MS as f64;
+    let near = |a: f64, b: f64| (a - b).abs() < 0.01;
     assert_eq!(load.latency(Class::default()), None);
-    send(&set, &set.endpoints()[0], 0, 100, Outcome::Success);
-    assert_eq!(latency(), 100.0);
-    send(&set, &set.endpoints()[0], 100, 500, Outcome::Success);
-    assert_eq!(latency(), 400.0, "a peak counts whole");
-    send(&set, &set.endpoints()[0], 900, 1_000, Outcome::Success);
-    let blended = 100.0 + (400.0 - 100.0) * 0.8;
-    assert!((latency() - blended).abs() < 0.01, "{}", latency());
-    send(&set, &set.endpoints()[0], 10_000, 10_050, Outcome::Success);
-    assert_eq!(latency(), 50.0, "what was long ago says nothing of now");
+    send(&set, endpoint, 0, 100, Outcome::Success);
+    assert_eq!(latency(), 100.0, "the first answer is all there is");
+    InFlight::start(Arc::clone(endpoint), Class::default(), at(90)).finish(at(100), Outcome::Success, &set);
+    assert!(near(latency(), 95.5), "a twentieth of the difference: {}", latency());
+    InFlight::start(Arc::clone(endpoint), Class::default(), at(0)).finish(at(101), Outcome::Success, &set);
+    assert!(near(latency(), 96.05), "a tenth of it: {}", latency());
+    send(&set, endpoint, 100, 601, Outcome::Success);
+    let share = 500.0 / 5_500.0;
+    assert!(near(latency(), 96.05 + f64::max(share, 0.1) * (501.0 - 96.05)), "{}", latency());
+    send(&set, endpoint, 9_990, 10_000, Outcome::Success);
+    assert_eq!(latency(), 10.0, "what was long ago says nothing of now");
+    send(&set, endpoint, 10_985, 11_000, Outcome::Success);
+    assert!(near(latency(), 10.0 + 5.0 / 6.0), "but it is kept where it fits: {}", latency());
 }
 
 #[test]
 fn trials_wait_longer_for_what_is_slow_or_fails() {
     let set = many(2);
     let (endpoint, load) = (&set.endpoints()[0], &set.endpoints()[0].load);
-    assert!(!load.trial(at(5_000), Class::default()), "of a new endpoint nothing is out of date");
-    send(&set, endpoint, 0, 10, Outcome::Success);
-    assert!(!load.trial(at(1_009), Class::default()) && load.trial(at(1_010), Class::default()));
-    let one = InFlight::start(Arc::clone(endpoint), Class::default(), at(1_010));
-    assert!(!load.trial(at(9_000), Class::default()), "the others wait for its answer");
-    one.finish(at(1_510), Outcome::Success, &set);
-    assert!(!load.trial(at(5_509), Class::default()) && load.trial(at(5_510), Class::default()), "eight times 500 ms");
-    send(&set, endpoint, 5_510, 5_520, Outcome::Success);
+    let trial = |ms: u64| load.trial(at(ms), Class::default());
+    assert!(!trial(5_000), "of a new endpoint nothing is out of date");
+    send(&set, endpoint, 0, 500, Outcome::Success);
+    assert!(!trial(4_499) && trial(4_500), "eight times 500 ms");
+    let one = InFlight::start(Arc::clone(endpoint), Class::default(), at(4_500));
+    assert!(!trial(60_000), "the others wait for its answer");
+    one.finish(at(4_510), Outcome::Success, &set);
+    assert!(!trial(5_509) && trial(5_510), "a second at least");
     for (failures, wait) in [(1, 2_000), (2, 4_000), (3, 8_000), (4, 16_000)] {
         let now = 100_000 * failures;
         send(&set, endpoint, now - 1, now, failure());
-        assert!(
-            !load.trial(at(now + wait - 1), Class::default()) && load.trial(at(now + wait), Class::default()),
-            "after {failures} failures"
-        );
+        assert!(!trial(now + wait - 1) && trial(now + wait), "after {failures} failures");
     }
     load.forgive();
-    assert!(load.trial(at(401_000), Class::default()) && load.failing() == 0.0);
+    assert!(trial(401_000) && load.failing() == 0.0);
 }
 
 #[test]
