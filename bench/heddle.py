@@ -11,6 +11,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import loads
 from measure import ROOT, Failure, Process, accepts, wait_until
 from peers import BODY, NGINX, ORIGIN, Running, Target, TlsTarget, origin_files
 
@@ -52,6 +53,22 @@ spec:
         - {name: http2, containerPort: 8081}
         - {name: tcp, containerPort: 8082}
         readinessProbe: {tcpSocket: {port: 8080}}
+"""
+
+OTHER = """apiVersion: v1
+kind: Service
+metadata: {name: other-%(number)d, namespace: others}
+spec:
+  selector: {app: other-%(number)d}
+  ports: [{name: http, port: 80, targetPort: %(port)d, appProtocol: http}]
+---
+apiVersion: heddle.dev/v1alpha1
+kind: Workload
+metadata: {name: other-%(number)d, namespace: others, labels: {app: other-%(number)d}}
+spec:
+  address: 127.0.0.1
+  ports: [{name: http, port: %(port)d, appProtocol: http}]
+---
 """
 
 PROTOCOLS = {"http1": "http", "http2": "http2", "tcp": "tcp"}
@@ -162,13 +179,55 @@ class Mesh:
         return TlsTarget((found.group(1), int(found.group(2))), name, folder / "roots.pem", folder / "certificate.pem",
                          folder / "key.pem", [alpn])
 
-    def proxy_settings(self):
-        """What the caller's sidecar was told, as JSON."""
-        return json.loads(next((self.runtime / "instances").glob("bench.exec-*/*.json")).read_text())
+    def another_caller(self, folder, number, workers):
+        """A sidecar of its own like the caller's, with so many workers: `heddle proxy` with the caller's settings, changed."""
+        written = next((self.runtime / "instances").glob("bench.exec-*/settings.json"))
+        name, address = f"caller-{number}", self.target("http1").address[0]
+        # Callers' addresses are drawn from 240 up; a mesh as small as this one has none at 239.
+        own = ".".join(address.split(".")[:2] + ["239", str(number)])
+        settings = json.loads(written.read_text().replace(written.parent.name.removeprefix("bench."), name).replace(address, own))
+        settings["proxy"]["workers"], settings["directory"] = workers, str(folder)
+        folder.mkdir(mode=0o700)
+        (folder / "settings.json").write_text(json.dumps(settings))
+        account = settings["registration"]["serviceAccount"]
+        argv = [_binary, "token", "--workload", f"bench/{name}", "--service-account", account, "--runtime", self.runtime]
+        token = subprocess.run([str(a) for a in argv], capture_output=True, text=True)
+        if token.returncode:
+            raise Failure(f"heddle token: {token.stderr}")
+        with open(os.open(folder / "token", os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write(token.stdout)
+        argv = [_binary, "proxy", "--settings", folder / "settings.json", "--standalone", "--token-file", folder / "token"]
+        process = Process(f"heddle proxy with {workers} workers", argv, folder / "log")
+        target = Target(self.target("http1").address[1], "http1", own)
+        wait_until("it listens", lambda: accepts(target.address), 10, process)
+        return Running(f"heddle {workers} workers", "http1", target, [process])
 
     def stop(self):
         for process in self.processes:
             process.stop()
+
+
+class Known:
+    """A mesh of many services of which its caller uses ten; the caller's sidecar is measured."""
+
+    USED = 10
+
+    def __init__(self, folder, origin_port, others):
+        used = "".join(SERVICE % {"kind": f"used-{number}", "protocol": "http", "port": origin_port} for number in range(self.USED))
+        manifests = [used + WORKLOAD % {"http1": origin_port, "http2": 1, "tcp": 2}]
+        # A file holds 10,000 documents at most.
+        for start in range(0, others, 5000):
+            manifests.append("".join(OTHER % {"number": number, "port": origin_port} for number in range(start, min(start + 5000, others))))
+        self.mesh = Mesh(folder, manifests, caller="used-0")
+        targets = [self.mesh.target(f"used-{number}") for number in range(self.USED)]
+        for target in targets:
+            for status, body in loads.get(target, "/1k", 20):
+                if (status, body) != (200, BODY):
+                    raise Failure(f"{target.host}: answered {status}")
+        self.pids = lambda: self.mesh.sidecars(False)
+
+    def stop(self):
+        self.mesh.stop()
 
 
 def _services(ports):

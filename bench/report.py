@@ -15,7 +15,7 @@ def spread(values, digits=1):
 
 
 def _verdict(goal, metric, subjects):
-    """What a goal came to, or none if its figures are not there: {"goal", "values", "limit", "reached"}; reached by the median."""
+    """What a goal came to, or none if its figures are not there: {"goal", "values", "limit", "reached", "digits"}; reached by the median."""
     def usable(name):
         return name in subjects and not subjects[name]["refused"] and subjects[name][goal.metric]
 
@@ -32,15 +32,17 @@ def _verdict(goal, metric, subjects):
         theirs = subjects[best][goal.metric]
         whom = best if len(goal.against) == 1 else f"the best of {', '.join(goal.against)} (here {best})"
         if goal.difference:
-            values, text = [a - b for a, b in zip(ours, theirs)], f"{metric.label}, below {whom}"
+            values = [a - b for a, b in zip(ours, theirs)]
+            text = f"{metric.label}, " + (f"at most {goal.limit:g} above {whom}" if goal.limit else f"below {whom}")
         else:
             values, text = [a / b for a, b in zip(ours, theirs) if b], f"{metric.label}, {sign} {goal.limit:g} of {whom}"
     middle = median(values)
     if goal.difference:
-        reached = middle < goal.limit
+        reached = middle <= goal.limit if goal.limit else middle < 0
     else:
         reached = middle >= goal.limit if goal.more_is_better else middle <= goal.limit
-    return {"goal": text, "values": values, "limit": goal.limit, "difference": goal.difference, "reached": reached}
+    return {"goal": text, "values": values, "limit": goal.limit, "reached": reached,
+            "digits": metric.digits if goal.difference or not goal.against else 2}
 
 
 def judged(rows, measured):
@@ -67,9 +69,8 @@ def _row(ident, row):
         lines.append(f"| {metric['label']} | " + " | ".join(cells) + " |")
     lines.append("")
     for verdict in row["verdicts"]:
-        absolute = verdict["difference"] or verdict["limit"] > 5
         state = "reached" if verdict["reached"] else "**not reached**"
-        lines.append(f"- {verdict['goal']}: {spread(verdict['values'], 0 if absolute else 2)}, {state}")
+        lines.append(f"- {verdict['goal']}: {spread(verdict['values'], verdict['digits'])}, {state}")
     lines += [f"- {name} is not compared: {' '.join(figures['refused'].split())}" for name, figures in row["subjects"].items() if figures["refused"]]
     return lines + [""]
 

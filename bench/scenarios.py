@@ -51,7 +51,7 @@ class Stage:
         if scenario not in ("one", "two"):
             return SPECIAL[scenario](self, name)
         if name == "heddle":
-            running = self._mesh(scenario).view(kind, 1 if scenario == "one" else 2)
+            running = self.mesh(scenario).view(kind, 1 if scenario == "one" else 2)
         elif scenario == "one":
             running = peers.one_hop(name, kind, self.folder, self.ports)
         else:
@@ -67,7 +67,8 @@ class Stage:
             raise
         return running
 
-    def _mesh(self, scenario):
+    def mesh(self, scenario):
+        """The mesh of a scenario, which serves all kinds."""
         if scenario not in self._meshes:
             try:
                 self._meshes[scenario] = heddle.one_hop(self.folder, self.ports) if scenario == "one" else heddle.two_hops(self.folder)
@@ -78,4 +79,17 @@ class Stage:
         return self._meshes[scenario]
 
 
-SPECIAL = {}
+def _known(stage, name):
+    """`heddle N services`: so many in the mesh besides the ten that are used."""
+    count = int(name.split()[1].replace(",", ""))
+    return heddle.Known(stage.folder / f"known-{count}", stage.ports["http1"], count - heddle.Known.USED)
+
+
+def _workers(stage, name):
+    """`heddle N workers`: callers of one mesh."""
+    count = int(name.split()[1])
+    return stage.mesh("one").another_caller(stage.folder / f"caller-{count}", count, count)
+
+
+# Rows whose subjects are all Heddle's, by scenario.
+SPECIAL = {"known": _known, "workers": _workers}
