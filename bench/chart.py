@@ -24,7 +24,7 @@ def _row(y, row):
     for name, values in bars.items():
         middle, at = median(values), lambda value: LEFT + BAR * max(0, value) / longest
         elements.append(_text(LEFT - 8, y + 12, name, "end"))
-        elements.append(f'<rect x="{LEFT}" y="{y + 2}" width="{at(middle) - LEFT:.1f}" height="{LINE - 6}" fill="{COLOURS.get(name, OTHER)}"/>')
+        elements.append(f'<rect x="{LEFT}" y="{y + 2}" width="{at(middle) - LEFT:.1f}" height="{LINE - 6}" fill="{COLOURS.get(name.split()[0], OTHER)}"/>')
         # From the least to the most.
         middle_y = y + LINE / 2 - 1
         elements.append(f'<line x1="{at(min(values)):.1f}" x2="{at(max(values)):.1f}" y1="{middle_y}" y2="{middle_y}" stroke="#222"/>')

@@ -135,7 +135,7 @@ class Mesh:
         self.up = Process("heddle up", [_binary, "up", folder / "manifests", "--runtime", self.runtime, "-o", "json"], folder / "up.log")
         self.processes = [self.up]
         try:
-            wait_until("the mesh is up", lambda: '"up":true' in Path(self.up.log).read_text().replace(" ", ""), 60, self.up)
+            wait_until("the mesh is up", lambda: '"up":true' in Path(self.up.log).read_text().replace(" ", ""), 180, self.up)
             environment = folder / "environment"
             script = f'env > "{environment}.new" && mv "{environment}.new" "{environment}" && exec sleep 100000'
             argv = [_binary, "exec", "--runtime", self.runtime, "-n", "bench", caller, "--", "sh", "-c", script]
@@ -236,13 +236,13 @@ def _services(ports):
 
 def one_hop(folder, origin_ports):
     """Client → sidecar → origin, plain."""
-    return Mesh(folder / "heddle-one", [_services(origin_ports) + WORKLOAD % origin_ports])
+    return Mesh(folder, [_services(origin_ports) + WORKLOAD % origin_ports])
 
 
 def two_hops(folder):
     """Client → sidecar → mutual TLS → sidecar → an origin of the same configuration."""
-    origin = folder / "heddle-origin"
+    origin = folder.with_name(folder.name + "-origin")
     origin_files(origin)
     content = ORIGIN.format(address="POD_IP", folder=origin, body=BODY.decode(), **INSTANCE_PORTS)
     (origin / "nginx.conf.in").write_text(NGINX.format(folder=origin, content=content))
-    return Mesh(folder / "heddle-two", [_services(INSTANCE_PORTS) + DEPLOYMENT % origin])
+    return Mesh(folder, [_services(INSTANCE_PORTS) + DEPLOYMENT % origin])

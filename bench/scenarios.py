@@ -1,5 +1,8 @@
 """What is started for a row, when a row first needs it, and stopped when the last row of its scenario is done."""
 
+import tempfile
+from pathlib import Path
+
 import check
 import heddle
 import peers
@@ -71,7 +74,10 @@ class Stage:
         """The mesh of a scenario, which serves all kinds."""
         if scenario not in self._meshes:
             try:
-                self._meshes[scenario] = heddle.one_hop(self.folder, self.ports) if scenario == "one" else heddle.two_hops(self.folder)
+                folder = Path(tempfile.mkdtemp(prefix="mesh-", dir=self.folder))
+                folder.chmod(0o711)
+                where = folder / "m"
+                self._meshes[scenario] = heddle.one_hop(where, self.ports) if scenario == "one" else heddle.two_hops(where)
             except Failure as failure:
                 self._meshes[scenario] = failure
         if isinstance(self._meshes[scenario], Failure):
