@@ -15,6 +15,7 @@ use crate::conn::Conn;
 use crate::deadline::Deadline;
 use crate::end::{End, Stream};
 use crate::forward::forward;
+use crate::gather::{self, Gather};
 use crate::h1::{self, Framing};
 use crate::message::Head;
 use crate::reply::{self, Refusal};
@@ -31,6 +32,7 @@ const PENDING_RESETS: usize = 20;
 /// Serves streams until the connection ends.
 pub(crate) async fn serve(worker: &Rc<Worker>, door: Door, conn: Conn) {
     let limits = worker.limits();
+    let (conn, outlet) = gather::around(conn);
     let handshake = server::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -38,8 +40,9 @@ pub(crate) async fn serve(worker: &Rc<Worker>, door: Door, conn: Conn) {
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .handshake::<_, Bytes>(conn);
+    let handshake = outlet.driving(handshake);
     let Ok(Ok(connection)) = tokio::time::timeout(limits.head_timeout, handshake).await else { return };
-    drive(worker, Rc::new(door), connection).await;
+    outlet.driving(drive(worker, Rc::new(door), connection)).await;
 }
 
 /// Counts a stream as open until it is dropped.
@@ -58,7 +61,7 @@ impl Drop for Active {
     }
 }
 
-async fn drive(worker: &Rc<Worker>, door: Rc<Door>, mut connection: Connection<Conn, Bytes>) {
+async fn drive(worker: &Rc<Worker>, door: Rc<Door>, mut connection: Connection<Gather<Conn>, Bytes>) {
     let active = Rc::new(Cell::new(0));
     let keep_alive = Nanos::from(worker.limits().keep_alive);
     let mut deadline = Deadline::new(worker.shared.clock);

@@ -16,6 +16,7 @@ mod decision;
 pub mod discover;
 mod end;
 mod forward;
+mod gather;
 pub(crate) mod h1;
 mod http1;
 mod http2;

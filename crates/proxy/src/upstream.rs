@@ -19,6 +19,7 @@ use bytes::Bytes;
 use crate::buffer::Buffer;
 use crate::conn::Conn;
 use crate::end::{self, End};
+use crate::gather;
 use crate::io::Io;
 use crate::link::{self, Link, Role, Stream};
 use crate::peers;
@@ -159,19 +160,19 @@ async fn place(
             Place::Wait(attempt) => attempt.ended().await,
             Place::Open(permit) => {
                 let (io, expires) = connect(worker, route, Alpn::Http2).await?;
-                let (requests, connection) = client::Builder::new()
+                let (io, outlet) = gather::around(io);
+                let handshake = client::Builder::new()
                     .initial_window_size(STREAM_WINDOW)
                     .initial_connection_window_size(CONNECTION_WINDOW)
                     .max_header_list_size(u32::try_from(worker.limits().head_bytes).unwrap_or(u32::MAX))
                     .enable_push(false)
-                    .handshake(io)
-                    .await
-                    .map_err(|error| {
-                        Refusal::new(Reason::ConnectFailed, format!("{}: HTTP/2 preface: {error}", route.address()))
-                    })?;
+                    .handshake(io);
+                let (requests, connection) = outlet.driving(handshake).await.map_err(|error| {
+                    Refusal::new(Reason::ConnectFailed, format!("{}: HTTP/2 preface: {error}", route.address()))
+                })?;
                 // The connection ends when its last handle is dropped or its peer ends it; streams learn of errors themselves.
                 tokio::task::spawn_local(async move {
-                    if let Err(error) = connection.await {
+                    if let Err(error) = outlet.driving(connection).await {
                         tracing::debug!(%error, "HTTP/2 connection ended");
                     }
                 });
