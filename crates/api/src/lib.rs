@@ -18,10 +18,8 @@ pub use check::check;
 pub use diagnostic::{Diagnostic, Severity};
 pub use kinds::authorization_policy::{Action, AuthorizationPolicy, AuthorizationRule, Caller, Operation};
 pub use kinds::gateway::{AllowedNamespaces, Gateway, Listener, ListenerProtocol};
-pub use kinds::http_route::{
-    GrpcRoute, HeaderEdits, HttpMatch, HttpRoute, HttpRule, PathEdit, PathMatch, Redirect, Rewrite, ValueMatch,
-    ValueRule,
-};
+pub use kinds::http_filter::{HeaderEdits, PathEdit, Redirect, Rewrite};
+pub use kinds::http_route::{GrpcRoute, HttpMatch, HttpRoute, HttpRule, PathMatch, ValueMatch, ValueRule};
 pub use kinds::mesh::{AccessLog, Mesh, MtlsMode, OutboundMode};
 pub use kinds::pod::{
     Container, ContainerPort, Deployment, EnvValue, EnvVar, FieldRef, Job, PodTemplate, Probe, ProbeAction,
@@ -29,7 +27,7 @@ pub use kinds::pod::{
 };
 pub use kinds::reference_grant::{GrantFrom, GrantTo, ReferenceGrant};
 pub use kinds::route::{BackendRef, ParentKind, ParentRef, TcpRoute, TcpRule};
-pub use kinds::service::{AppProtocol, PortRef, Service, ServicePort};
+pub use kinds::service::{AppProtocol, Service, ServicePort};
 pub use kinds::target::{TargetKind, TargetRef};
 pub use kinds::traffic_policy::{
     Algorithm, Backoff, Budget, HealthCheck, HealthProbe, LoadBalancing, OutlierDetection, RequestKey, Retries,
@@ -38,4 +36,5 @@ pub use kinds::traffic_policy::{
 pub use kinds::workload::{Locality, Standing, Workload, WorkloadPort};
 pub use object::{Kind, Location, Meta, Object, ObjectKey, Spec};
 pub use parse::{Failed, MAX_DOCUMENTS, MAX_FILE, Parsed, parse};
+pub use read::PortRef;
 pub use status::{Condition, ConditionStatus};

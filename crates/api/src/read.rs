@@ -2,12 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::kinds::service::PortRef;
 use crate::node::{Entry, Node, Position, Scalar, Value, shorten};
 use crate::text;
 
@@ -16,6 +18,25 @@ const MAX_ERRORS: usize = 50;
 
 /// Most unknown fields of one mapping that are looked at.
 const MAX_UNKNOWN: usize = 1000;
+
+/// A port by number or by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PortRef {
+    /// By number.
+    Number(u16),
+    /// By name, to be looked up among the ports of each instance.
+    Name(String),
+}
+
+impl fmt::Display for PortRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PortRef::Number(n) => n.fmt(f),
+            PortRef::Name(n) => n.fmt(f),
+        }
+    }
+}
 
 /// Collects what is wrong with one object.
 #[derive(Default)]

@@ -10,6 +10,8 @@ use engine::{Nanos, Reason, RequestHead as _};
 use h2::RecvStream;
 use h2::server::{self, Connection, SendResponse};
 use http::Request;
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery};
 
 use crate::conn::Conn;
 use crate::deadline::Deadline;
@@ -29,6 +31,13 @@ use crate::worker::{Heads, Worker};
 /// CVE-2023-44487).
 const PENDING_RESETS: usize = 20;
 
+/// So much more than `headBytes` the codec lets through: a head that is too large by no more gets an answer that says so, is
+/// counted and logged. Beyond it the codec answers 431 by itself, and keeps nothing.
+const SLACK: usize = 16 * 1024;
+
+/// What a field counts for beside its letters (RFC 9113, 6.5.2).
+const FIELD: usize = 32;
+
 /// Serves streams until the connection ends.
 pub(crate) async fn serve(worker: &Rc<Worker>, door: Door, conn: Conn) {
     let limits = worker.limits();
@@ -37,7 +46,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, door: Door, conn: Conn) {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.head_bytes + SLACK).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .handshake::<_, Bytes>(conn);
     let handshake = outlet.driving(handshake);
@@ -109,7 +118,11 @@ async fn stream(worker: &Rc<Worker>, door: &Door, request: Request<RecvStream>, 
     let mut heads = worker.lend_heads();
     let mut deadline = Deadline::new(worker.shared.clock);
     let head = Head::H2(&parts);
-    match destination(worker, door, &head) {
+    let named = match list_size(&parts) > worker.limits().head_bytes {
+        true => Err(Refusal::new(Reason::HeadTooLarge, "the headers are larger than this proxy takes")),
+        false => destination(worker, door, &head),
+    };
+    match named {
         Err(refusal) => refuse(worker, door, &mut down, &head, &refusal),
         Ok(target) => {
             let Heads { response, .. } = &mut *heads;
@@ -131,6 +144,17 @@ async fn stream(worker: &Rc<Worker>, door: &Door, request: Request<RecvStream>, 
         }
     }
     worker.give_back_heads(heads);
+}
+
+/// The size of a request's header list as HTTP/2 counts it.
+fn list_size(parts: &Parts) -> usize {
+    let pseudo = |name: &str, value: Option<&str>| value.map_or(0, |value| name.len() + value.len() + FIELD);
+    let fields: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum();
+    fields
+        + pseudo(":method", Some(parts.method.as_str()))
+        + pseudo(":scheme", parts.uri.scheme_str())
+        + pseudo(":authority", parts.uri.authority().map(Authority::as_str))
+        + pseudo(":path", parts.uri.path_and_query().map(PathAndQuery::as_str))
 }
 
 /// What a request to the forward proxy names; `None` for the other ways in.

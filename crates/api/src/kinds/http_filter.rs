@@ -1,11 +1,55 @@
 //! `filters` of HTTPRoute and GRPCRoute.
 
-use std::time::Duration;
+use serde::{Deserialize, Serialize};
 
-use super::http_route::{HeaderEdits, HttpMatch, HttpRule, PathEdit, Redirect, Rewrite};
-use super::route::BackendRef;
 use crate::read::{At, Map};
 use crate::text;
+
+/// Header edits. Names are valid and in lower case, values valid.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HeaderEdits {
+    /// Replace every value of the name, or add it.
+    pub set: Vec<(String, String)>,
+    /// Add one more value.
+    pub add: Vec<(String, String)>,
+    /// Remove every value of the name.
+    pub remove: Vec<String>,
+}
+
+/// A redirect instead of forwarding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redirect {
+    /// `http` or `https`; `None`: as the request came.
+    pub scheme: Option<String>,
+    /// `None`: the request's own host.
+    pub hostname: Option<String>,
+    /// `None`: the well-known port of `scheme` if that is given, else the port the request came to.
+    pub port: Option<u16>,
+    /// `None`: the request's own path.
+    pub path: Option<PathEdit>,
+    /// 301, 302 (when not written), 303, 307 or 308.
+    pub status: u16,
+}
+
+/// A URL rewrite before forwarding.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rewrite {
+    /// The new host.
+    pub hostname: Option<String>,
+    /// The new path.
+    pub path: Option<PathEdit>,
+}
+
+/// A change of path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PathEdit {
+    /// Replace the whole path.
+    Full(String),
+    /// Replace the matched prefix.
+    Prefix(String),
+}
 
 /// What the filters of a rule ask for.
 #[derive(Default)]
@@ -22,29 +66,6 @@ impl Filters {
         let redirect = self.redirect.as_ref().and_then(|r| r.path.as_ref());
         let rewrite = self.rewrite.as_ref().and_then(|r| r.path.as_ref());
         redirect.into_iter().chain(rewrite).any(|path| matches!(path, PathEdit::Prefix(_)))
-    }
-
-    /// The rule that these and the other parts make.
-    pub(crate) fn into_rule(
-        self,
-        name: String,
-        matches: Vec<HttpMatch>,
-        backends: Vec<BackendRef>,
-        request_timeout: Option<Duration>,
-        attempt_timeout: Option<Duration>,
-    ) -> HttpRule {
-        let Filters { request_headers, response_headers, redirect, rewrite } = self;
-        HttpRule {
-            name,
-            matches,
-            backends,
-            request_headers,
-            response_headers,
-            redirect,
-            rewrite,
-            request_timeout,
-            attempt_timeout,
-        }
     }
 }
 
@@ -105,6 +126,15 @@ pub(crate) fn read(at: &At<'_>) -> Filters {
         at.error("RequestRedirect and URLRewrite cannot stand in one rule");
     }
     filters
+}
+
+/// Filters of a backend: RequestHeaderModifier alone.
+pub(crate) fn read_of_backend(at: &At<'_>) -> HeaderEdits {
+    let filters = read(at);
+    if filters.redirect.is_some() || filters.rewrite.is_some() || filters.response_headers != HeaderEdits::default() {
+        at.error_help("only RequestHeaderModifier is implemented here yet", "move the other filters to the rule");
+    }
+    filters.request_headers
 }
 
 fn read_body(at: &At<'_>, kind: Type, filters: &mut Filters) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::http_filter::{self, Filters};
+use super::http_filter::{self, Filters, HeaderEdits, Redirect, Rewrite};
 use super::route::{self, BackendRef, ParentRef};
 use crate::read::{At, Map};
 use crate::text;
@@ -99,52 +99,6 @@ pub enum ValueRule {
     Regex(String),
 }
 
-/// Header edits. Names are valid and in lower case, values valid.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct HeaderEdits {
-    /// Replace every value of the name, or add it.
-    pub set: Vec<(String, String)>,
-    /// Add one more value.
-    pub add: Vec<(String, String)>,
-    /// Remove every value of the name.
-    pub remove: Vec<String>,
-}
-
-/// A redirect instead of forwarding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Redirect {
-    /// `http` or `https`; `None`: as the request came.
-    pub scheme: Option<String>,
-    /// `None`: the request's own host.
-    pub hostname: Option<String>,
-    /// `None`: the well-known port of `scheme` if that is given, else the port the request came to.
-    pub port: Option<u16>,
-    /// `None`: the request's own path.
-    pub path: Option<PathEdit>,
-    /// 301, 302 (when not written), 303, 307 or 308.
-    pub status: u16,
-}
-
-/// A URL rewrite before forwarding.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rewrite {
-    /// The new host.
-    pub hostname: Option<String>,
-    /// The new path.
-    pub path: Option<PathEdit>,
-}
-
-/// A change of path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum PathEdit {
-    /// Replace the whole path.
-    Full(String),
-    /// Replace the matched prefix.
-    Prefix(String),
-}
-
 /// Gateway API's bounds on lists.
 const MAX_HOSTNAMES: usize = 16;
 const MAX_MATCHES: usize = 64;
@@ -200,7 +154,24 @@ fn read_rule(at: &At<'_>, namespace: &str) -> Option<HttpRule> {
             "split the rule, one for each prefix",
         );
     }
-    Some(filters.into_rule(name, matches, backends, request_timeout, attempt_timeout))
+    Some(HttpRule { request_timeout, attempt_timeout, ..filtered(filters, name, matches, backends) })
+}
+
+/// The rule that these parts make, without timeouts.
+fn filtered(filters: Filters, name: String, matches: Vec<HttpMatch>, backends: Vec<BackendRef>) -> HttpRule {
+    let Filters { request_headers, response_headers, redirect, rewrite } = filters;
+    let (request_timeout, attempt_timeout) = (None, None);
+    HttpRule {
+        name,
+        matches,
+        backends,
+        request_headers,
+        response_headers,
+        redirect,
+        rewrite,
+        request_timeout,
+        attempt_timeout,
+    }
 }
 
 /// Filters and backends, and whether they go together.
@@ -222,15 +193,6 @@ fn read_ways(at: &At<'_>, map: &mut Map<'_>, namespace: &str) -> (Filters, Vec<B
         _ => {}
     }
     (filters, backends)
-}
-
-/// Filters of a backend: RequestHeaderModifier alone.
-pub(crate) fn read_backend_filters(at: &At<'_>) -> HeaderEdits {
-    let filters = http_filter::read(at);
-    if filters.redirect.is_some() || filters.rewrite.is_some() || filters.response_headers != HeaderEdits::default() {
-        at.error_help("only RequestHeaderModifier is implemented here yet", "move the other filters to the rule");
-    }
-    filters.request_headers
 }
 
 /// `request` and `backendRequest`.
@@ -331,7 +293,7 @@ fn read_grpc_rule(at: &At<'_>, namespace: &str) -> Option<HttpRule> {
     if at.errors() == errors && (filters.redirect.is_some() || filters.rewrite.is_some()) {
         at.error("a GRPCRoute can neither redirect nor rewrite");
     }
-    Some(filters.into_rule(name, matches, backends, None, None))
+    Some(filtered(filters, name, matches, backends))
 }
 
 fn read_grpc_match(at: &At<'_>) -> Option<HttpMatch> {

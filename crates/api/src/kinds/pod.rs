@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::service::{self, AppProtocol, PortRef};
-use crate::read::{At, Map};
+use super::service::{self, AppProtocol};
+use crate::read::{At, Map, PortRef};
 use crate::text;
 
 /// `apps/v1/Deployment`.

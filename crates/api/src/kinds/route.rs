@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::http_route::{self, HeaderEdits};
+use super::http_filter::{self, HeaderEdits};
 use crate::read::{At, Map};
 use crate::text;
 
@@ -175,8 +175,7 @@ pub(crate) fn read_backend(at: &At<'_>, own: &str, filters: bool) -> Option<Back
     let name = map.require("name").and_then(|at| at.parse(text::label));
     let port = map.require("port").and_then(|at| at.port());
     let weight = map.get("weight").map_or(Some(1), |at| at.integer(0..=1_000_000));
-    let request_headers =
-        if filters { map.get("filters").map(|at| http_route::read_backend_filters(&at)) } else { None };
+    let request_headers = if filters { map.get("filters").map(|at| http_filter::read_of_backend(&at)) } else { None };
     map.finish();
     Some(BackendRef {
         namespace: namespace.unwrap_or_else(|| own.to_owned()),

@@ -1,10 +1,9 @@
 //! `v1/Service`.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 
-use crate::read::{At, Map};
+use crate::read::{At, Map, PortRef};
 use crate::text;
 use serde::{Deserialize, Serialize};
 
@@ -34,25 +33,6 @@ pub struct ServicePort {
     pub target_port: PortRef,
     /// What it speaks: `appProtocol`, else the name's first word, else to be detected.
     pub protocol: AppProtocol,
-}
-
-/// A port by number or by name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum PortRef {
-    /// By number.
-    Number(u16),
-    /// By name, to be looked up among the ports of each instance.
-    Name(String),
-}
-
-impl fmt::Display for PortRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PortRef::Number(n) => n.fmt(f),
-            PortRef::Name(n) => n.fmt(f),
-        }
-    }
 }
 
 /// What a port speaks, as far as it is declared.

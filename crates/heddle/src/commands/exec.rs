@@ -13,11 +13,11 @@ use crate::client::Client;
 use crate::console;
 use crate::guest::{self, Guest, GuestAddress};
 use crate::runtime::{MeshArgs, find, read};
-use crate::sidecar::settings::{self, Registration, SidecarSettings};
-use crate::supervisor::Mesh;
+use crate::sidecar::settings::{Registration, SidecarSettings};
 use crate::supervisor::environment::Pod;
 use crate::supervisor::mode::ModeArgs;
 use crate::supervisor::report::Reporter;
+use crate::supervisor::{self, Mesh};
 
 /// Run a command with a service's identity and way out, without becoming an endpoint of it
 #[derive(Debug, Args)]
@@ -62,7 +62,7 @@ async fn exec(args: ExecArgs) -> anyhow::Result<ExitCode> {
     let inside = mesh.inside(&pod.name, address.ip, &pod.namespace).await?;
     let services = guest::listeners(address.ip, &pod.namespace, &desired.services);
     let workload = format!("{}/{}", pod.namespace, pod.name);
-    let data = settings::data(workload, address.ip, &mesh, services, inside.as_deref())?;
+    let data = supervisor::settings::data(workload, address.ip, &mesh, services, inside.as_deref())?;
     // Without labels and services it is never an endpoint.
     let registration =
         Registration { service_account: target.service_account, node: mesh.node.clone(), ..Registration::default() };

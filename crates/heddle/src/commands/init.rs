@@ -9,8 +9,7 @@ use clap::Args;
 use net::redirect::{self, Network, Redirect};
 
 use crate::console;
-use crate::sidecar::settings::{ADMIN_PORT, INBOUND_PORT};
-use crate::supervisor::environment::FORWARD_PROXY_PORT;
+use crate::sidecar::settings::{ADMIN_PORT, FORWARD_PROXY_PORT, INBOUND_PORT};
 
 /// The user of sidecars in pods, as other meshes have it too.
 const USER: u32 = 1337;

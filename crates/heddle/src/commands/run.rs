@@ -17,14 +17,14 @@ use super::proxy::read_token;
 use crate::console;
 use crate::guest::{self, Guest, GuestAddress, unique};
 use crate::runtime::{MeshArgs, base, find, private_dir, read};
-use crate::sidecar::settings::{self, ControlAddress, INBOUND_PORT, Port, Registration, SidecarSettings};
-use crate::supervisor::Mesh;
+use crate::sidecar::settings::{ControlAddress, INBOUND_PORT, Port, Registration, SidecarSettings, explicit};
 use crate::supervisor::environment::Pod;
 use crate::supervisor::mode::{Mode, ModeArgs};
 use crate::supervisor::port;
 use crate::supervisor::probe::{Probes, Verdict};
 use crate::supervisor::report::Reporter;
 use crate::supervisor::sidecar::Tokens;
+use crate::supervisor::{self, Mesh};
 
 /// Run one instance of a service with its sidecar, against a control plane anywhere
 #[derive(Debug, Args)]
@@ -133,7 +133,7 @@ async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
         None => (learn(&place, &workload, &service_account).await?, Tokens::Given(String::new())),
     };
     let listeners = guest::listeners(place.ip, &args.namespace, &services);
-    let mut data = settings::data(workload, place.ip, &place.mesh, listeners, inside.as_deref())?;
+    let mut data = supervisor::settings::data(workload, place.ip, &place.mesh, listeners, inside.as_deref())?;
     data.inbound = Some(place.inbound);
     let protocol = match args.protocol {
         None => AppProtocol::Auto,
@@ -199,7 +199,7 @@ async fn learn(place: &Place, workload: &str, service_account: &str) -> anyhow::
         list_services: true,
         ..Registration::default()
     };
-    let settings = place.settings(settings::explicit(workload.to_owned(), place.ip, None), registration);
+    let settings = place.settings(explicit(workload.to_owned(), place.ip, None), registration);
     guest::learn(&settings, place.tokens.clone(), &place.mesh.reporter).await
 }
 

@@ -5,16 +5,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use anyhow::Context;
 use api::{AppProtocol, ContainerPort};
 use proto::mesh;
 use proxy::settings::ServiceListener;
 use serde::{Deserialize, Serialize};
 
-use crate::supervisor::Mesh;
-use crate::supervisor::environment::FORWARD_PROXY_PORT;
-use crate::supervisor::inside::Inside;
-use crate::supervisor::instance::Plan;
+/// Port of the forward proxy on an instance's address.
+pub(crate) const FORWARD_PROXY_PORT: u16 = 15_001;
 
 /// Port of the inbound side on an instance's address.
 pub(crate) const INBOUND_PORT: u16 = 15_006;
@@ -164,20 +161,6 @@ pub(crate) fn explicit(workload: String, ip: IpAddr, upstream_proxy: Option<Stri
     }
 }
 
-/// The data path of one instance: in explicit mode with `services`, or of an application `inside` its namespaces.
-pub(crate) fn data(
-    workload: String,
-    ip: IpAddr,
-    mesh: &Mesh,
-    services: Vec<ServiceListener>,
-    inside: Option<&Inside>,
-) -> anyhow::Result<proxy::Settings> {
-    Ok(match inside {
-        Some(inside) => inside.data(workload, mesh.upstream_proxy.clone()).context("its sockets are unusable")?,
-        None => proxy::Settings { services, ..explicit(workload, ip, mesh.upstream_proxy.clone()) },
-    })
-}
-
 /// Listeners that stand for the ports of services.
 pub(crate) fn service_listeners(
     ip: IpAddr,
@@ -194,33 +177,6 @@ pub(crate) fn service_listeners(
         }
     }
     listeners
-}
-
-/// The settings of an instance's sidecar.
-pub(crate) fn instance(
-    mesh: &Mesh,
-    name: &str,
-    plan: &Plan,
-    inside: Option<&Inside>,
-) -> anyhow::Result<SidecarSettings> {
-    let services = service_listeners(plan.ip, &plan.services);
-    let mut data = data(format!("{}/{name}", plan.namespace), plan.ip, mesh, services, inside)?;
-    data.inbound = Some(SocketAddr::new(plan.ip, INBOUND_PORT));
-    let template = &plan.template;
-    let standing = api::Standing::of_labels(&template.labels);
-    Ok(mesh.settings(
-        data,
-        None,
-        Registration {
-            service_account: template.service_account.clone(),
-            labels: template.labels.clone(),
-            ports: template.container.ports.iter().map(Port::from).collect(),
-            node: mesh.node.clone(),
-            region: standing.region,
-            zone: standing.zone,
-            ..Registration::default()
-        },
-    ))
 }
 
 #[cfg(test)]

@@ -7,9 +7,7 @@ use api::{EnvValue, EnvVar, FieldRef};
 use control::admin::model::ServiceEntry;
 
 use super::mode::Mode;
-
-/// Port of the forward proxy on an instance's address.
-pub(crate) const FORWARD_PROXY_PORT: u16 = 15_001;
+use crate::sidecar::settings::FORWARD_PROXY_PORT;
 
 /// The first of the ports that stand for services on an instance's address.
 pub(crate) const FIRST_SERVICE_PORT: u16 = 16_000;

@@ -17,9 +17,9 @@ use super::environment::{Pod, environment, expand};
 use super::port;
 use super::probe::{Probes, Verdict};
 use super::reconcile::{Kind, Phase};
+use super::settings;
 use super::sidecar::{ProxyState, Sidecar};
 use super::{Mesh, reach};
-use crate::sidecar::settings;
 
 /// What an application that is told to end at once is given before it is killed.
 const HURRY: Duration = Duration::from_secs(2);

@@ -14,6 +14,7 @@ pub(crate) mod port;
 pub(crate) mod probe;
 pub(crate) mod reconcile;
 pub(crate) mod report;
+pub(crate) mod settings;
 pub(crate) mod sidecar;
 pub(crate) mod status;
 

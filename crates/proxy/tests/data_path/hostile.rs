@@ -113,13 +113,25 @@ fn a_head_that_is_too_large_is_answered_with_431() {
         world.publish(Protocol::Http2, vec![plain(app.address())]);
         let sidecar = world.client(|_| {});
         let client = client(sidecar.outbound()).await;
-        let mut large = request("GET", "/");
-        for n in 0..7 {
-            let name = http::HeaderName::try_from(format!("x-{n}")).unwrap();
-            large.headers_mut().insert(name, http::HeaderValue::try_from("y".repeat(10_000)).unwrap());
-        }
-        let (head, ..) = call(&client, large, b"").await;
+        let large = |bytes: usize| {
+            let mut large = request("GET", "/");
+            for n in 0..bytes / 10_000 {
+                let name = http::HeaderName::try_from(format!("x-{n}")).unwrap();
+                large.headers_mut().insert(name, http::HeaderValue::try_from("y".repeat(10_000)).unwrap());
+            }
+            large
+        };
+        // 65,536 are allowed. What is not far beyond them is answered as over HTTP/1, and counted.
+        let (head, body, _) = call(&client, large(70_000), b"").await;
         assert_eq!(head.status(), 431);
+        assert_eq!(head.headers()["heddle-reason"], "head_too_large");
+        assert!(!body.is_empty());
+        let metrics = world.registry.render_prometheus(&[]);
+        assert!(metrics.contains("class=\"4xx\",reason=\"head_too_large\"} 1"), "{metrics}");
+        // What is far beyond them is not even kept.
+        let (head, ..) = call(&client, large(100_000), b"").await;
+        assert_eq!(head.status(), 431);
+        assert_eq!(head.headers().get("heddle-reason"), None);
         assert_eq!(app.accepted(), 0);
     });
 }
