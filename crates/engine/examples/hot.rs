@@ -65,6 +65,7 @@ fn table() -> RouteTable {
 fn endpoints() -> EndpointSet {
     let endpoint = |i: u32| Endpoint {
         workload: format!("shop/cart-{i}").into(),
+        address: [127, 0, 0, 1].into(),
         dial: Dial::Plain(([127, 0, 0, 1], 80).into()),
         weight: 1,
         priority: 0,

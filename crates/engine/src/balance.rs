@@ -30,7 +30,7 @@
 //!   gets its turn at once, and no more than that: its requests in flight hold it back until its first answer. Neither zero
 //!   (everything would rush to it) nor a fixed seed (which starves it behind fast peers) has both properties.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -78,6 +78,8 @@ pub struct Class(u8);
 pub struct Endpoint {
     /// `namespace/name` of the workload.
     pub workload: Box<str>,
+    /// Where applications see it.
+    pub address: IpAddr,
     /// How to reach it.
     pub dial: Dial,
     /// 1 and up; 0 counts as 1.

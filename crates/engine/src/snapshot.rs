@@ -1,5 +1,6 @@
 //! What a proxy runs with, published piece by piece and read without locks.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +17,8 @@ use crate::{Nanos, Protocol, SeriesId};
 pub struct Destination {
     /// `namespace/name`.
     pub name: Box<str>,
+    /// The addresses that stand for it; a headless service has none but its instances'.
+    pub addresses: Vec<IpAddr>,
     /// Sorted by port.
     pub ports: Vec<DestinationPort>,
 }

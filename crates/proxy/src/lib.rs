@@ -14,6 +14,7 @@ mod connect;
 mod deadline;
 mod decision;
 pub mod discover;
+pub mod dns;
 mod end;
 mod forward;
 mod gather;

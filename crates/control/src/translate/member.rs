@@ -10,7 +10,7 @@ use proto::mesh;
 use sources::Snapshot;
 use xds::server::{Alias, Published};
 
-use super::{Guarded, Index, path, protocol};
+use super::{CLUSTER_DOMAIN, Guarded, Index, path, protocol};
 
 /// One instance, however it became known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +132,11 @@ impl Index {
         let mut published = Vec::new();
         let dial = member.dial.zip(self.identity(member));
         let mut reachable = BTreeMap::new();
+        let mut hosts = Vec::new();
         for (name, service) in self.selecting(member) {
+            if service.headless {
+                hosts.extend(names_within(member, name));
+            }
             let mut ports: Vec<_> = service
                 .ports
                 .iter()
@@ -152,7 +156,7 @@ impl Index {
             reachable.entry(port.port).or_insert(port.protocol);
         }
         published.push(self.workload(member));
-        published.extend(alone(member, &reachable, dial.as_ref(), &mut own));
+        published.extend(alone(member, hosts, &reachable, dial.as_ref(), &mut own));
         published
     }
 
@@ -218,10 +222,19 @@ fn endpoint(
     Published::new(xds::Kind::Endpoint, name, &message, Vec::new())
 }
 
+/// The names of an instance of a headless service (`db-0.db`), fully qualified first. Kubernetes has them for the instances of a
+/// StatefulSet; here all have.
+fn names_within(member: &Member, service: &str) -> [String; 4] {
+    let short = format!("{}.{service}", member.name);
+    let name = format!("{short}.{}", member.namespace);
+    [format!("{name}.svc.{CLUSTER_DOMAIN}"), format!("{name}.svc"), name, short]
+}
+
 /// The instance's address as a destination of its own: a service without routes whose one endpoint it is. No object can have
 /// its name, for `@` is not allowed in one.
 fn alone(
     member: &Member,
+    hosts: Vec<String>,
     reachable: &BTreeMap<u16, mesh::Protocol>,
     dial: Option<&(SocketAddr, spiffe::Id)>,
     own: &mut impl FnMut(SocketAddr) -> bool,
@@ -235,7 +248,7 @@ fn alone(
         origin: None,
         namespace: member.namespace.clone(),
         name: name.clone(),
-        hosts: Vec::new(),
+        hosts: hosts.clone(),
         addresses: vec![member.address.to_string()],
         ports: ports
             .iter()
@@ -248,10 +261,14 @@ fn alone(
         routes: Vec::new(),
         policies: Vec::new(),
     };
-    let aliases = ports
-        .iter()
-        .map(|(port, _)| Alias { name: SocketAddr::new(member.address, **port).to_string(), namespace: None })
-        .collect();
+    let at = ports.iter().map(|(port, _)| SocketAddr::new(member.address, **port).to_string());
+    let mut aliases: Vec<Alias> = at.map(|name| Alias { name, namespace: None }).collect();
+    // As with services, the shortest name is for callers of the same namespace alone.
+    aliases.extend(hosts.into_iter().map(|host| {
+        let namespace = (host.split('.').count() == 2).then(|| member.namespace.clone());
+        Alias { name: host, namespace }
+    }));
+    aliases.sort();
     let same = ports
         .iter()
         .map(|(port, _)| mesh::EndpointPort { service_port: u32::from(**port), target_port: u32::from(**port) })

@@ -17,6 +17,7 @@ fn at(ms: u64) -> Nanos {
 fn endpoint(name: &str) -> Endpoint {
     Endpoint {
         workload: name.into(),
+        address: [127, 0, 0, 1].into(),
         dial: Dial::Plain(([127, 0, 0, 1], 80).into()),
         weight: 1,
         priority: 0,

@@ -6,7 +6,7 @@ pub(crate) mod settings;
 mod statistics;
 mod wiring;
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use net::handoff;
 use net::identity::Identity;
 use net::inside::{Listeners, Sockets};
 use proto::mesh::{self, State};
-use proxy::{Clock, Parts};
+use proxy::{Clock, Parts, dns};
 use telemetry::access_log::AccessLog;
 use telemetry::metrics::Registry;
 use tokio::io::AsyncWriteExt;
@@ -41,6 +41,9 @@ const LAST_DRAIN: Duration = Duration::from_secs(5);
 
 /// Problems that are over by themselves when the control plane is back are told only when they last this long.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Names the servers that this machine asks for names.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// What the supervisor hands over where the application is in a network of its own.
 #[derive(Debug)]
@@ -78,6 +81,14 @@ pub(crate) async fn run(
     let inside = match inside {
         Some(handed) => {
             listeners.extend(handed.listeners.outbound.into_iter().map(TcpListener::from));
+            let names = dns::Options {
+                udp: handed.listeners.dns_udp.into_iter().map(UdpSocket::from).collect(),
+                tcp: handed.listeners.dns_tcp.into_iter().map(TcpListener::from).collect(),
+                discover: wiring.discover(),
+                clock,
+                resolv_conf: RESOLV_CONF.into(),
+            };
+            dns::start(names).context("cannot answer questions for names")?;
             Some(Sockets::start(handed.sockets).context("cannot ask for sockets inside")?)
         }
         None => None,

@@ -283,6 +283,7 @@ pub(crate) fn live(inbound: Option<Inbound>) -> Arc<Live> {
 pub(crate) fn endpoint(workload: &str, dial: Dial) -> Endpoint {
     Endpoint {
         workload: format!("shop/{workload}").into(),
+        address: std::net::Ipv4Addr::LOCALHOST.into(),
         dial,
         weight: 1,
         priority: 0,
@@ -343,5 +344,5 @@ pub(crate) fn destination(
         implicit: Arc::new(rule("", to(backend), policy, series)),
         backend: Arc::clone(backend),
     };
-    Destination { name: name.into(), ports: vec![port] }
+    Destination { name: name.into(), addresses: Vec::new(), ports: vec![port] }
 }

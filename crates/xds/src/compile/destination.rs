@@ -19,7 +19,7 @@ impl Compiler {
     /// The service with the routes and policies that are held.
     pub(crate) fn destination(&mut self, resources: &Resources, service: &Service) -> Destination {
         let ports = service.ports.iter().map(|port| self.port(resources, service, port)).collect();
-        Destination { name: service.name.as_str().into(), ports }
+        Destination { name: service.name.as_str().into(), addresses: service.addresses.clone(), ports }
     }
 
     fn port(&mut self, resources: &Resources, service: &Service, port: &Port) -> DestinationPort {

@@ -124,6 +124,7 @@ fn one(old: &EndpointSet, instance: &Instance, port: u16) -> Option<Arc<Endpoint
     let known = old.binary_search_by(|e| e.workload.cmp(&instance.workload)).ok().map(|i| &old[i]);
     let known = known.filter(|known| known.dial == dial);
     if let Some(known) = known
+        && known.address == instance.address
         && known.weight == instance.weight
         && known.priority == instance.priority
         && known.locality == instance.locality
@@ -139,6 +140,7 @@ fn one(old: &EndpointSet, instance: &Instance, port: u16) -> Option<Arc<Endpoint
     }
     Some(Arc::new(Endpoint {
         workload: instance.workload.clone(),
+        address: instance.address,
         dial,
         weight: instance.weight,
         priority: instance.priority,

@@ -1,6 +1,7 @@
 //! Resources as they are held: decoded, checked, and each with a revision that changes when it does.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::ops::Bound;
 
 use prost::Message;
@@ -29,6 +30,7 @@ pub(crate) enum Body {
 pub(crate) struct Service {
     /// `namespace/name`.
     pub(crate) name: String,
+    pub(crate) addresses: Vec<IpAddr>,
     pub(crate) ports: Vec<Port>,
     pub(crate) routes: Vec<String>,
     pub(crate) policies: Vec<String>,
@@ -135,7 +137,17 @@ fn service(name: &str, service: mesh::Service) -> Result<Service> {
         }
         ports.push(Port { port: number, name: port.name, protocol });
     }
-    Ok(Service { name: name.to_owned(), ports, routes: service.routes, policies: service.policies })
+    let mut addresses = Vec::new();
+    for (i, text) in service.addresses.iter().enumerate() {
+        match text.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => {
+                let field = format!("addresses[{i}]");
+                return Problem::new(field, format!("`{}` is not an IP address", text.escape_debug()));
+            }
+        }
+    }
+    Ok(Service { name: name.to_owned(), addresses, ports, routes: service.routes, policies: service.policies })
 }
 
 fn workload(name: &str, workload: mesh::Workload) -> Result<mesh::Workload> {
