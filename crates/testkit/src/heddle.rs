@@ -42,7 +42,7 @@ impl Heddle {
 
     /// Gives `command` the surroundings of [`Heddle::command`].
     pub fn surround(&self, command: Command) -> Command {
-        let mut command = command.env("XDG_RUNTIME_DIR", self.runtime.path());
+        let mut command = command.env("XDG_RUNTIME_DIR", self.runtime.path()).env("HEDDLE_MODE", mode());
         for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
             command = command.env_remove(name).env_remove(&name.to_uppercase());
         }
@@ -66,6 +66,12 @@ impl Default for Heddle {
     fn default() -> Self {
         Heddle::new()
     }
+}
+
+/// The mode of interception: tests look at what is heard on this machine's own addresses, which explicit mode alone has.
+/// `HEDDLE_TEST_MODE` says another one.
+fn mode() -> String {
+    std::env::var("HEDDLE_TEST_MODE").unwrap_or_else(|_| "explicit".to_owned())
 }
 
 /// `HEDDLE_BINARY`, or the binary that cargo built beside this test (`target/<profile>/deps/<test>` → `target/<profile>`).
