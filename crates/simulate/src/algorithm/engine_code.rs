@@ -23,6 +23,7 @@ impl Engine {
         let policy = BalancePolicy { algorithm: way, ..BalancePolicy::default() };
         let endpoint = |number: usize| Endpoint {
             workload: format!("{number:06}").into(),
+            address: [127, 0, 0, 1].into(),
             dial: Dial::Plain(([127, 0, 0, 1], 80).into()),
             weight: 1,
             priority: 0,
