@@ -24,6 +24,8 @@ pub(crate) struct Question<'a> {
     /// Path and query.
     pub(crate) path: &'a str,
     pub(crate) host: &'a str,
+    /// A field that says `1`.
+    pub(crate) mark: Option<&'a str>,
     /// A gRPC message; only over HTTP/2.
     pub(crate) grpc: Option<Bytes>,
 }
@@ -63,8 +65,9 @@ pub(crate) async fn ask(
 
 async fn http1(worker: &Rc<Worker>, upstream: Upstream, question: &Question<'_>) -> Option<Reply> {
     let Upstream { end: End::H1(mut conn), peer, expires, .. } = upstream else { return None };
-    let Question { method, path, host, .. } = question;
-    let head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: heddle\r\n\r\n");
+    let Question { method, path, host, mark, .. } = question;
+    let mark = mark.map(|name| format!("{name}: 1\r\n")).unwrap_or_default();
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: heddle\r\n{mark}\r\n");
     conn.output.extend_from_slice(head.as_bytes());
     poll_fn(|cx| conn.poll_flush(cx)).await.ok()?;
     let mut response = h1::Response::default();
@@ -111,6 +114,9 @@ async fn http2(mut upstream: Upstream, question: &Question<'_>) -> Option<Reply>
         .version(http::Version::HTTP_2);
     if question.grpc.is_some() {
         request = request.header("content-type", "application/grpc").header("te", "trailers");
+    }
+    if let Some(mark) = question.mark {
+        request = request.header(mark, "1");
     }
     let request = request.body(()).ok()?;
     let (answer, mut send) = requests.send_request(request, question.grpc.is_none()).ok()?;

@@ -140,7 +140,7 @@ async fn passes(worker: &Rc<Worker>, endpoint: &Endpoint, service: &Backend, che
         Probe::Http { path, host, .. } => {
             let host = if host.is_empty() { name } else { host };
             let wire = if service.protocol == Protocol::Http2 { Wire::Http2 } else { Wire::Http1 };
-            let question = Question { method: "GET", path, host, grpc: None };
+            let question = Question { method: "GET", path, host, mark: None, grpc: None };
             let reply = ask::ask(worker, peer, route, wire, &question, check.timeout).await;
             reply.is_some_and(|reply| check.probe.passes(reply.status))
         }
@@ -149,6 +149,7 @@ async fn passes(worker: &Rc<Worker>, endpoint: &Endpoint, service: &Backend, che
                 method: "POST",
                 path: "/grpc.health.v1.Health/Check",
                 host: name,
+                mark: None,
                 grpc: Some(health_request(service)),
             };
             let reply = ask::ask(worker, peer, route, Wire::Http2, &question, check.timeout).await;

@@ -20,8 +20,12 @@ use crate::send::Call;
 use crate::upstream::{Route, Wire};
 use crate::worker::Worker;
 
-/// `OPTIONS` for this path is not for the application, where another sidecar sends it.
+/// A sidecar's `OPTIONS` for this path with the field [`PROBE`] is not for the application. No application's request has
+/// that field when it comes here: it is one of those that its own sidecar takes off.
 const PATH: &str = "/.well-known/heddle/load";
+
+/// Marks a probe.
+const PROBE: &str = "heddle-probe";
 
 /// A probe takes no longer; its answer would be old.
 const LIMIT: Nanos = Nanos::from_millis(1_000);
@@ -34,7 +38,7 @@ pub(crate) async fn ask(worker: Rc<Worker>, endpoint: Arc<Endpoint>) {
         (false, true) => Wire::Http2,
         (false, false) => return,
     };
-    let question = Question { method: "OPTIONS", path: PATH, host: "heddle", grpc: None };
+    let question = Question { method: "OPTIONS", path: PATH, host: "heddle", mark: Some(PROBE), grpc: None };
     let asked = ask::ask(&worker, peer, Route::Endpoint(&endpoint.dial), wire, &question, LIMIT);
     // Silence teaches nothing here: requests that wait too long do.
     let Ok(Some(reply)) = tokio::time::timeout(LIMIT.duration(), asked).await else { return };
@@ -45,7 +49,10 @@ pub(crate) async fn ask(worker: Rc<Worker>, endpoint: Arc<Endpoint>) {
 
 /// Whether a request is a probe from another sidecar.
 pub(crate) fn is_probe(door: &Door, head: &Head<'_>) -> bool {
-    matches!(door.way, Way::Inbound(_)) && head.method() == "OPTIONS" && head.path() == PATH
+    head.method() == "OPTIONS"
+        && matches!(door.way, Way::Inbound(_))
+        && head.path() == PATH
+        && head.header(PROBE).is_some()
 }
 
 /// Answers one.

@@ -194,7 +194,8 @@ fn one(candidate: &balance::Candidate, now: Nanos) -> Candidate {
         priority: endpoint.priority,
         nearness: ["zone", "region"].get(candidate.distance as usize).unwrap_or(&"elsewhere").to_string(),
         locality: match (&*place.region, &*place.zone) {
-            ("", "") => String::new(),
+            ("", zone) => zone.to_owned(),
+            (region, "") => region.to_owned(),
             (region, zone) => format!("{region}/{zone}"),
         },
         latency: terms.latency.map(|latency| latency / NANOS),

@@ -74,7 +74,7 @@ pub(super) fn of_backend(policy: &BalancePolicy) -> Vec<Setting> {
     if policy.algorithm == Algorithm::Fastest {
         settings.push(("loadBalancing.probesPerSecond", policy.probes_per_second.to_string()));
     }
-    settings.push(("outlierDetection", outlier(&policy.outlier)));
+    settings.extend(outlier(&policy.outlier).into_iter().map(|value| ("outlierDetection", value)));
     if let Some(check) = &policy.check {
         let what = match &check.probe {
             Probe::Http { path, .. } => format!("GET {path}"),
@@ -114,24 +114,29 @@ fn retries(policy: &RetryPolicy) -> String {
     format!("{} on {}, budget {percent} % and {least}/s", policy.attempts, on.join(", "))
 }
 
-fn outlier(policy: &OutlierPolicy) -> String {
+/// In the words of people, one line a reason.
+fn outlier(policy: &OutlierPolicy) -> Vec<String> {
     let mut when = Vec::new();
-    if policy.consecutive_failures > 0 {
-        when.push(format!("{} failures in a row", policy.consecutive_failures));
-    }
-    if policy.consecutive_gateway_failures > 0 {
-        when.push(format!("{} gateway errors in a row", policy.consecutive_gateway_failures));
+    match (policy.consecutive_failures, policy.consecutive_gateway_failures) {
+        (0, 0) => {}
+        (n, 0) => when.push(format!("{n} failures in a row")),
+        (0, n) => when.push(format!("{n} gateway errors in a row")),
+        (n, m) => when.push(format!("{n} failures or {m} gateway errors in a row")),
     }
     if policy.success_rate_stdev > 0 {
-        when.push(format!("successes {:.1} deviations below the mean", f64::from(policy.success_rate_stdev) / 1e3));
+        when.push(format!("{:.1} deviations fewer successes", f64::from(policy.success_rate_stdev) / 1e3));
     }
     if policy.latency_percent > 0 {
-        when.push(format!("latency above {} % of the peers'", policy.latency_percent));
+        when.push(format!("{} % of the peers' latency", policy.latency_percent));
     }
-    if when.is_empty() {
-        return "off".to_owned();
+    match when.first_mut() {
+        None => when.push("off".to_owned()),
+        Some(first) => {
+            let most = policy.max_ejected_percent;
+            first.push_str(&format!("; out for {}, at most {most} %", time(policy.base_ejection)));
+        }
     }
-    format!("{}; for {}, at most {} %", when.join(", "), time(policy.base_ejection), policy.max_ejected_percent)
+    when
 }
 
 /// A length of time in its largest whole unit.

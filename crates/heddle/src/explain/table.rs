@@ -123,8 +123,15 @@ fn place(candidate: &Candidate) -> String {
     match (candidate.locality.as_str(), candidate.priority) {
         ("", 0) => "-".to_owned(),
         ("", priority) => format!("priority {priority}"),
-        (locality, 0) => format!("{locality} ({})", candidate.nearness),
-        (locality, priority) => format!("{locality} ({}), priority {priority}", candidate.nearness),
+        (locality, 0) => format!("{locality} ({})", near(candidate)),
+        (locality, priority) => format!("{locality} ({}), priority {priority}", near(candidate)),
+    }
+}
+
+fn near(candidate: &Candidate) -> String {
+    match candidate.nearness.as_str() {
+        "elsewhere" => "elsewhere".to_owned(),
+        same => format!("same {same}"),
     }
 }
 
