@@ -49,7 +49,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, mut door: Door, mut conn: Conn) {
     loop {
         let spoken = match &door.way {
             Way::Forward => by_preface(worker, &mut conn).await,
-            Way::Fixed(target) => to_target(worker, target, &mut conn).await,
+            Way::Fixed(target) => to_target(worker, &door, target, &mut conn).await,
             Way::Gateway(port) => match route::gateway_tcp(worker, *port) {
                 Some(rule) => Spoken::Opaque(Other::Rule(rule, None)),
                 None => by_preface(worker, &mut conn).await,
@@ -74,7 +74,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, mut door: Door, mut conn: Conn) {
     }
 }
 
-async fn to_target(worker: &Rc<Worker>, target: &Target, conn: &mut Conn) -> Spoken {
+async fn to_target(worker: &Rc<Worker>, door: &Door, target: &Target, conn: &mut Conn) -> Spoken {
     let resolution = match route::resolve(worker, target).await {
         Ok(resolution) => resolution,
         Err(refusal) => return Spoken::Refused(refusal),
@@ -95,7 +95,7 @@ async fn to_target(worker: &Rc<Worker>, target: &Target, conn: &mut Conn) -> Spo
         Protocol::Tcp | Protocol::Tls => Spoken::Opaque(Other::Rule(rule, None)),
         Protocol::Auto if worker.server_speaks_first(target) => Spoken::Opaque(Other::Rule(rule, None)),
         Protocol::Auto => {
-            let opening = tcp::open(worker, &rule);
+            let opening = tcp::open(worker, &rule, door.peer.ip());
             let listened = listen::both(worker, conn, target, opening, Opened::conn).await;
             match listened.heard {
                 Heard::Client(detected @ (Detected::Http1 | Detected::Http2)) => {

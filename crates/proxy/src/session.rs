@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use engine::RequestHead;
-use engine::policy::HashKey;
+use engine::balance::hash;
+use engine::policy::{BalancePolicy, HashKey};
 
 /// Longest value of an affinity cookie that is looked at: `namespace/name` of a workload.
 const COOKIE_BYTES: usize = 320;
@@ -14,10 +15,19 @@ pub fn key<'a>(key: &HashKey, head: &'a impl RequestHead, source: IpAddr) -> Opt
     match key {
         HashKey::Header(name) => head.header(name).map(Cow::Borrowed),
         HashKey::Cookie { name, .. } => cookie(name, head).map(Cow::Owned),
-        HashKey::Source => Some(Cow::Owned(match source.to_canonical() {
-            IpAddr::V4(address) => address.octets().to_vec(),
-            IpAddr::V6(address) => address.octets().to_vec(),
-        })),
+        HashKey::Source => Some(Cow::Owned(address(source))),
+    }
+}
+
+/// The hash of an opaque connection, where its client's address is what counts.
+pub(crate) fn of_source(policy: &BalancePolicy, source: IpAddr) -> Option<u64> {
+    matches!(policy.hash, Some(HashKey::Source)).then(|| hash(&address(source)))
+}
+
+fn address(source: IpAddr) -> Vec<u8> {
+    match source.to_canonical() {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Opaque connections: choose, connect, carry.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::observe::Record;
 use crate::pool::Peer;
 use crate::reply::Refusal;
 use crate::route::{Door, Way};
+use crate::session;
 use crate::tunnel;
 use crate::upstream::{self, Route};
 use crate::worker::Worker;
@@ -44,15 +46,18 @@ impl Opened {
     }
 }
 
-/// Connects by `rule`; other instances are tried when one cannot be reached.
-pub(crate) async fn open(worker: &Worker, rule: &TcpRule) -> Result<Opened, Refusal> {
+/// Connects a client at `source` by `rule`; other instances are tried when one cannot be reached.
+pub(crate) async fn open(worker: &Worker, rule: &TcpRule, source: IpAddr) -> Result<Opened, Refusal> {
     let backend = pick(&rule.backends, worker)?;
     let class = backend.class(rule.series);
     let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
     loop {
         let now = worker.now();
-        let ask = Ask { class, tried: &tried, hash: None };
-        let chosen = backend.endpoints.load().choose(now, &mut worker.rng(), &ask, |_| false);
+        let endpoints = backend.endpoints.load();
+        // Of an opaque connection nothing but its client's address is known.
+        let hash = session::of_source(endpoints.policy(), source);
+        let ask = Ask { class, tried: &tried, hash };
+        let chosen = endpoints.choose(now, &mut worker.rng(), &ask, |_| false);
         let Some(endpoint) = chosen else {
             return Err(Refusal::new(
                 Reason::NoEndpoint,
@@ -102,7 +107,7 @@ pub(crate) async fn carry(
     record.series = rule.series;
     let opened = match opened {
         Some(opened) => Ok(opened),
-        None => Box::pin(open(worker, rule)).await,
+        None => Box::pin(open(worker, rule, door.peer.ip())).await,
     };
     let mut opened = match opened {
         Ok(opened) => opened,
