@@ -1,5 +1,5 @@
 # Starts nginx for one instance, with a configuration that is made for its address and nothing written outside a folder of
-# its own.
+# its own. An argument (`http2`) goes to `listen`; what is in `nginx.d/*.conf`, if there is any, goes into the server.
 set -eu
 folder=$(mktemp -d "${TMPDIR:-/tmp}/pages-$POD_NAME.XXXXXX")
 trap 'rm -rf "$folder"' EXIT
@@ -17,12 +17,15 @@ http {
   scgi_temp_path scgi;
   access_log off;
   server {
-    listen $POD_IP:8080;
+    listen $POD_IP:8080 ${1:-};
     root $PWD/public;
-    add_header x-instance $POD_NAME always;
+    set \$instance $POD_NAME;
+    add_header x-instance \$instance always;
+    include $PWD/nginx.d/*.conf;
   }
 }
 CONF
+PATH="$PATH:/usr/sbin"
 nginx -e stderr -p "$folder" -c "$folder/nginx.conf" &
 trap 'kill $!; wait $!' TERM INT
 wait $!

@@ -102,7 +102,7 @@ spec:
         seen => Err(format!("{seen:?}")),
     });
 
-    let broken = mesh.folder.path().join("back-1/broken");
+    let broken = mesh.folder.path().join("broken-back-1");
     std::fs::write(&broken, "").expect("a file");
     answers(600);
     let seen = load.seen();

@@ -82,7 +82,14 @@ impl Mesh {
             fs::write(path, bytes).expect("a file");
         };
         write("mesh.yaml", manifest.as_bytes());
-        write("nginx.sh", include_bytes!("nginx.sh"));
+        write("nginx.sh", include_bytes!("../../../../examples/polyglot/nginx.sh"));
+        // It says who it is, and fails while there is a file of that name.
+        let who = format!(
+            "keepalive_requests 1000000;
+             location = /who {{ if (-f {}/broken-$instance) {{ return 500; }} return 200 \"$instance\\n\"; }}",
+            folder.path().display()
+        );
+        write("nginx.d/who.conf", who.as_bytes());
         write("things.py", include_bytes!("things.py"));
         for (name, bytes) in files {
             write(name, bytes);
