@@ -14,6 +14,7 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 
 use crate::conn::Conn;
+use crate::crew;
 use crate::deadline::Deadline;
 use crate::end::{End, Stream};
 use crate::forward::forward;
@@ -88,11 +89,7 @@ async fn drive(worker: &Rc<Worker>, door: Rc<Door>, mut connection: Connection<G
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     served += 1;
                     let active = Active::new(&active);
-                    let (worker, door) = (Rc::clone(worker), Rc::clone(&door));
-                    tokio::task::spawn_local(async move {
-                        stream(&worker, &door, request, respond).await;
-                        drop(active);
-                    });
+                    crew::serve(worker, Job { door: Rc::clone(&door), request, respond, _active: active });
                 }
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
                 Poll::Pending if deadline.poll(cx).is_pending() => return Poll::Pending,
@@ -112,7 +109,18 @@ async fn drive(worker: &Rc<Worker>, door: Rc<Door>, mut connection: Connection<G
     .await;
 }
 
-async fn stream(worker: &Rc<Worker>, door: &Door, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+/// A stream to serve.
+pub(crate) struct Job {
+    door: Rc<Door>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    _active: Active,
+}
+
+/// Serves one stream.
+pub(crate) async fn stream(worker: &Rc<Worker>, job: Job) {
+    let Job { door, request, respond, _active } = job;
+    let door = &*door;
     let (parts, body) = request.into_parts();
     let mut down = End::H2(Stream { recv: Some(body), send: None, respond: Some(respond) });
     let mut heads = worker.lend_heads();

@@ -11,6 +11,7 @@ mod choose;
 mod clock;
 mod conn;
 mod connect;
+mod crew;
 mod deadline;
 mod decision;
 pub mod discover;

@@ -17,6 +17,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use crate::buffer::{Buffer, Buffers};
+use crate::crew::Crew;
 use crate::h1;
 use crate::load::{ServerLoad, Serving};
 use crate::observe::Observer;
@@ -80,6 +81,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: RefCell<Pool>,
     pub(crate) observer: Observer,
+    pub(crate) crew: Crew,
     /// The policy where no rule has one: no retries, since whoever called has its own.
     pub(crate) defaults: Arc<TrafficPolicy>,
     #[allow(clippy::vec_box, reason = "they are lent and come back without being moved")]
@@ -99,6 +101,7 @@ impl Worker {
             index,
             pool: RefCell::new(Pool::new(&shared.settings.limits)),
             observer,
+            crew: Crew::default(),
             defaults: Arc::new(TrafficPolicy::default()),
             heads: RefCell::default(),
             recent: Cell::new(shared.clock.now()),
@@ -283,6 +286,7 @@ impl Worker {
             rounds += 1;
             if rounds.is_multiple_of(10) {
                 self.buffers.borrow_mut().shrink();
+                self.crew.shrink();
                 self.forget_names(now);
             }
         }
