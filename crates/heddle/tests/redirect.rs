@@ -1,10 +1,13 @@
 //! Redirect mode with real kernel rules: two pods, each a network namespace, joined by a cable. Needs root.
 #![allow(clippy::unwrap_used)] // In a test the panic is the message.
 
+mod support;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 use testkit::heddle::Heddle;
 use testkit::netns::{self, Namespace};
@@ -227,8 +230,33 @@ fn what_pods_say_to_each_other_passes_their_sidecars() {
     }
     // The sidecar's own port leads nowhere.
     assert!(!curl(client, APPLICATION, "http://10.201.0.1:15001/").status.success());
+    // A sidecar without supervisor is replaced by a process of its own making; connections that are open stay.
+    let proxies = || -> Vec<u32> {
+        let all = support::processes(pods.heddle.runtime());
+        all.into_iter().filter(|(_, line)| line.contains("front-0/settings.json")).map(|(pid, _)| pid).collect()
+    };
+    client.run(|| {
+        let mut open = Raw::connect("10.96.0.10:22".parse().unwrap());
+        open.expect("220 here\r\n");
+        here.signal(Signal::SIGUSR2);
+        until("the old process to hand over", LONG, || {
+            let mut asked = Raw::connect("10.96.0.10:22".parse().unwrap());
+            asked.expect("220 here\r\n");
+            let page = curl(client, SIDECAR, "http://10.201.0.1:15020/metrics").stdout;
+            // The new one counts from nothing.
+            if proxies().len() == 2 && !page.contains("cart-six") { Ok(()) } else { Err(here.stderr()) }
+        });
+        assert!(curl(client, APPLICATION, "http://10.96.0.10/").success().starts_with("hello "));
+        open.finish();
+    });
+    // The old one ends when its work is done,
+    assert!(here.wait(LONG).success(), "{}", here.stderr());
+    // and the new one when it is told to, which only somebody beside it may do.
+    let drain = ["-sS", "--fail", "-X", "POST", "http://10.201.0.1:15020/drain?seconds=1"];
+    assert!(!as_user(server, SIDECAR, "curl", &drain).run(LONG).status.success());
+    assert_eq!(as_user(client, APPLICATION, "curl", &drain).run(LONG).success(), "draining\n");
+    until("the end of the new one", LONG, || if proxies().is_empty() { Ok(()) } else { Err("it runs".to_owned()) });
     // Without its sidecar an application is cut off.
-    here.kill();
     assert!(!curl(client, APPLICATION, "http://10.201.0.2:8080/").status.success());
     // Exclusions are.
     pods.init(client, &["--exclude-outbound-port", "8080"]).success();

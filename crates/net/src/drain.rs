@@ -20,6 +20,8 @@ pub enum State {
     Open,
     /// Take no new work, tell peers, finish what is there before the deadline.
     Draining(Instant),
+    /// Somebody else takes the new work: finish what is there before the deadline, and leave alone what is quiet.
+    Leaving(Instant),
     /// Time is up: drop everything.
     Closed,
 }
@@ -55,20 +57,39 @@ pub fn channel() -> (Drain, Watch) {
     (Drain { state: sender, guards: Arc::clone(&guards) }, Watch { state: receiver, guards })
 }
 
+impl State {
+    /// When what is left is cut off.
+    fn deadline(self) -> Option<Instant> {
+        match self {
+            State::Draining(deadline) | State::Leaving(deadline) => Some(deadline),
+            State::Open | State::Closed => None,
+        }
+    }
+}
+
 impl Drain {
     /// Begins to drain; what is left after `grace` is cut off. A second call may only shorten the time.
     pub fn begin(&self, grace: Duration) {
-        let deadline = Instant::now() + grace;
-        self.state.send_if_modified(|state| match *state {
-            State::Open => {
-                *state = State::Draining(deadline);
-                true
+        self.begin_with(State::Draining(Instant::now() + grace));
+    }
+
+    /// The same where somebody else has taken the listeners over, so that nobody need be told where to go: connections on which
+    /// nothing happens are left alone until the deadline.
+    pub fn leave(&self, grace: Duration) {
+        self.begin_with(State::Leaving(Instant::now() + grace));
+    }
+
+    fn begin_with(&self, new: State) {
+        self.state.send_if_modified(|state| {
+            let sooner = match (state.deadline(), new.deadline()) {
+                (Some(earlier), Some(deadline)) => deadline < earlier,
+                (None, _) => *state == State::Open,
+                (Some(_), None) => false,
+            };
+            if sooner {
+                *state = new;
             }
-            State::Draining(earlier) if deadline < earlier => {
-                *state = State::Draining(deadline);
-                true
-            }
-            State::Draining(_) | State::Closed => false,
+            sooner
         });
     }
 
@@ -79,7 +100,7 @@ impl Drain {
         let cut_off = loop {
             let deadline = match *state.borrow_and_update() {
                 State::Open => None,
-                State::Draining(deadline) => Some(deadline),
+                State::Draining(deadline) | State::Leaving(deadline) => Some(deadline),
                 State::Closed => break self.guards.held.load(Ordering::Acquire),
             };
             let Some(deadline) = deadline else {

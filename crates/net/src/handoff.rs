@@ -5,11 +5,13 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair, sockopt,
+    SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, recvmsg, sendmsg, socket_with,
+    socketpair, sockopt,
 };
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
@@ -17,6 +19,9 @@ use tokio::process::Command;
 
 /// Most descriptors of one message. The kernel's own limit (SCM_MAX_FD) is 253.
 pub const DESCRIPTORS: usize = 64;
+
+/// Name of a [`Door`] in its directory.
+const DOOR: &str = "replace.sock";
 
 /// Longest message, bytes.
 pub const MESSAGE: usize = 16 * 1024;
@@ -111,6 +116,61 @@ impl Channel {
     }
 }
 
+/// Where a process that is to be replaced is found: a socket in a directory that only its user may enter.
+#[derive(Debug)]
+pub struct Door(UnixDatagram);
+
+impl Door {
+    /// Opens one in `directory`, in place of one that is there. Call it inside the runtime that will wait at it.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn open(directory: &Path) -> io::Result<Door> {
+        let (folder, name) = short(directory)?;
+        let socket = seqpacket()?;
+        match std::fs::remove_file(directory.join(DOOR)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        bind(&socket, &SocketAddrUnix::new(&name)?)?;
+        rustix::net::listen(&socket, 1)?;
+        drop(folder);
+        // As for `Channel`, the runtime's type only waits.
+        Ok(Door(UnixDatagram::from_std(socket.into())?))
+    }
+
+    /// The next process that comes. Cancel safe.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn accept(&self) -> io::Result<Channel> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        Channel::new(self.0.async_io(Interest::READABLE, || Ok(accept_with(&self.0, flags)?)).await?)
+    }
+}
+
+/// Goes to the process whose [`Door`] is in `directory`. Call it inside the runtime that will wait for what it says.
+///
+/// # Errors
+/// There is none, or it has ended.
+pub fn knock(directory: &Path) -> io::Result<Channel> {
+    let (_folder, name) = short(directory)?;
+    let socket = seqpacket()?;
+    connect(&socket, &SocketAddrUnix::new(&name)?)?;
+    Channel::new(socket)
+}
+
+fn seqpacket() -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
+}
+
+/// A path of the door that is short whatever the directory's is: a socket's may have 108 bytes. It holds while the file is open.
+fn short(directory: &Path) -> io::Result<(std::fs::File, String)> {
+    let folder = std::fs::File::open(directory)?;
+    let name = format!("/proc/self/fd/{}/{DOOR}", folder.as_raw_fd());
+    Ok((folder, name))
+}
+
 /// Lets `command`'s process inherit `descriptor` under its own number, which is returned for the command line. It is held by
 /// `command`, and inherited by none of our other children.
 #[allow(unsafe_code, reason = "pre_exec has no safe form; argued at its use")]
@@ -177,6 +237,23 @@ mod tests {
         assert!(second.bytes == b"second" && second.descriptors.is_empty());
         drop(ours);
         assert!(receive(&theirs).unwrap().bytes.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_process_is_found_by_its_directory_however_long_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("d".repeat(120));
+        std::fs::create_dir(&directory).unwrap();
+        assert!(knock(&directory).is_err(), "nobody is there");
+        let old = Door::open(&directory).unwrap();
+        let door = Door::open(&directory).unwrap();
+        drop(old);
+        let theirs = knock(&directory).unwrap();
+        let ours = door.accept().await.unwrap();
+        theirs.send(b"hello", &[]).unwrap();
+        assert_eq!(ours.receive().await.unwrap().bytes, b"hello");
+        drop(door);
+        assert!(knock(&directory).is_err(), "it has gone");
     }
 
     #[test]

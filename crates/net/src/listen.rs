@@ -5,8 +5,10 @@ mod holder;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -79,11 +81,24 @@ pub fn inherited(count: u16) -> io::Result<Vec<std::net::TcpListener>> {
     Ok(listeners)
 }
 
+/// Tells the listening TCP sockets of another process's from the locks of its addresses, which only need to be held.
+///
+/// # Errors
+/// One of them is no socket.
+pub fn sort(sockets: Vec<OwnedFd>) -> io::Result<(Vec<std::net::TcpListener>, Vec<OwnedFd>)> {
+    let (mut listeners, mut locks) = (Vec::new(), Vec::new());
+    for socket in sockets {
+        let is_tcp = socket2::SockRef::from(&socket).protocol()? == Some(Protocol::TCP);
+        if is_tcp { listeners.push(socket.into()) } else { locks.push(socket) }
+    }
+    Ok((listeners, locks))
+}
+
 /// The right to listen on an address, held as an abstract Unix socket that disappears with its holder, however it ends.
 /// It reaches as far as the network namespace, as the address itself does.
 #[derive(Debug)]
 pub struct AddressLock {
-    _socket: UnixDatagram,
+    socket: UnixDatagram,
 }
 
 /// Somebody else listens there.
@@ -97,6 +112,13 @@ pub enum LockError {
     /// The system refused the lock itself.
     #[error("locking {0}: {1}")]
     Io(SocketAddr, io::Error),
+}
+
+impl AsFd for AddressLock {
+    /// Whoever holds the descriptor, or a copy of it, holds the lock.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl AddressLock {
@@ -119,7 +141,7 @@ impl AddressLock {
 
     fn named(what: &str, addr: SocketAddr) -> Result<AddressLock, LockError> {
         match abstract_lock(&format!("heddle-{what}-{addr}")) {
-            Ok(Some(socket)) => Ok(AddressLock { _socket: socket }),
+            Ok(Some(socket)) => Ok(AddressLock { socket }),
             Ok(None) => Err(LockError::Held(addr)),
             Err(error) => Err(LockError::Io(addr, error)),
         }
@@ -138,14 +160,14 @@ pub(crate) fn abstract_lock(name: &str) -> io::Result<Option<UnixDatagram>> {
 /// Accepts connections and outlives passing errors.
 #[derive(Debug)]
 pub struct Acceptor {
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     pause: Duration,
 }
 
 impl Acceptor {
     /// Wraps a listener.
     pub fn new(listener: TcpListener) -> Acceptor {
-        Acceptor { listener, pause: FIRST_PAUSE }
+        Acceptor { listener: Arc::new(listener), pause: FIRST_PAUSE }
     }
 
     /// The next connection. Errors of one connection are skipped; a lack of descriptors or memory is logged and waited out
@@ -177,7 +199,7 @@ impl Acceptor {
     }
 
     /// The listener itself.
-    pub fn listener(&self) -> &TcpListener {
+    pub fn listener(&self) -> &Arc<TcpListener> {
         &self.listener
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Weak};
 
 use engine::snapshot::Live;
 use net::identity::Identity;
@@ -50,7 +51,9 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct Running {
     workers: net::worker::Workers,
-    _locks: Vec<AddressLock>,
+    locks: Vec<AddressLock>,
+    /// What the workers listen on, as long as they do.
+    listeners: Vec<Weak<tokio::net::TcpListener>>,
 }
 
 /// Locks and binds every address of the settings, then starts the workers.
@@ -84,7 +87,8 @@ pub fn start(parts: Parts) -> io::Result<Running> {
                     let _ = report.send(Err(error));
                 }
                 Ok(listeners) => {
-                    let _ = report.send(Ok(()));
+                    let weak = listeners.iter().map(|(acceptor, _)| Arc::downgrade(acceptor.listener()));
+                    let _ = report.send(Ok(weak.collect::<Vec<_>>()));
                     drop(report);
                     run(worker, listeners).await;
                 }
@@ -92,10 +96,11 @@ pub fn start(parts: Parts) -> io::Result<Running> {
         }
     })
     .map_err(io::Error::other)?;
+    let mut listeners = Vec::new();
     for _ in 0..count {
-        bound.recv().map_err(|_| io::Error::other("a worker ended before it listened"))??;
+        listeners.extend(bound.recv().map_err(|_| io::Error::other("a worker ended before it listened"))??);
     }
-    Ok(Running { workers, _locks: locks })
+    Ok(Running { workers, locks, listeners })
 }
 
 /// Listeners that somebody else made, by address.
@@ -191,6 +196,16 @@ fn seed(index: usize) -> u64 {
 }
 
 impl Running {
+    /// Copies of its listening sockets and of the locks of their addresses, for the process that takes its place. As long as
+    /// anybody holds one, connections come to it.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        let listeners = self.listeners.iter().filter_map(Weak::upgrade).map(|l| l.as_fd().try_clone_to_owned());
+        listeners.chain(self.locks.iter().map(|lock| lock.as_fd().try_clone_to_owned())).collect()
+    }
+
     /// Waits until all workers have ended, which they do when the drain has closed.
     ///
     /// # Errors

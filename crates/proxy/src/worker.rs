@@ -246,22 +246,32 @@ impl Worker {
     pub(crate) async fn drained_quietly(&self) {
         let mut drain = self.shared.drain.clone();
         drain.draining().await;
-        tokio::time::sleep(self.quiet_time()).await;
+        // Who has taken the listeners over accepts already.
+        if !matches!(drain.state(), State::Leaving(_)) {
+            tokio::time::sleep(self.quiet_time()).await;
+        }
     }
 
     /// How long peers have to hear that this proxy drains: never more than half of what is left.
     fn quiet_time(&self) -> Duration {
         match self.shared.drain.state() {
             State::Draining(deadline) => DRAIN_QUIET.min((deadline - Instant::now()) / 2),
+            // The next request on a quiet connection is answered, and then the connection is closed.
+            State::Leaving(deadline) => (deadline - Instant::now()).saturating_sub(DRAIN_QUIET),
             State::Open | State::Closed => Duration::ZERO,
         }
     }
 
     /// Begins to drain: every connection's task looks at it now, and again when the idle ones may be closed.
     pub(crate) async fn drain(&self) {
-        // Peers that have not heard of it yet still find somebody for this long.
-        let guard = self.shared.drain.guard();
+        // Peers that have not heard of it yet still find somebody for this long, unless somebody else is there for them.
+        let leaving = matches!(self.shared.drain.state(), State::Leaving(_));
+        let guard = (!leaving).then(|| self.shared.drain.guard());
         self.draining.set(Draining::Told);
+        if leaving {
+            // What other processes hold open for these connections can end.
+            self.pool.borrow_mut().clear();
+        }
         self.wake_all();
         tokio::time::sleep(self.quiet_time()).await;
         self.draining.set(Draining::Quiet);

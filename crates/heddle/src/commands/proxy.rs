@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::sidecar::settings::SidecarSettings;
-use crate::sidecar::{self, Handed};
+use crate::sidecar::{self, Handed, Start};
 
 /// Run a sidecar alone
 #[derive(Debug, Args)]
@@ -22,6 +22,10 @@ pub(crate) struct ProxyArgs {
     /// File with a token for the first certificate
     #[arg(long, value_name = "FILE", requires = "standalone")]
     token_file: Option<PathBuf>,
+    /// Take the place of the proxy that runs with these settings' directory: it hands over what it listens on and ends when its
+    /// work is done
+    #[arg(long)]
+    replace: bool,
     /// So many listening sockets are open at descriptors 3 and up; those at addresses of the settings are used
     #[arg(long, value_name = "N", default_value_t = 0)]
     listeners: u16,
@@ -47,7 +51,16 @@ pub(super) fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
     let settings: SidecarSettings =
         serde_json::from_slice(&text).with_context(|| format!("{} is not understood", args.settings.display()))?;
     let token = args.token_file.as_deref().map(read_token).transpose()?;
-    crate::block_on(Box::pin(sidecar::run(settings, args.standalone, token, listeners, inside)))?;
+    let start = Start {
+        file: args.settings,
+        settings,
+        standalone: args.standalone,
+        token,
+        listeners,
+        inside,
+        replace: args.replace,
+    };
+    crate::block_on(Box::pin(sidecar::run(start)))?;
     Ok(ExitCode::SUCCESS)
 }
 

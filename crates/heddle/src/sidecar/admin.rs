@@ -1,22 +1,25 @@
 //! A proxy's own pages: metrics and health.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use net::identity::Identity;
 use net::listen::Acceptor;
 use proxy::Clock;
 use telemetry::metrics::{Registry, Sample, SampleKind};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 use xds::client::Client;
 
 use super::statistics;
@@ -36,6 +39,13 @@ const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
 
+/// What a drain that names no limit is given.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Who asks.
+#[derive(Clone, Copy)]
+struct Asker(IpAddr);
+
 /// What the pages show.
 #[derive(Clone)]
 pub(super) struct Page {
@@ -44,23 +54,56 @@ pub(super) struct Page {
     pub(super) identity: Identity,
     pub(super) clock: Clock,
     pub(super) ready: watch::Receiver<bool>,
+    /// Where the pages are.
+    pub(super) address: IpAddr,
+    /// Who is told to drain; nobody where a supervisor does that.
+    pub(super) drain: Option<mpsc::Sender<Duration>>,
 }
 
-/// Serves the pages at `address` from now on.
-pub(super) async fn serve(address: SocketAddr, page: Page) -> anyhow::Result<()> {
-    let listener = net::listen::tcp_reuseport(address, BACKLOG)
-        .with_context(|| format!("cannot listen on {address} for metrics"))?;
+/// The pages at work, until dropped.
+#[derive(Debug)]
+pub(super) struct Pages {
+    listener: Arc<TcpListener>,
+    task: JoinHandle<()>,
+}
+
+impl Pages {
+    /// A copy of the listening socket, for a successor.
+    pub(super) fn socket(&self) -> std::io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Serves the pages at `address` from now on, on `listener` if that is there already.
+pub(super) async fn serve(
+    address: SocketAddr,
+    listener: Option<std::net::TcpListener>,
+    page: Page,
+) -> anyhow::Result<Pages> {
+    let listener = match listener {
+        Some(listener) => listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)),
+        None => net::listen::tcp_reuseport(address, BACKLOG),
+    };
+    let listener = listener.with_context(|| format!("cannot listen on {address} for metrics"))?;
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/ready", get(ready))
         .route("/live", get(|| async { "live\n" }))
+        .route("/drain", post(drain))
         .with_state(page);
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    tokio::spawn(async move {
-        let mut acceptor = Acceptor::new(listener);
-        while let Ok((stream, _)) = acceptor.accept().await {
+    let mut acceptor = Acceptor::new(listener);
+    let listener = Arc::clone(acceptor.listener());
+    let task = tokio::spawn(async move {
+        while let Ok((stream, peer)) = acceptor.accept().await {
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let service = TowerToHyperService::new(router.clone());
+            let service = TowerToHyperService::new(router.clone().layer(Extension(Asker(peer.ip()))));
             tokio::spawn(async move {
                 let served = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -74,7 +117,7 @@ pub(super) async fn serve(address: SocketAddr, page: Page) -> anyhow::Result<()>
             });
         }
     });
-    Ok(())
+    Ok(Pages { listener, task })
 }
 
 async fn metrics(State(page): State<Page>) -> impl IntoResponse {
@@ -122,8 +165,11 @@ mod tests {
             identity: Identity::generate().expect("a key"),
             clock: Clock::start(),
             ready: watch::channel(true).1,
+            address: address.ip(),
+            drain: None,
         };
-        serve(address, page).await.expect("a free address");
+        // For the test's whole life.
+        std::mem::forget(serve(address, None, page).await.expect("a free address"));
         (address, registry)
     }
 
@@ -171,4 +217,27 @@ mod tests {
         let length = text.lines().find_map(|l| l.strip_prefix("content-length: ")).expect("a length");
         assert!(got.len() < length.parse().expect("a number"), "{length} bytes came whole");
     }
+}
+
+/// What a drain is asked for with.
+#[derive(serde::Deserialize)]
+struct DrainQuery {
+    seconds: Option<u64>,
+}
+
+/// Begins to drain. Only who is on this machine may ask: whoever else can reach the page could end the proxy.
+async fn drain(
+    State(page): State<Page>,
+    Extension(Asker(asker)): Extension<Asker>,
+    Query(query): Query<DrainQuery>,
+) -> (StatusCode, &'static str) {
+    if !asker.is_loopback() && asker != page.address {
+        return (StatusCode::FORBIDDEN, "only from beside the proxy\n");
+    }
+    let Some(drain) = &page.drain else {
+        return (StatusCode::CONFLICT, "its supervisor drains this proxy\n");
+    };
+    // Where it drains already, there is nobody to hear it again.
+    let _ = drain.try_send(query.seconds.map_or(DRAIN, Duration::from_secs));
+    (StatusCode::ACCEPTED, "draining\n")
 }

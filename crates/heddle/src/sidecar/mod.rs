@@ -2,20 +2,22 @@
 //! whoever reads metrics.
 
 mod admin;
+mod notify;
+mod replace;
 pub(crate) mod settings;
 mod statistics;
 mod wiring;
 
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use control::admin::model::{ServiceEntry, ServicePortEntry};
 use net::drain::Drain;
-use net::handoff;
+use net::handoff::{self, Channel, Door};
 use net::identity::Identity;
 use net::inside::{Listeners, Sockets};
 use proto::mesh::{self, State};
@@ -28,6 +30,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use xds::session::{Event, Session};
 
+use self::replace::Taken;
 use self::settings::SidecarSettings;
 use self::wiring::Wiring;
 use crate::link::{FromProxy, Messages, ToProxy};
@@ -63,16 +66,38 @@ impl Handed {
     }
 }
 
-/// Runs a proxy until it is told to end. `standalone`: without a supervisor at standard input, ready at once.
-/// `listeners`: sockets that listen already.
-pub(crate) async fn run(
-    settings: SidecarSettings,
-    standalone: bool,
-    token: Option<String>,
-    mut listeners: Vec<TcpListener>,
-    inside: Option<Handed>,
-) -> anyhow::Result<()> {
+/// What a proxy is started with.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// Where the settings were read.
+    pub(crate) file: PathBuf,
+    pub(crate) settings: SidecarSettings,
+    /// Without a supervisor at standard input, ready at once.
+    pub(crate) standalone: bool,
+    pub(crate) token: Option<String>,
+    /// Sockets that listen already.
+    pub(crate) listeners: Vec<TcpListener>,
+    pub(crate) inside: Option<Handed>,
+    /// In place of the proxy that runs already.
+    pub(crate) replace: bool,
+}
+
+/// Runs a proxy until it is told to end.
+pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
+    let Start { file, settings, standalone, token, mut listeners, inside, replace } = start;
     crate::runtime::private_dir(&settings.directory)?;
+    let mut taken = match replace {
+        true => Some(Taken::ask(&settings.directory).await?),
+        false => None,
+    };
+    if let Some(taken) = &mut taken {
+        listeners.append(&mut taken.listeners);
+    }
+    let pages = settings.admin.and_then(|admin| {
+        let place =
+            listeners.iter().position(|listener| listener.local_addr().is_ok_and(|address| address == admin))?;
+        Some(listeners.swap_remove(place))
+    });
     let identity = identity(&settings)?;
     let clock = Clock::start();
     let registry = Registry::new();
@@ -125,8 +150,15 @@ pub(crate) async fn run(
         wiring.connector.clone(),
         statistics::source(registry.clone(), wiring.client.clone(), clock),
     );
+    let application = taken.as_ref().and_then(|taken| taken.application).or(standalone.then_some(true));
+    if application == Some(true) {
+        // Before it registers, so that nobody takes it for an instance that has just started.
+        session.state(State::Ready, "");
+    }
     tokio::spawn(statistics::housekeeping(registry.clone(), wiring.client.clone(), clock));
     let ready = watch::channel(false).0;
+    let mut pages_at = None;
+    let (asked, drains) = mpsc::channel(1);
     if let Some(address) = settings.admin {
         let page = admin::Page {
             registry: registry.clone(),
@@ -134,8 +166,10 @@ pub(crate) async fn run(
             identity: identity.clone(),
             clock,
             ready: ready.subscribe(),
+            address: address.ip(),
+            drain: standalone.then_some(asked),
         };
-        admin::serve(address, page).await?;
+        pages_at = Some(admin::serve(address, pages, page).await?);
     }
     let (link, inbox) = if standalone { (Link::nobody(), None) } else { Link::standard()? };
     link.tell(FromProxy::Listening(true));
@@ -148,11 +182,36 @@ pub(crate) async fn run(
         link,
         ready,
         certified: certified_sender,
-        application: standalone.then_some(true),
+        application,
         problem: None,
+        file,
+        standalone,
+        held: taken.as_mut().map(|taken| std::mem::take(&mut taken.locks)).unwrap_or_default(),
+        taking: taken.map(|taken| Taking { taken, registered: false, since: None }),
+        door: None,
+        running,
+        pages: pages_at,
     };
-    let limit = proxy.serve(events, inbox).await?;
-    proxy.end(drain, running, limit).await
+    let end = proxy.serve(events, inbox, drains).await?;
+    proxy.end(drain, end).await
+}
+
+/// Why a proxy ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It is told to; what is under way may take so long.
+    Drain(Duration),
+    /// Another process serves in its place.
+    Replaced,
+}
+
+/// Taking another proxy's place.
+struct Taking {
+    taken: Taken,
+    /// The control plane knows this process, and no longer listens to the other one.
+    registered: bool,
+    /// Since when it could serve.
+    since: Option<tokio::time::Instant>,
 }
 
 /// What kind of proxy this is, for what it must hold before it is ready.
@@ -189,6 +248,16 @@ struct Proxy {
     application: Option<bool>,
     /// What is wrong and not told yet, because it may be over soon.
     problem: Option<(tokio::time::Instant, String)>,
+    /// Where the settings are, for a successor.
+    file: PathBuf,
+    standalone: bool,
+    /// Locks of addresses that a predecessor took.
+    held: Vec<OwnedFd>,
+    taking: Option<Taking>,
+    /// Where a successor asks for what this one listens on; `None` while this one takes another's place.
+    door: Option<Door>,
+    running: proxy::Running,
+    pages: Option<admin::Pages>,
 }
 
 impl Proxy {
@@ -197,13 +266,22 @@ impl Proxy {
         &mut self,
         mut events: mpsc::Receiver<Event>,
         mut inbox: Option<mpsc::Receiver<ToProxy>>,
-    ) -> anyhow::Result<Duration> {
+        mut drains: mpsc::Receiver<Duration>,
+    ) -> anyhow::Result<End> {
+        let (sender, mut replaced) = mpsc::channel(1);
+        let mut replace = signal(SignalKind::user_defined2())?;
+        let mut successor: Option<tokio::process::Child> = None;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut changes = self.wiring.client.changes();
         self.tell_application();
         loop {
+            self.take_place();
             self.update_ready();
+            if self.taking.is_none() && self.door.is_none() {
+                self.door = Some(Door::open(&self.settings.directory).context("cannot be replaced in place")?);
+            }
+            let take_at = self.taking.as_ref().and_then(|taking| taking.since).map(|since| since + PATIENCE);
             let told_at = self.problem.as_ref().map(|(at, _)| *at);
             tokio::select! {
                 Some(event) = events.recv() => self.event(event)?,
@@ -214,17 +292,36 @@ impl Proxy {
                         self.application = Some(ready);
                         self.tell_application();
                     }
-                    Some(ToProxy::Drain { seconds }) => return Ok(Duration::from_secs(seconds)),
+                    Some(ToProxy::Drain { seconds }) => return Ok(End::Drain(Duration::from_secs(seconds))),
                     // The supervisor is gone.
-                    None => return Ok(Duration::ZERO),
+                    None => return Ok(End::Drain(Duration::ZERO)),
                 },
+                channel = knock(&self.door) => {
+                    let sockets = self.sockets().context("the sockets cannot be handed over")?;
+                    tokio::spawn(replace::offer(channel?, sockets, self.application, sender.clone()));
+                }
+                Some(()) = replaced.recv() => return Ok(End::Replaced),
+                Some(limit) = drains.recv() => return Ok(End::Drain(limit)),
+                _ = replace.recv(), if self.standalone && successor.is_none() => match replace::start_successor(&self.file) {
+                    Ok(child) => successor = Some(child),
+                    Err(error) => tracing::error!("this proxy cannot be replaced: {error:#}"),
+                },
+                status = exited(&mut successor) => {
+                    successor = None;
+                    tracing::error!(?status, "the process that was to replace this one has ended");
+                }
+                () = tokio::time::sleep_until(take_at.unwrap_or_else(tokio::time::Instant::now)), if take_at.is_some() => {
+                    if let Some(taking) = &mut self.taking {
+                        taking.registered = true;
+                    }
+                }
                 () = tokio::time::sleep_until(told_at.unwrap_or_else(tokio::time::Instant::now)), if told_at.is_some() => {
                     if let Some((_, text)) = self.problem.take() {
                         self.link.tell(FromProxy::Problem(text));
                     }
                 }
-                _ = terminate.recv() => return Ok(LAST_DRAIN),
-                _ = interrupt.recv() => return Ok(LAST_DRAIN),
+                _ = terminate.recv() => return Ok(End::Drain(LAST_DRAIN)),
+                _ = interrupt.recv() => return Ok(End::Drain(LAST_DRAIN)),
             }
         }
     }
@@ -236,7 +333,12 @@ impl Proxy {
                 self.certified.send_replace(true);
                 self.problem = None;
             }
-            Event::Registered => self.problem = None,
+            Event::Registered => {
+                self.problem = None;
+                if let Some(taking) = &mut self.taking {
+                    taking.registered = true;
+                }
+            }
             Event::Services(services) => self.link.tell(FromProxy::Services(self.listed(services))),
             Event::Problem { code, message, .. } => match code.as_str() {
                 "no_token" => self.link.tell(FromProxy::NeedToken(true)),
@@ -282,15 +384,46 @@ impl Proxy {
         }
     }
 
-    /// Ready: it can prove who it is and knows what to let in.
-    fn update_ready(&self) {
+    /// Everything that a successor listens on.
+    fn sockets(&self) -> std::io::Result<Vec<OwnedFd>> {
+        let mut sockets = self.running.sockets()?;
+        for lock in &self.held {
+            sockets.push(lock.try_clone()?);
+        }
+        if let Some(pages) = &self.pages {
+            sockets.push(pages.socket()?);
+        }
+        Ok(sockets)
+    }
+
+    /// Takes its predecessor's place when it can serve and the control plane knows it, or is not there.
+    fn take_place(&mut self) {
+        let holds = self.holds();
+        let Some(taking) = &mut self.taking else { return };
+        if !holds {
+            return;
+        }
+        taking.since.get_or_insert_with(tokio::time::Instant::now);
+        if taking.registered {
+            taking.taken.serving();
+            self.taking = None;
+        }
+    }
+
+    /// It can prove who it is and knows what to let in.
+    fn holds(&self) -> bool {
         let live = self.wiring.client.live();
         let holds = match self.role {
             Role::Sidecar => live.inbound.load().is_some(),
             Role::Gateway => live.gateway.load().is_some(),
             Role::WayOut => true,
         };
-        let now = holds && valid(&self.identity);
+        holds && valid(&self.identity)
+    }
+
+    /// Says when it has become ready, and when it no longer is.
+    fn update_ready(&self) {
+        let now = self.holds() && self.taking.is_none();
         let changed = self.ready.send_if_modified(|ready| {
             let differs = *ready != now;
             *ready = now;
@@ -298,25 +431,72 @@ impl Proxy {
         });
         if changed {
             self.link.tell(FromProxy::Ready(now));
+            if now && self.standalone {
+                notify::ready();
+            }
         }
     }
 
-    /// Tells everyone, finishes what is under way for at most `limit`, and lets go of everything.
-    async fn end(self, drain: Drain, running: proxy::Running, limit: Duration) -> anyhow::Result<()> {
-        self.session.state(State::Draining, "the instance is ending");
-        if limit.is_zero() {
-            drain.begin(Duration::ZERO);
-        } else {
-            tokio::time::sleep(TELL.min(limit)).await;
-            drain.begin(limit.saturating_sub(TELL));
+    /// Tells everyone, finishes what is under way as long as it may, and lets go of everything.
+    async fn end(self, drain: Drain, end: End) -> anyhow::Result<()> {
+        let Proxy { session, running, pages, door, held, wiring, ready, standalone, .. } = self;
+        drop(door);
+        ready.send_replace(false);
+        match end {
+            End::Drain(limit) => {
+                if standalone {
+                    notify::stopping();
+                }
+                session.state(State::Draining, "the instance is ending");
+                if !limit.is_zero() {
+                    tokio::time::sleep(TELL.min(limit)).await;
+                }
+                drain.begin(limit.saturating_sub(TELL));
+                cut_off(&drain, limit).await;
+                session.close().await;
+            }
+            End::Replaced => {
+                // The instance goes on. What this process says of it no longer counts.
+                drop((pages, held));
+                session.close().await;
+                drain.leave(replace::LEAVE);
+                let mut terminate = signal(SignalKind::terminate())?;
+                tokio::select! {
+                    () = cut_off(&drain, replace::LEAVE) => {}
+                    _ = terminate.recv() => {
+                        drain.begin(LAST_DRAIN);
+                        cut_off(&drain, LAST_DRAIN).await;
+                    }
+                }
+            }
         }
-        let cut_off = drain.drained().await;
-        if cut_off > 0 && !limit.is_zero() {
-            tracing::warn!(cut_off, "connections were cut off at the end of the drain");
-        }
-        self.session.close().await;
         running.join().await?;
+        drop(wiring);
         Ok(())
+    }
+}
+
+/// Waits for what is under way, and says what did not end in time.
+async fn cut_off(drain: &Drain, limit: Duration) {
+    let cut_off = drain.drained().await;
+    if cut_off > 0 && !limit.is_zero() {
+        tracing::warn!(cut_off, "connections were cut off at the end of the drain");
+    }
+}
+
+/// Whoever comes to take this proxy's place.
+async fn knock(door: &Option<Door>) -> std::io::Result<Channel> {
+    match door {
+        Some(door) => door.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The end of a process, if there is one.
+async fn exited(child: &mut Option<tokio::process::Child>) -> std::io::Result<std::process::ExitStatus> {
+    match child {
+        Some(child) => child.wait().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -7,14 +7,15 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use control::admin::model::ServiceEntry;
 use net::handoff::inherit;
 use net::process::{die_with_parent, own_group};
 use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::application::describe;
 use super::backoff::Backoff;
@@ -89,6 +90,7 @@ impl Sidecar {
             services: listed,
             ready: false,
             drain: None,
+            retired: JoinSet::new(),
         };
         Ok(Sidecar { orders, state, services, task: tokio::spawn(keeper.keep(inbox)) })
     }
@@ -139,6 +141,63 @@ struct Keeper {
     services: watch::Sender<Option<Vec<ServiceEntry>>>,
     ready: bool,
     drain: Option<u64>,
+    /// Processes whose place was taken and that finish what they have. They end with the keeper at the latest.
+    retired: JoinSet<()>,
+}
+
+/// One process.
+struct Life {
+    child: Child,
+    stdin: ChildStdin,
+    messages: Messages<ChildStdout>,
+    linked: bool,
+}
+
+/// What a process says.
+enum Said {
+    Message(FromProxy),
+    /// It is gone.
+    Ended(String),
+}
+
+impl Life {
+    /// The next thing that it says. Cancel safe.
+    async fn next(&mut self) -> Said {
+        loop {
+            tokio::select! {
+                status = self.child.wait() => {
+                    return Said::Ended(status.map_or_else(|e| e.to_string(), |s| format!("ended ({})", describe(s))));
+                }
+                message = self.messages.next(), if self.linked => match message {
+                    Some(message) => return Said::Message(message),
+                    None => self.linked = false,
+                },
+            }
+        }
+    }
+
+    /// Lets it end by itself.
+    async fn finish(mut self) {
+        while let Said::Message(_) = self.next().await {}
+    }
+}
+
+/// What a process says, if there is one.
+async fn next(life: &mut Option<Life>) -> Said {
+    match life {
+        Some(life) => life.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next signal that asks for new processes in place of the old ones.
+async fn told(signal: &mut Option<Signal>) {
+    if let Some(signal) = signal
+        && signal.recv().await.is_some()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 type TokenRequest = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
@@ -148,8 +207,8 @@ impl Keeper {
         let mut backoff = Backoff::new();
         loop {
             backoff.started();
-            let ended = match self.spawn() {
-                Ok(child) => self.serve(child, &mut inbox).await,
+            let ended = match self.spawn(false).await {
+                Ok(life) => self.serve(life, &mut inbox).await,
                 Err(error) => format!("{error:#}"),
             };
             if self.drain.is_some() {
@@ -179,10 +238,14 @@ impl Keeper {
         self.state.send_replace(ProxyState::Ended);
     }
 
-    fn spawn(&self) -> anyhow::Result<Child> {
+    /// Starts a process. `replace`: in place of the one that runs.
+    async fn spawn(&self, replace: bool) -> anyhow::Result<Life> {
         let mut command = Command::new(own_path());
         // A token that `run` was given goes over standard input, to whoever asks for it.
         command.arg("proxy").arg("--settings").arg(&self.file).env_remove("HEDDLE_JOIN_TOKEN");
+        if replace {
+            command.arg("--replace");
+        }
         if let Some(inside) = &self.inside {
             let number = inherit(&mut command, inside.handoff().context("its sockets cannot be handed over")?);
             command.arg("--inside").arg(number.to_string());
@@ -194,21 +257,9 @@ impl Keeper {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         own_group(&mut command);
         die_with_parent(&mut command);
-        command.spawn().context("cannot be started")
-    }
-
-    fn note_order(&mut self, order: &ToProxy) {
-        match order {
-            ToProxy::Ready(ready) => self.ready = *ready,
-            ToProxy::Drain { seconds } => self.drain = Some(*seconds),
-            ToProxy::Token(_) => {}
-        }
-    }
-
-    /// One life of the process; says how it ended.
-    async fn serve(&mut self, mut child: Child, inbox: &mut mpsc::UnboundedReceiver<ToProxy>) -> String {
+        let mut child = command.spawn().context("cannot be started")?;
         let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
-            return "its link is missing".to_owned();
+            bail!("its link is missing");
         };
         if let Some(stderr) = child.stderr.take() {
             let label = self.reporter.label(&format!("{}/proxy", self.name), &self.name);
@@ -224,32 +275,49 @@ impl Keeper {
             });
         }
         send(&mut stdin, &ToProxy::Ready(self.ready)).await;
-        let mut messages = Messages::new(stdout);
-        let mut linked = true;
+        Ok(Life { child, stdin, messages: Messages::new(stdout), linked: true })
+    }
+
+    fn note_order(&mut self, order: &ToProxy) {
+        match order {
+            ToProxy::Ready(ready) => self.ready = *ready,
+            ToProxy::Drain { seconds } => self.drain = Some(*seconds),
+            ToProxy::Token(_) => {}
+        }
+    }
+
+    /// One life of the process, or of several where one takes the place of another; says how the last one ended.
+    async fn serve(&mut self, mut life: Life, inbox: &mut mpsc::UnboundedReceiver<ToProxy>) -> String {
+        let mut successor: Option<Life> = None;
+        let mut replace = signal(SignalKind::user_defined2()).ok();
         let mut token: Option<TokenRequest> = None;
         let mut kill_at: Option<tokio::time::Instant> = None;
         loop {
             tokio::select! {
-                status = child.wait() => {
-                    return status.map_or_else(|e| e.to_string(), |s| format!("ended ({})", describe(s)));
-                }
-                message = messages.next(), if linked => match message {
-                    Some(FromProxy::NeedToken(true)) if token.is_none() => token = Some(self.token()),
-                    Some(FromProxy::Ready(ready)) if self.drain.is_none() => {
-                        let state = if ready { ProxyState::Ready } else { ProxyState::Starting };
-                        self.state.send_replace(state);
+                said = life.next() => match said {
+                    Said::Ended(how) => return how,
+                    Said::Message(FromProxy::NeedToken(true)) if token.is_none() => token = Some(self.token()),
+                    Said::Message(message) => self.heard(message),
+                },
+                said = next(&mut successor) => match (said, successor.take()) {
+                    (Said::Message(FromProxy::Ready(true)), Some(new)) => {
+                        // It has taken over. The other one ends by itself, some time.
+                        let old = std::mem::replace(&mut life, new);
+                        self.retired.spawn(old.finish());
                     }
-                    Some(FromProxy::Services(services)) => _ = self.services.send_replace(Some(services)),
-                    Some(FromProxy::Problem(text)) => {
-                        self.reporter.problem(format_args!("the proxy of {}: {text}", self.name));
+                    (Said::Ended(how), _) => {
+                        self.reporter.problem(format_args!("the proxy of {} was not replaced: the new one {how}", self.name));
                     }
-                    Some(FromProxy::NeedToken(_) | FromProxy::Ready(_) | FromProxy::Listening(_)) => {}
-                    None => linked = false,
+                    (Said::Message(_), waiting) => successor = waiting,
+                },
+                () = told(&mut replace), if successor.is_none() && self.drain.is_none() => match self.spawn(true).await {
+                    Ok(new) => successor = Some(new),
+                    Err(error) => self.reporter.problem(format_args!("the proxy of {} cannot be replaced: {error:#}", self.name)),
                 },
                 answer = async { token.as_mut().expect("guarded").await }, if token.is_some() => {
                     token = None;
                     if let Some(text) = answer {
-                        send(&mut stdin, &ToProxy::Token(text)).await;
+                        send(&mut life.stdin, &ToProxy::Token(text)).await;
                     }
                 }
                 order = inbox.recv() => {
@@ -258,13 +326,31 @@ impl Keeper {
                     self.note_order(&order);
                     if let Some(seconds) = self.drain {
                         kill_at = Some(tokio::time::Instant::now() + Duration::from_secs(seconds) + KILL_AFTER);
+                        // It was never needed, and is killed.
+                        successor = None;
                     }
-                    send(&mut stdin, &order).await;
+                    send(&mut life.stdin, &order).await;
+                    if let Some(new) = &mut successor {
+                        send(&mut new.stdin, &order).await;
+                    }
                 }
                 () = tokio::time::sleep_until(kill_at.unwrap_or_else(tokio::time::Instant::now)), if kill_at.is_some() => {
-                    let _ = child.kill().await;
+                    let _ = life.child.kill().await;
                 }
             }
+        }
+    }
+
+    /// Passes on what the process in charge says.
+    fn heard(&mut self, message: FromProxy) {
+        match message {
+            FromProxy::Ready(ready) if self.drain.is_none() => {
+                let state = if ready { ProxyState::Ready } else { ProxyState::Starting };
+                self.state.send_replace(state);
+            }
+            FromProxy::Problem(text) => self.reporter.problem(format_args!("the proxy of {}: {text}", self.name)),
+            FromProxy::Services(services) => _ = self.services.send_replace(Some(services)),
+            FromProxy::NeedToken(_) | FromProxy::Ready(_) | FromProxy::Listening(_) => {}
         }
     }
 

@@ -1,0 +1,71 @@
+//! Proxies are replaced in place while requests are under way, and nobody notices.
+#![allow(clippy::unwrap_used)] // In a test the panic is the message.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use nix::sys::signal::Signal;
+use support::Mesh;
+use support::manifest::{STRICT, WHO, client, instances, service};
+use testkit::raw::Raw;
+use testkit::steady::Steady;
+use testkit::wait::{LONG, until};
+
+/// A request whose answer has no body.
+const HEAD: &str = "HEAD http://back/ HTTP/1.1\r\nHost: back\r\n\r\n";
+
+/// One that calls, and two that are called.
+fn two(protocol: &str, command: &str) -> String {
+    [STRICT.to_owned(), client(), service("back", protocol), instances("back", "back", 2, command)].concat()
+}
+
+/// The proxies that run.
+fn proxies(mesh: &Mesh) -> BTreeSet<u32> {
+    let all = support::processes(mesh.heddle.runtime());
+    all.into_iter().filter(|(_, line)| line.contains("heddle proxy ")).map(|(pid, _)| pid).collect()
+}
+
+/// Asks for new proxies, and waits until there is one for each instance.
+fn replace(mesh: &Mesh) -> BTreeSet<u32> {
+    let (old, wanted) = (proxies(mesh), mesh.instances().len());
+    mesh.up.signal(Signal::SIGUSR2);
+    until("new proxies", LONG, || {
+        let new: BTreeSet<u32> = proxies(mesh).difference(&old).copied().collect();
+        if new.len() == wanted { Ok(()) } else { Err(format!("{new:?}\n{}", mesh.said())) }
+    });
+    old
+}
+
+fn gone(mesh: &Mesh, old: &BTreeSet<u32>) {
+    until("the end of the old proxies", LONG, || {
+        let left: Vec<u32> = proxies(mesh).intersection(old).copied().collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}\n{}", mesh.said())) }
+    });
+}
+
+#[test]
+fn no_request_is_lost_when_every_proxy_is_replaced() {
+    let mesh = Mesh::with_files(&two("http", WHO), &[]);
+    let proxy = mesh.forward_proxy("client-0");
+    // A connection that is quiet for the whole time, and is then served by the process that has it.
+    let mut quiet = Raw::connect(proxy);
+    quiet.send(HEAD);
+    assert!(quiet.read_head().starts_with("HTTP/1.1 200 "));
+    let load = Steady::start(proxy, "http://back/", 300, 12);
+    load.go_on(100);
+    let first = replace(&mesh);
+    load.go_on(500);
+    replace(&mesh);
+    load.go_on(500);
+    let seen = load.finish();
+    assert_eq!(seen.failed, 0, "{seen:#?}\n{}", mesh.said());
+    quiet.send(HEAD);
+    let head = quiet.read_head();
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.to_ascii_lowercase().contains("connection: close"), "{head}");
+    drop(quiet);
+    gone(&mesh, &first);
+    // New ones are replaced like old ones, and the control plane counts each instance once.
+    assert_eq!(mesh.ready("t/back"), ["back-0", "back-1"]);
+    mesh.end(Signal::SIGTERM);
+}
