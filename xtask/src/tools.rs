@@ -17,6 +17,10 @@ const PROGRAMS: &[(&str, &[&str], &str)] = &[
     ("sh", &["-c", "command -v wrk"], "wrk"),
     ("ip", &["-V"], "iproute2"),
     ("sh", &["-c", "PATH=$PATH:/usr/sbin nft --version"], "nftables"),
+    ("redis-server", &["--version"], "redis-server"),
+    ("redis-cli", &["--version"], "redis-tools"),
+    ("psql", &["--version"], "postgresql-client"),
+    ("sh", &["-c", "ls /usr/lib/postgresql/*/bin/initdb"], "postgresql"),
     ("valgrind", &["--version"], "valgrind"),
     ("python3", &["-c", "import ensurepip, venv"], "python3-venv"),
     // Servers whose protocols are detected; see bench/detect.

@@ -9,7 +9,7 @@ mod forward;
 mod message;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -167,6 +167,8 @@ impl Server {
             Known::Addresses(addresses) => question.answer(Answer::Addresses(&addresses), stream),
             Known::NoSuchName => question.answer(Answer::NoSuchName, stream),
             Known::Unclear => question.answer(Answer::Failure, stream),
+            // Inside every address can be reached as far as anybody can tell, so a program would take one that is not.
+            Known::Others if question.wants_v6() && !has_v6() => question.answer(Answer::Addresses(&[]), stream),
             Known::Others => match self.others.ask(bytes, stream).await {
                 Some(answer) => return Some(answer),
                 None => question.answer(Answer::Failure, stream),
@@ -243,6 +245,13 @@ fn by_itself(name: &str) -> Option<Known> {
     let first = name.strip_suffix(".in-addr.arpa")?.rsplit('.').next()?.parse::<u8>().ok()?;
     // Of instances, and of services (`control` chooses them there).
     (first == 127 || (240..=247).contains(&first)).then_some(Known::NoSuchName)
+}
+
+/// Whether this machine has a way to addresses of IPv6. Nothing is sent: connecting a datagram socket only looks the way up.
+fn has_v6() -> bool {
+    // An address of the documentation's block (RFC 3849): there is a way to it if there is one to the rest of the world.
+    let far = SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 53);
+    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok_and(|socket| socket.connect(far).is_ok())
 }
 
 /// Whether only the mesh can have `name`.

@@ -12,6 +12,9 @@ use crate::wait;
 pub struct Heddle {
     binary: PathBuf,
     runtime: TempDir,
+    /// Who runs it, where that is not who runs the tests.
+    user: Option<u32>,
+    mode: String,
 }
 
 impl Heddle {
@@ -22,7 +25,22 @@ impl Heddle {
     pub fn new() -> Heddle {
         // Unix socket paths end at 108 bytes, so the directory's name is short whatever TMPDIR says.
         let runtime = tempfile::Builder::new().prefix("hd-").tempdir_in("/tmp").expect("/tmp takes a directory");
-        Heddle { binary: binary(), runtime }
+        Heddle { binary: binary(), runtime, user: None, mode: mode() }
+    }
+
+    /// Run by an ordinary user, in namespace mode: by `user` if the tests are run by root.
+    ///
+    /// # Panics
+    /// See [`Heddle::new`]; or the binary is where `user` cannot reach it.
+    pub fn of_user(user: u32) -> Heddle {
+        let mut heddle = Heddle { mode: "namespace".to_owned(), ..Heddle::new() };
+        if nix::unistd::Uid::effective().is_root() {
+            std::os::unix::fs::chown(heddle.runtime.path(), Some(user), Some(user)).expect("root may give it away");
+            heddle.user = Some(user);
+            let reached = heddle.command(["--version"]).run(wait::LONG);
+            assert!(reached.status.success(), "user {user} cannot run {}: {reached:?}", heddle.binary.display());
+        }
+        heddle
     }
 
     /// The directory that stands for `$XDG_RUNTIME_DIR`.
@@ -32,7 +50,16 @@ impl Heddle {
 
     /// `heddle ARGS`, not started yet. Proxy variables of the surroundings are taken away.
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        self.surround(Command::new(&self.binary).args(args))
+        let command = match self.user {
+            Some(user) => {
+                let user = user.to_string();
+                Command::new("setpriv")
+                    .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
+                    .args([&self.binary])
+            }
+            None => Command::new(&self.binary),
+        };
+        self.surround(command.args(args))
     }
 
     /// The binary.
@@ -42,7 +69,10 @@ impl Heddle {
 
     /// Gives `command` the surroundings of [`Heddle::command`].
     pub fn surround(&self, command: Command) -> Command {
-        let mut command = command.env("XDG_RUNTIME_DIR", self.runtime.path()).env("HEDDLE_MODE", mode());
+        let mut command = command.env("XDG_RUNTIME_DIR", self.runtime.path()).env("HEDDLE_MODE", &self.mode);
+        if self.user.is_some() {
+            command = command.env("HOME", self.runtime.path());
+        }
         for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
             command = command.env_remove(name).env_remove(&name.to_uppercase());
         }

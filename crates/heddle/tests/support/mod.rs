@@ -20,6 +20,9 @@ use testkit::wait::{LONG, until};
 /// Two services that a test can do most things with: `front` may call `back`, and nobody else may. Both tell who answered.
 pub(crate) const PAIR: &str = include_str!("pair.yaml");
 
+/// Who runs meshes of an ordinary user, where root runs the tests: `nobody`, whom every system has. PostgreSQL asks for a name.
+pub(crate) const USER: u32 = 65_534;
+
 /// A running mesh.
 pub(crate) struct Mesh {
     pub(crate) heddle: Heddle,
@@ -38,6 +41,19 @@ impl Mesh {
         Mesh::start(folder, &[])
     }
 
+    /// Runs one manifest beside `files` as an ordinary user, in namespace mode.
+    #[track_caller]
+    pub(crate) fn of_user(manifest: &str, files: &[(&str, &str)]) -> Mesh {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for (name, text) in files.iter().chain(&[("mesh.yaml", manifest)]) {
+            fs::write(folder.path().join(name), text).expect("a file");
+        }
+        if nix::unistd::Uid::effective().is_root() {
+            std::os::unix::fs::chown(folder.path(), Some(USER), Some(USER)).expect("root may give it away");
+        }
+        Mesh::run(Heddle::of_user(USER), folder, &[])
+    }
+
     /// Runs a copy of `examples/NAME`.
     #[track_caller]
     pub(crate) fn example(name: &str, env: &[(&str, &Path)]) -> Mesh {
@@ -48,7 +64,11 @@ impl Mesh {
 
     #[track_caller]
     fn start(folder: TempDir, env: &[(&str, &Path)]) -> Mesh {
-        let heddle = Heddle::new();
+        Mesh::run(Heddle::new(), folder, env)
+    }
+
+    #[track_caller]
+    fn run(heddle: Heddle, folder: TempDir, env: &[(&str, &Path)]) -> Mesh {
         let mut command = heddle.command(["up", "--name", "m", "-o", "json"]).args([folder.path()]);
         for (name, value) in env {
             command = command.env(name, value);

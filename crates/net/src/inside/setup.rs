@@ -50,7 +50,7 @@ pub(super) fn setup(plan: &Plan) -> Result<Made, Refused> {
     let user = !privileged();
     make(user)?;
     because("hiding the host's name services", mounts(plan))?;
-    let families = because("setting up the network", network())?;
+    let families = because("setting up the network", network(plan.ip))?;
     let nftables = because("talking to nf_tables", Netlink::open(SockProtocol::NetlinkNetFilter))?;
     nft::install(&nftables, "heddle", &rules(plan)).map_err(|error| no_rules(&error))?;
     for (file, value) in SYSCTLS {
@@ -139,9 +139,11 @@ fn bind(text: &str, file: &Path) -> io::Result<()> {
 }
 
 /// Sets up a network in which every address is local. Returns the loopback addresses of the families that there are.
-fn network() -> io::Result<Vec<IpAddr>> {
+fn network(own: IpAddr) -> io::Result<Vec<IpAddr>> {
     let socket = Netlink::open(SockProtocol::NetlinkRoute)?;
     route::up(&socket, route::LOOPBACK)?;
+    // Programs that ask for addresses of kinds that this machine has (AI_ADDRCONFIG) do not count 127.0.0.1.
+    route::address(&socket, own, route::LOOPBACK)?;
     route::everything_local(&socket, libc::AF_INET, route::LOOPBACK)?;
     let mut families = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
     match route::everything_local(&socket, libc::AF_INET6, route::LOOPBACK) {

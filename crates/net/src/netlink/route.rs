@@ -1,6 +1,7 @@
 //! Devices and routes (rtnetlink(7)).
 
 use std::io;
+use std::net::IpAddr;
 
 use nix::libc;
 
@@ -20,6 +21,22 @@ pub(crate) fn up(socket: &Socket, device: u32) -> io::Result<()> {
     fixed.extend_from_slice(&up.to_ne_bytes());
     fixed.extend_from_slice(&up.to_ne_bytes());
     socket.transact(&Request::new(libc::RTM_NEWLINK, ACKNOWLEDGED, 1, &fixed).finish(), 1)
+}
+
+/// Gives the device numbered `device` an address of its own.
+pub(crate) fn address(socket: &Socket, ip: IpAddr, device: u32) -> io::Result<()> {
+    let (family, bits, octets) = match ip {
+        IpAddr::V4(ip) => (libc::AF_INET, 32, ip.octets().to_vec()),
+        IpAddr::V6(ip) => (libc::AF_INET6, 128, ip.octets().to_vec()),
+    };
+    let family = u8::try_from(family).expect("address families here are small");
+    // struct ifaddrmsg: family, length of the network, flags, scope, device.
+    let mut fixed = vec![family, bits, 0, libc::RT_SCOPE_HOST];
+    fixed.extend_from_slice(&device.to_ne_bytes());
+    let mut request = Request::new(libc::RTM_NEWADDR, ACKNOWLEDGED | libc::NLM_F_CREATE, 3, &fixed);
+    request.put(libc::IFA_LOCAL, &octets);
+    request.put(libc::IFA_ADDRESS, &octets);
+    socket.transact(&request.finish(), 1)
 }
 
 /// Makes every address of `family` one of the device's own: `ip route add local default dev …`.

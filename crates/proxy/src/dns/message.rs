@@ -66,6 +66,11 @@ impl Question<'_> {
         Ok(Question { name, packet })
     }
 
+    /// Whether addresses of IPv6 alone are asked for.
+    pub(super) fn wants_v6(&self) -> bool {
+        self.packet.questions[0].qtype == QTYPE::TYPE(TYPE::AAAA)
+    }
+
     /// The message that says `answer`, cut off at what the client takes unless it goes over a stream.
     pub(super) fn answer(&self, answer: Answer<'_>, stream: bool) -> Vec<u8> {
         let mut reply = self.reply();
