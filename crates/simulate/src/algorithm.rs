@@ -19,6 +19,9 @@ pub(crate) use prequal::Prequal;
 pub enum Algorithm {
     /// Heddle's default: the engine's own code.
     Fastest,
+    /// The same, and a request that takes three times as long as predicted is sent once more, elsewhere; the first answer
+    /// counts. The proxy does not do that yet.
+    Hedged,
     /// Heddle's `least-request`: the engine's own code, two random ones.
     LeastRequest,
     /// In turn.
@@ -40,8 +43,9 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// All of them, in the order of tables.
-    pub const ALL: [Algorithm; 9] = [
+    pub const ALL: [Algorithm; 10] = [
         Algorithm::Fastest,
+        Algorithm::Hedged,
         Algorithm::Prequal,
         Algorithm::PeakEwma,
         Algorithm::C3,
@@ -56,6 +60,7 @@ impl Algorithm {
     pub const fn name(self) -> &'static str {
         match self {
             Algorithm::Fastest => "fastest",
+            Algorithm::Hedged => "fastest+hedge",
             Algorithm::LeastRequest => "least-request",
             Algorithm::RoundRobin => "round-robin",
             Algorithm::Random => "random",
@@ -87,14 +92,22 @@ pub(crate) trait Balancer {
     /// Which servers there are from now on.
     fn change(&mut self, present: &[bool]);
 
-    /// The server for a request; `None` if there is none.
-    fn choose(&mut self, now: Nanos, route: usize, rng: &mut Rng) -> Option<usize>;
+    /// The server for a request; `None` if there is none. Of `avoid`, who hedges would rather not hear.
+    fn choose(&mut self, now: Nanos, route: usize, avoid: Option<usize>, rng: &mut Rng) -> Option<usize>;
 
     /// A request is on its way.
     fn sent(&mut self, now: Nanos, route: usize, server: usize) -> Self::Token;
 
     /// A request has ended.
     fn answered(&mut self, now: Nanos, token: Self::Token, answer: &Answer);
+
+    /// A request is given up, since another copy was answered.
+    fn cancelled(&mut self, _now: Nanos, _token: Self::Token, _server: usize) {}
+
+    /// When to send another copy of a request that was sent to `server` and is not answered; `None`: never.
+    fn hedge_after(&mut self, _now: Nanos, _route: usize, _server: usize) -> Option<Nanos> {
+        None
+    }
 
     /// Puts the servers to probe now, after a request was sent, into `due`.
     fn probe(&mut self, _now: Nanos, _rng: &mut Rng, _due: &mut Vec<usize>) {}

@@ -21,3 +21,6 @@ pub use distribution::{Distribution, RecordedError};
 pub use outcome::{Outcome, table};
 pub use scenario::{Fault, Route, Scenario, ServerSpec, scenarios};
 pub use world::run;
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ const CONTROL: Nanos = Nanos::from_millis(1_000);
 pub fn run(scenario: &Scenario, algorithm: Algorithm, seed: u64) -> Outcome {
     let clients = scenario.clients;
     match algorithm {
-        Algorithm::Fastest | Algorithm::LeastRequest => {
+        Algorithm::Fastest | Algorithm::Hedged | Algorithm::LeastRequest => {
             World::new(scenario, seed, |_| algorithm::Engine::new(algorithm, &scenario.servers)).run(algorithm)
         }
         Algorithm::RoundRobin => World::new(scenario, seed, algorithm::RoundRobin::new).run(algorithm),
@@ -47,6 +47,8 @@ enum Event {
     Answer(usize),
     /// A client has waited long enough for this request, if it is still the same.
     TimeOut(usize, u64),
+    /// A client sends a second copy of this request, if it is still the same and unanswered.
+    Hedge(usize, u64),
     /// A client's probe has reached this server.
     Probe(usize, usize),
     /// The answer to a probe has reached its client.
@@ -71,8 +73,10 @@ struct Request<T> {
     failed: bool,
     refused: Option<Nanos>,
     report: Report,
-    /// `None`: the client has given up.
+    /// `None`: the client has given up, or has the answer to another copy.
     token: Option<T>,
+    /// Where the other copy is, and which request that is.
+    twin: Option<(usize, u64)>,
 }
 
 struct World<'a, B: Balancer> {
@@ -152,6 +156,7 @@ impl<'a, B: Balancer> World<'a, B> {
                 Event::Done(request, held) => self.done(request, held),
                 Event::Answer(request) => self.answer(request),
                 Event::TimeOut(request, id) => self.time_out(request, id),
+                Event::Hedge(request, id) => self.hedge(request, id),
                 Event::Probe(client, server) => self.probe(client, server),
                 Event::Probed(client, probe) => self.probed(client, probe),
                 Event::Control => self.control(),
@@ -186,13 +191,31 @@ impl<'a, B: Balancer> World<'a, B> {
             route += 1;
         }
         let work = self.scenario.routes[route].times.draw(&mut self.arrivals);
-        let balancer = &mut self.clients[client];
-        let Some(server) = balancer.choose(now, route, &mut self.rng) else {
+        let Some(server) = self.clients[client].choose(now, route, None, &mut self.rng) else {
             self.latencies.push(f32::INFINITY);
             self.failed += 1;
             return;
         };
-        let token = balancer.sent(now, route, server);
+        let place = self.send(client, server, route, work);
+        if let Some(after) = self.clients[client].hedge_after(now, route, server) {
+            self.at(now.after(after), Event::Hedge(place, self.made));
+        }
+        if let Some(timeout) = self.scenario.timeout {
+            self.at(now.after(timeout), Event::TimeOut(place, self.made));
+        }
+        let mut due = std::mem::take(&mut self.due);
+        self.clients[client].probe(now, &mut self.rng, &mut due);
+        for server in due.drain(..) {
+            self.probed += 1;
+            self.at(now.after(WAY), Event::Probe(client, server));
+        }
+        self.due = due;
+    }
+
+    /// Sends a request, or a copy of one; returns its place.
+    fn send(&mut self, client: usize, server: usize, route: usize, work: f64) -> usize {
+        let now = self.now;
+        let token = self.clients[client].sent(now, route, server);
         self.made += 1;
         let request = Request {
             id: self.made,
@@ -207,6 +230,7 @@ impl<'a, B: Balancer> World<'a, B> {
             refused: None,
             report: Report::default(),
             token: Some(token),
+            twin: None,
         };
         self.count(server);
         let place = self.free.pop().unwrap_or_else(|| {
@@ -215,16 +239,31 @@ impl<'a, B: Balancer> World<'a, B> {
         });
         self.requests[place] = Some(request);
         self.at(now.after(WAY), Event::Deliver(place));
-        if let Some(timeout) = self.scenario.timeout {
-            self.at(now.after(timeout), Event::TimeOut(place, self.made));
+        place
+    }
+
+    /// Sends a second copy of a request elsewhere.
+    fn hedge(&mut self, place: usize, id: u64) {
+        let Some(first) = self.requests[place].as_ref().filter(|first| first.id == id && first.token.is_some()) else {
+            return;
+        };
+        let (client, server, route, work, sent) = (first.client, first.server, first.route, first.work, first.sent);
+        let other = self.clients[client].choose(self.now, route, Some(server), &mut self.rng);
+        let Some(other) = other.filter(|other| *other != server) else { return };
+        let copy = self.send(client, other, route, work);
+        let copy_id = self.made;
+        for (place, twin) in [(place, (copy, copy_id)), (copy, (place, id))] {
+            if let Some(request) = &mut self.requests[place] {
+                request.twin = Some(twin);
+                request.sent = sent;
+            }
         }
-        let mut due = std::mem::take(&mut self.due);
-        self.clients[client].probe(now, &mut self.rng, &mut due);
-        for server in due.drain(..) {
-            self.probed += 1;
-            self.at(now.after(WAY), Event::Probe(client, server));
-        }
-        self.due = due;
+    }
+
+    /// The other copy of a request, if it is still waited for.
+    fn twin(&mut self, twin: Option<(usize, u64)>) -> Option<&mut Request<B::Token>> {
+        let (place, id) = twin?;
+        self.requests[place].as_mut().filter(|request| request.id == id && request.token.is_some())
     }
 
     /// Counts a request that is sent to `server`.
@@ -276,7 +315,16 @@ impl<'a, B: Balancer> World<'a, B> {
         self.free.push(place);
         let Some(token) = request.token.take() else { return };
         let latency = self.now.since(request.sent);
-        self.record(latency, request.failed);
+        // A copy that fails leaves it to the other; one that is answered makes the other superfluous.
+        let failed = request.failed;
+        match self.twin(request.twin).map(|twin| (twin.server, if failed { None } else { twin.token.take() })) {
+            Some((_, None)) => {}
+            Some((server, Some(token))) => {
+                self.clients[request.client].cancelled(self.now, token, server);
+                self.record(latency, false);
+            }
+            None => self.record(latency, failed),
+        }
         let answer = Answer {
             server: request.server,
             latency,
@@ -292,7 +340,10 @@ impl<'a, B: Balancer> World<'a, B> {
         let Some(token) = request.token.take() else { return };
         let (client, server) = (request.client, request.server);
         let latency = self.now.since(request.sent);
-        self.record(latency, true);
+        let twin = request.twin;
+        if self.twin(twin).is_none() {
+            self.record(latency, true);
+        }
         let answer = Answer { server, latency, failed: true, refused: None, report: None };
         self.clients[client].answered(self.now, token, &answer);
     }

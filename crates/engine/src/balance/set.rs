@@ -267,12 +267,18 @@ impl EndpointSet {
             let place = group.members.draw_other(&drawn[..count], rng);
             let endpoint = &self.endpoints[group.members.member(place)];
             if self.is_usable(endpoint, now, ask, panic) && !drawn[..count].contains(&place) {
-                (kept[count], drawn[count]) = (Some(endpoint), place);
+                kept[count] = Some(endpoint);
+                // Sorted as they come: a handful.
+                let mut at = count;
+                while at > 0 && drawn[at - 1] > place {
+                    drawn[at] = drawn[at - 1];
+                    at -= 1;
+                }
+                drawn[at] = place;
                 count += 1;
                 if count == N || count == group.members.len() as usize {
                     return kept;
                 }
-                drawn[..count].sort_unstable();
             }
         }
         // A few are quickly looked at. Of many, one that was found is better than looking at all.

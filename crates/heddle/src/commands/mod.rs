@@ -10,6 +10,7 @@ mod init;
 mod inside;
 mod proxy;
 mod run;
+mod simulate;
 mod stat;
 mod token;
 mod up;
@@ -38,6 +39,7 @@ enum Command {
     Stat(stat::StatArgs),
     Explain(explain::ExplainArgs),
     Validate(validate::ValidateArgs),
+    Simulate(simulate::SimulateArgs),
     Token(token::TokenArgs),
     Control(control::ControlArgs),
     Proxy(proxy::ProxyArgs),
@@ -83,6 +85,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Stat(args) => stat::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Validate(args) => validate::run(args),
+        Command::Simulate(args) => simulate::run(args),
         Command::Token(args) => token::run(args),
         Command::Control(args) => control::run(args),
         Command::Proxy(args) => proxy::run(args),

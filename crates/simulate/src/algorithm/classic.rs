@@ -24,7 +24,7 @@ impl Balancer for RoundRobin {
         self.list = listed(present);
     }
 
-    fn choose(&mut self, _: Nanos, _: usize, _: &mut Rng) -> Option<usize> {
+    fn choose(&mut self, _: Nanos, _: usize, _: Option<usize>, _: &mut Rng) -> Option<usize> {
         self.turn += 1;
         self.list.get(self.turn % self.list.len().max(1)).copied()
     }
@@ -46,7 +46,7 @@ impl Balancer for Random {
         self.list = listed(present);
     }
 
-    fn choose(&mut self, _: Nanos, _: usize, rng: &mut Rng) -> Option<usize> {
+    fn choose(&mut self, _: Nanos, _: usize, _: Option<usize>, rng: &mut Rng) -> Option<usize> {
         let count = self.list.len() as u32;
         (count > 0).then(|| self.list[rng.below(count) as usize])
     }
@@ -71,7 +71,7 @@ impl Balancer for LeastLoaded {
         self.in_flight.resize(present.len(), 0);
     }
 
-    fn choose(&mut self, _: Nanos, _: usize, rng: &mut Rng) -> Option<usize> {
+    fn choose(&mut self, _: Nanos, _: usize, _: Option<usize>, rng: &mut Rng) -> Option<usize> {
         let least = self.list.iter().map(|&server| self.in_flight[server]).min()?;
         let (mut seen, mut chosen) = (0, None);
         for &server in self.list.iter().filter(|&&server| self.in_flight[server] == least) {
@@ -123,7 +123,7 @@ impl Balancer for Weighted {
         self.credit = (0..present.len()).map(|_| unit(&mut rng)).collect();
     }
 
-    fn choose(&mut self, _: Nanos, _: usize, _: &mut Rng) -> Option<usize> {
+    fn choose(&mut self, _: Nanos, _: usize, _: Option<usize>, _: &mut Rng) -> Option<usize> {
         let total: f64 = self.list.iter().map(|&server| self.weights[server]).sum();
         let mut best: Option<usize> = None;
         for &server in &self.list {

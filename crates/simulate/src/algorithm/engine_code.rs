@@ -3,14 +3,20 @@
 use std::sync::Arc;
 
 use engine::balance::{Ask, Class, Dial, Endpoint, EndpointSet, Health, InFlight, Load, Locality};
-use engine::policy::{Algorithm as Way, BalancePolicy};
+use engine::policy::{Algorithm as Way, BalancePolicy, RetryPolicy};
+use engine::retry::RetryBudget;
 use engine::{Nanos, Outcome, Protocol, Rng, SeriesId};
 
 use super::{Algorithm, Answer, Balancer};
 use crate::scenario::ServerSpec;
 use crate::server::Report;
 
+/// A request is hedged when it has taken so many times what was predicted.
+const HEDGE_AFTER: f64 = 3.0;
+
 pub(crate) struct Engine {
+    hedges: bool,
+    budget: RetryBudget,
     backend: engine::balance::Backend,
     policy: BalancePolicy,
     /// Of every server, present or not.
@@ -19,7 +25,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(algorithm: Algorithm, servers: &[ServerSpec]) -> Engine {
-        let way = if algorithm == Algorithm::Fastest { Way::Fastest } else { Way::LeastRequest };
+        let way = if algorithm == Algorithm::LeastRequest { Way::LeastRequest } else { Way::Fastest };
         let policy = BalancePolicy { algorithm: way, ..BalancePolicy::default() };
         let endpoint = |number: usize| Endpoint {
             workload: format!("{number:06}").into(),
@@ -33,7 +39,8 @@ impl Engine {
         };
         let all = (0..servers.len()).map(|number| Arc::new(endpoint(number))).collect();
         let backend = engine::balance::Backend::new("simulated", 80, Protocol::Http1, EndpointSet::default());
-        Engine { backend, policy, all }
+        let budget = RetryBudget::new(&RetryPolicy::default());
+        Engine { hedges: algorithm == Algorithm::Hedged, budget, backend, policy, all }
     }
 
     fn class(&self, route: usize) -> Class {
@@ -51,8 +58,13 @@ impl Balancer for Engine {
         self.backend.endpoints.store(Arc::new(set));
     }
 
-    fn choose(&mut self, now: Nanos, route: usize, rng: &mut Rng) -> Option<usize> {
-        let ask = Ask { class: self.class(route), ..Ask::default() };
+    fn choose(&mut self, now: Nanos, route: usize, avoid: Option<usize>, rng: &mut Rng) -> Option<usize> {
+        if avoid.is_some() && !self.budget.withdraw(now) {
+            return None;
+        }
+        let tried: Option<[u64; 1]> = avoid.map(|server| [self.all[server].load.id]);
+        let tried = tried.as_ref().map_or(&[][..], |tried| &tried[..]);
+        let ask = Ask { class: self.class(route), tried, hash: None };
         let chosen = self.backend.endpoints.load().choose(now, rng, &ask, |_| true)?;
         chosen.workload.parse().ok()
     }
@@ -82,6 +94,19 @@ impl Balancer for Engine {
             token.endpoint().load.reported(report.in_flight, report.latency, now);
         }
         token.finish(now, outcome, &self.backend.endpoints.load());
+    }
+
+    fn cancelled(&mut self, now: Nanos, token: InFlight, _: usize) {
+        token.finish(now, Outcome::Cancelled, &self.backend.endpoints.load());
+    }
+
+    fn hedge_after(&mut self, now: Nanos, route: usize, server: usize) -> Option<Nanos> {
+        if !self.hedges {
+            return None;
+        }
+        self.budget.deposit(now);
+        let predicted = self.all[server].load.latency(self.class(route))?;
+        Some(Nanos((HEDGE_AFTER * predicted) as u64))
     }
 
     fn probe(&mut self, now: Nanos, rng: &mut Rng, due: &mut Vec<usize>) {

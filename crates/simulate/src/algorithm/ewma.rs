@@ -47,7 +47,7 @@ impl Balancer for PeakEwma {
         self.nodes.resize(present.len(), Node::default());
     }
 
-    fn choose(&mut self, now: Nanos, _: usize, rng: &mut Rng) -> Option<usize> {
+    fn choose(&mut self, now: Nanos, _: usize, _: Option<usize>, rng: &mut Rng) -> Option<usize> {
         let (a, b) = two(&self.list, rng)?;
         Some(if self.nodes[b].load(now) < self.nodes[a].load(now) { b } else { a })
     }
@@ -96,7 +96,7 @@ impl Balancer for C3 {
         self.replicas.resize(present.len(), Replica::default());
     }
 
-    fn choose(&mut self, _: Nanos, _: usize, rng: &mut Rng) -> Option<usize> {
+    fn choose(&mut self, _: Nanos, _: usize, _: Option<usize>, rng: &mut Rng) -> Option<usize> {
         let score = |server: usize| {
             let replica = &self.replicas[server];
             let queue = 1.0 + f64::from(replica.outstanding) * self.clients + replica.queue;

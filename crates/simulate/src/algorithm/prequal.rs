@@ -86,7 +86,7 @@ impl Balancer for Prequal {
         self.pool.retain(|probe| present[probe.server]);
     }
 
-    fn choose(&mut self, now: Nanos, _: usize, rng: &mut Rng) -> Option<usize> {
+    fn choose(&mut self, now: Nanos, _: usize, _: Option<usize>, rng: &mut Rng) -> Option<usize> {
         self.pool.retain(|probe| now.since(probe.at) <= AGE);
         let count = self.list.len() as u32;
         if self.pool.len() < 2 {
