@@ -18,7 +18,7 @@ use crate::route::{self, Door, Way};
 use crate::target::Target;
 use crate::tcp::{self, Opened};
 use crate::worker::Worker;
-use crate::{http1, http2, inbound};
+use crate::{http1, http2, inbound, sni};
 
 /// What a connection speaks.
 pub(crate) enum Spoken {
@@ -79,7 +79,10 @@ async fn to_target(worker: &Rc<Worker>, door: &Door, target: &Target, conn: &mut
         Ok(resolution) => resolution,
         Err(refusal) => return Spoken::Refused(refusal),
     };
-    let Resolution::Found(destination) = &**resolution else { return Spoken::Opaque(Other::Outside(None)) };
+    let Resolution::Found(destination) = &**resolution else {
+        drop(resolution);
+        return to_outside(worker, target, conn).await;
+    };
     let Some(port) = destination.port(target.port) else {
         return Spoken::Refused(Refusal::new(
             Reason::NoSuchPort,
@@ -112,6 +115,38 @@ async fn to_target(worker: &Rc<Worker>, door: &Door, target: &Target, conn: &mut
             }
         }
     }
+}
+
+/// To an address that the mesh does not know. The name that a TLS client asks for may be one that the mesh knows; a tunnel's
+/// client has named its destination already.
+async fn to_outside(worker: &Rc<Worker>, target: &Target, conn: &mut Conn) -> Spoken {
+    if !target.is_address() || worker.server_speaks_first(target) {
+        return Spoken::Opaque(Other::Outside(None));
+    }
+    let opening = crate::outside::open(worker, target);
+    let listened = Box::pin(listen::both(worker, conn, target, opening, |conn| conn)).await;
+    if listened.heard == Heard::Gone {
+        return Spoken::Gone;
+    }
+    if listened.heard == Heard::Client(Detected::Tls)
+        && let Some(rule) = by_server_name(worker, target.port, conn).await
+    {
+        return Spoken::Opaque(Other::Rule(rule, None));
+    }
+    match listened.other.transpose() {
+        Ok(opened) => Spoken::Opaque(Other::Outside(opened)),
+        Err(refusal) => Spoken::Refused(refusal),
+    }
+}
+
+/// The rule of the destination that a TLS client names, if the mesh knows that and its requests need not be seen.
+async fn by_server_name(worker: &Rc<Worker>, port: u16, conn: &mut Conn) -> Option<Arc<TcpRule>> {
+    let host = sni::server_name(worker, conn).await?;
+    // Who cannot say what the name is says nothing of the address.
+    let resolution = route::resolve(worker, &Target { host, port }).await.ok()?;
+    let Resolution::Found(destination) = &**resolution else { return None };
+    let port = destination.port(port)?;
+    port.http.is_none().then(|| Arc::clone(&port.tcp))
 }
 
 /// Which HTTP it is.

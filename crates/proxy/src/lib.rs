@@ -41,6 +41,7 @@ mod route;
 mod send;
 pub mod session;
 pub mod settings;
+mod sni;
 mod start;
 mod target;
 mod tcp;

@@ -17,7 +17,7 @@ use crate::worker::Worker;
 /// How long a client that has begun to speak may leave open what it speaks, where the other side may be waiting for it. An HTTP
 /// client sends the bytes that tell in its first packet; an opaque protocol whose first message looks like the beginning of HTTP
 /// is held up for this long, once per connection.
-const PARTIAL: Nanos = Nanos::from_millis(100);
+pub(crate) const PARTIAL: Nanos = Nanos::from_millis(100);
 
 /// Who was heard first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

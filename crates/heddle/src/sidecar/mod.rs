@@ -8,7 +8,7 @@ pub(crate) mod settings;
 mod statistics;
 mod wiring;
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,11 +93,7 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     if let Some(taken) = &mut taken {
         listeners.append(&mut taken.listeners);
     }
-    let pages = settings.admin.and_then(|admin| {
-        let place =
-            listeners.iter().position(|listener| listener.local_addr().is_ok_and(|address| address == admin))?;
-        Some(listeners.swap_remove(place))
-    });
+    let pages = settings.admin.and_then(|admin| take(&mut listeners, admin));
     let identity = identity(&settings)?;
     let clock = Clock::start();
     let registry = Registry::new();
@@ -119,10 +115,8 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
         None => None,
     };
     let (drain, drain_watch) = net::drain::channel();
-    let log = match settings.access_log {
-        true => Some(Arc::new(AccessLog::start(std::io::stderr()).context("cannot start the access log")?)),
-        false => None,
-    };
+    let log = settings.access_log.then(|| AccessLog::start(std::io::stderr()).map(Arc::new));
+    let log = log.transpose().context("cannot start the access log")?;
     let running = proxy::start(Parts {
         settings: settings.proxy.clone(),
         discover: wiring.discover(),
@@ -194,6 +188,12 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     };
     let end = proxy.serve(events, inbox, drains).await?;
     proxy.end(drain, end).await
+}
+
+/// The listener at `address`, if there is one.
+fn take(listeners: &mut Vec<TcpListener>, address: SocketAddr) -> Option<TcpListener> {
+    let place = listeners.iter().position(|listener| listener.local_addr().is_ok_and(|other| other == address))?;
+    Some(listeners.swap_remove(place))
 }
 
 /// Why a proxy ends.

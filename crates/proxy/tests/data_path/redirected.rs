@@ -1,6 +1,7 @@
 //! Connections that the kernel redirected, in a network namespace with real rules.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 
 use engine::Protocol;
 use engine::SeriesId;
@@ -8,6 +9,7 @@ use engine::policy::TrafficPolicy;
 use engine::snapshot::{Inbound, InboundPort, Mesh};
 use testkit::netns::{self, Namespace};
 use testkit::raw::{Raw, RawServer};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use crate::world::{World, backend, destination, live, plain, settings};
 
@@ -62,7 +64,7 @@ fn sidecar(world: &World, application: SocketAddr, strict: bool, listeners: Vec<
         series: SeriesId::default(),
     };
     let live = live(Some(inbound));
-    live.mesh.store(std::sync::Arc::new(Mesh { strict, trust_domain: "mesh.test".into(), ..Mesh::default() }));
+    live.mesh.store(Arc::new(Mesh { strict, trust_domain: "mesh.test".into(), ..Mesh::default() }));
     world.start_with(settings, world.identity("client"), live, listeners)
 }
 
@@ -127,4 +129,41 @@ fn a_caller_without_sidecar_is_let_in_unless_the_mesh_is_strict() {
             assert!(raw.read_head().starts_with("HTTP/1.1 403 "));
         });
     }
+}
+
+/// A ClientHello that asks for `name`.
+fn hello(name: &'static str) -> Vec<u8> {
+    let config = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    let mut client = ClientConnection::new(Arc::new(config), name.try_into().unwrap()).unwrap();
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_tls_client_is_led_by_the_name_that_it_asks_for() {
+    let answering = |text: &'static str| {
+        RawServer::start(move |_, mut raw| {
+            // How every ClientHello begins.
+            raw.expect(b"\x16\x03\x01").send(text);
+        })
+    };
+    let (known, outside) = (answering("known"), answering("outside"));
+    let world = World::new();
+    let nobody = testkit::address::free();
+    let backend = backend("shop/cart", nobody.port(), Protocol::Tls, vec![plain(known.address())]);
+    let (policy, series) = (TrafficPolicy::default(), SeriesId::default());
+    let cart = destination("shop/cart", nobody.port(), Protocol::Tls, None, &backend, policy, series);
+    world.names.publish("cart.example", cart);
+    let Some(inside) = Namespace::new() else { return };
+    let sidecar = sidecar(&world, at("10.0.0.7:8080"), false, inside.run(listeners));
+    inside.run(|| {
+        // The address is nobody's that the mesh knows, and nobody listens there; the name is known.
+        Raw::connect(nobody).send(hello("cart.example")).expect("known");
+        Raw::connect(outside.address()).send(hello("elsewhere.example")).expect("outside");
+        // Where only what is registered may be called, the name is what counts.
+        sidecar.live.mesh.store(Arc::new(Mesh { registered_only: true, ..Mesh::default() }));
+        Raw::connect(nobody).send(hello("cart.example")).expect("known");
+        Raw::connect(outside.address()).send(hello("elsewhere.example")).expect_end();
+    });
 }
