@@ -1,6 +1,7 @@
 //! The data path over real sockets: sidecars in this process, scripted peers on both ends.
 #![allow(clippy::unwrap_used)] // In a test the panic is the message.
 
+mod balancing;
 mod bridge;
 mod failure;
 mod hostile;

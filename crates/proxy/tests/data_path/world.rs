@@ -29,6 +29,8 @@ pub(crate) struct Names {
     slots: Mutex<HashMap<String, Arc<Slot>>>,
     /// Names that nobody answers.
     pub(crate) silent: Mutex<Vec<String>>,
+    /// Backends whose instances are checked.
+    backends: Mutex<Vec<Arc<Backend>>>,
 }
 
 impl Names {
@@ -62,7 +64,7 @@ impl Discover for Names {
     }
 
     fn backends(&self) -> Vec<Arc<Backend>> {
-        Vec::new()
+        self.backends.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -164,6 +166,7 @@ impl World {
         routes: Option<Routes<'_>>,
     ) -> Arc<Backend> {
         let backend = backend("shop/cart", 80, protocol, endpoints);
+        self.names.backends.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&backend));
         let key = SeriesKey { direction: Direction::Outbound, service: "shop/cart".into(), route: "".into() };
         let series = self.registry.series(&key);
         let table = routes.map(|routes| RouteTable::new(routes(&backend)));
