@@ -313,4 +313,4 @@ fn ports(registration: &mesh::Registration) -> Result<Vec<MemberPort>, Refused> 
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use net::identity::{Groups, Identity};
+use net::spiffe::Id;
 use net::tls::{self, Alpn, Error, Peer};
 use rustls_pki_types::ServerName;
 use testkit::ca::{Ca, Leaf};
@@ -20,6 +21,15 @@ type Accepted = Result<(server::TlsStream<DuplexStream>, Peer), Error>;
 async fn shake(client: &Identity, server: &Identity, expected: &str, alpn: Alpn) -> (Connected, Accepted) {
     let (a, b) = duplex(64 * 1024);
     tokio::join!(tls::connect(a, client, expected, SNI, alpn), tls::accept(b, server))
+}
+
+/// A proxy, and whoever passes for the control plane.
+async fn shake_control(
+    proxy: &Identity,
+    control: &Identity,
+) -> (Connected, Result<(server::TlsStream<DuplexStream>, Option<Id>), Error>) {
+    let (a, b) = duplex(64 * 1024);
+    tokio::join!(tls::connect_control(a, proxy), tls::accept_optional(b, control))
 }
 
 /// TLS 1.3 lets a client finish before its certificate is judged: what the server thought of it comes with the first read.
@@ -108,7 +118,7 @@ async fn a_certificate_names_exactly_one_spiffe_id_of_our_trust_domain() {
     let ca = Ca::new();
     let cart = ca.workload("shop", "cart");
     let good = Leaf::of("shop", "front").uris.remove(0);
-    let other_domain = Leaf { uris: vec!["spiffe://other.test/ns/shop/sa/front".into()], ..Leaf::of("shop", "front") };
+    let other_domain = Leaf::in_domain("other.test", "shop", "front");
     let (_connected, accepted) = shake(&ca.issue(&other_domain), &cart, CART, Alpn::Http1).await;
     assert!(matches!(accepted, Err(Error::WrongIdentity { .. })), "{accepted:?}");
 
@@ -133,13 +143,11 @@ async fn a_client_without_certificate_is_refused_by_a_sidecar_and_taken_by_the_c
     let control = ca.workload("heddle-system", "control");
     let newcomer = Identity::generate().unwrap();
     newcomer.set_roots(vec![ca.root()]).unwrap();
-    let (a, b) = duplex(64 * 1024);
-    let (connected, accepted) = tokio::join!(tls::connect_control(a, &newcomer), tls::accept_optional(b, &control));
+    let (connected, accepted) = shake_control(&newcomer, &control).await;
     connected.unwrap();
     assert_eq!(accepted.unwrap().1, None);
 
-    let (a, b) = duplex(64 * 1024);
-    let (connected, accepted) = tokio::join!(tls::connect_control(a, &cart), tls::accept_optional(b, &control));
+    let (connected, accepted) = shake_control(&cart, &control).await;
     connected.unwrap();
     assert_eq!(accepted.unwrap().1.unwrap().as_str(), CART);
 }
@@ -149,20 +157,16 @@ async fn the_control_plane_verifies_a_certificate_that_is_shown() {
     let ca = Ca::new();
     let control = ca.workload("heddle-system", "control");
     let old = ca.issue(&Leaf::of("shop", "cart").expired());
-    let (a, b) = duplex(64 * 1024);
-    let (_connected, accepted) = tokio::join!(tls::connect_control(a, &old), tls::accept_optional(b, &control));
+    let (_connected, accepted) = shake_control(&old, &control).await;
     assert!(matches!(accepted, Err(Error::Expired)), "{accepted:?}");
 }
 
 #[tokio::test]
 async fn nobody_else_passes_for_the_control_plane() {
     let ca = Ca::new();
-    let other_domain =
-        Leaf { uris: vec!["spiffe://other.test/ns/heddle-system/sa/control".into()], ..Leaf::of("shop", "cart") };
+    let other_domain = Leaf::in_domain("other.test", "heddle-system", "control");
     for impostor in [ca.workload("shop", "control"), ca.workload("heddle-system", "cart"), ca.issue(&other_domain)] {
-        let (a, b) = duplex(64 * 1024);
-        let proxy = ca.workload("shop", "cart");
-        let (connected, _accepted) = tokio::join!(tls::connect_control(a, &proxy), tls::accept_optional(b, &impostor));
+        let (connected, _accepted) = shake_control(&ca.workload("shop", "cart"), &impostor).await;
         assert!(matches!(connected, Err(Error::WrongIdentity { .. })), "{connected:?}");
     }
 }

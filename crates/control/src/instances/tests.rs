@@ -6,16 +6,21 @@ fn id(namespace: &str, account: &str) -> spiffe::Id {
     spiffe::Id::new("cluster.local", namespace, account).unwrap()
 }
 
-fn cart() -> mesh::Registration {
+/// What an instance of `cart` in `shop` registers as.
+pub(crate) fn registration(name: &str, address: &str) -> mesh::Registration {
     mesh::Registration {
-        workload: "shop/cart-0".into(),
+        workload: format!("shop/{name}"),
         service_account: "cart".into(),
-        address: "127.20.0.1".into(),
-        dial: "127.20.0.1:15006".into(),
+        address: address.into(),
+        dial: format!("{address}:15006"),
         labels: vec![mesh::Label { name: "app".into(), value: "cart".into() }],
         state: mesh::State::Ready.into(),
         ..Default::default()
     }
+}
+
+fn cart() -> mesh::Registration {
+    registration("cart-0", "127.20.0.1")
 }
 
 fn register(all: &mut Instances) -> StreamId {

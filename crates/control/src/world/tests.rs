@@ -55,15 +55,7 @@ impl Fixture {
     }
 
     fn register(&self, name: &str, address: &str) -> StreamId {
-        let registration = mesh::Registration {
-            workload: format!("shop/{name}"),
-            service_account: "cart".into(),
-            address: address.into(),
-            dial: format!("{address}:15006"),
-            labels: vec![mesh::Label { name: "app".into(), value: "cart".into() }],
-            state: mesh::State::Ready.into(),
-            ..Default::default()
-        };
+        let registration = crate::instances::tests::registration(name, address);
         let identity = spiffe::Id::new("cluster.local", "shop", "cart").unwrap();
         self.world.register(&registration, &identity, "1").unwrap()
     }

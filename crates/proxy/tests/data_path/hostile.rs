@@ -8,7 +8,7 @@ use testkit::raw::RawServer;
 use testkit::wait::LONG;
 
 use crate::http2::{call, client, request, test};
-use crate::world::{World, plain};
+use crate::world::{Sidecar, World, plain};
 
 /// What a client says first (RFC 9113, 3.4), with empty settings.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
@@ -60,18 +60,34 @@ fn goaway(mut said: &[u8]) -> bool {
     false
 }
 
-fn silent() -> RawServer {
-    RawServer::start(|_, mut raw| drop(raw.read_to_end()))
+/// A client's sidecar in front of an application that never answers.
+struct Stage {
+    app: RawServer,
+    world: World,
+    sidecar: Sidecar,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let app = RawServer::start(|_, mut raw| drop(raw.read_to_end()));
+        let world = World::new();
+        world.publish(Protocol::Http2, vec![plain(app.address())]);
+        let sidecar = world.client(|_| {});
+        Stage { app, world, sidecar }
+    }
+
+    /// A connection that has begun well.
+    fn attack(&self) -> TcpStream {
+        let mut stream = TcpStream::connect(self.sidecar.outbound()).unwrap();
+        stream.write_all(PREFACE).unwrap();
+        stream
+    }
 }
 
 #[test]
 fn a_head_without_end_closes_the_connection() {
-    let app = silent();
-    let world = World::new();
-    world.publish(Protocol::Http2, vec![plain(app.address())]);
-    let sidecar = world.client(|_| {});
-    let mut stream = TcpStream::connect(sidecar.outbound()).unwrap();
-    stream.write_all(PREFACE).unwrap();
+    let stage = Stage::new();
+    let mut stream = stage.attack();
     stream.write_all(&frame(HEADERS, END_STREAM, 1, GET_CART)).unwrap();
     // A literal field without indexing: name of one byte, value of 100.
     let mut field = b"\x00\x01x\x64".to_vec();
@@ -79,17 +95,13 @@ fn a_head_without_end_closes_the_connection() {
     let most = 64 << 20;
     let (sent, _) = flood(&mut stream, || frame(CONTINUATION, 0, 1, &field.repeat(150)), most);
     assert!(sent < most, "it read {sent} bytes of one head");
-    assert_eq!(app.accepted(), 0);
+    assert_eq!(stage.app.accepted(), 0);
 }
 
 #[test]
 fn streams_that_are_reset_at_once_close_the_connection() {
-    let app = silent();
-    let world = World::new();
-    world.publish(Protocol::Http2, vec![plain(app.address())]);
-    let sidecar = world.client(|_| {});
-    let mut stream = TcpStream::connect(sidecar.outbound()).unwrap();
-    stream.write_all(PREFACE).unwrap();
+    let stage = Stage::new();
+    let mut stream = stage.attack();
     let mut id = 1;
     let burst = || {
         let mut bytes = Vec::new();
@@ -108,10 +120,7 @@ fn streams_that_are_reset_at_once_close_the_connection() {
 #[test]
 fn a_head_that_is_too_large_is_answered_with_431() {
     test(async {
-        let app = silent();
-        let world = World::new();
-        world.publish(Protocol::Http2, vec![plain(app.address())]);
-        let sidecar = world.client(|_| {});
+        let Stage { app, world, sidecar } = Stage::new();
         let client = client(sidecar.outbound()).await;
         let large = |bytes: usize| {
             let mut large = request("GET", "/");
