@@ -15,6 +15,8 @@
 //! - Instead, an endpoint of which nothing was heard for a while and that owes no answer gets one request as a trial,
 //!   whatever it costs. If that is answered, the answer replaces what was known. The wait is a second, eight times the
 //!   latency if that is more, twice as long for each failure in a row, 30 s at most.
+//! - Latencies that differ little from the least are taken to be the same, so that instances that are as good as each other
+//!   share the work though their estimates never agree.
 //! - *overdue* lets silence speak before late answers do: where an answer is owed and none has come for longer than a
 //!   whole one should take, the latency is at least so many times what was thought.
 //! - *failing* is the recent share of failures. A failure's own latency never lowers the estimate, so failing fast

@@ -16,6 +16,9 @@ const TAU_MS: f32 = 5_000.0;
 const SHARE_MIN: f32 = 0.05;
 const SHARE_MIN_SLOWER: f32 = 0.1;
 
+/// What an answer counts at least that is the first for a second, as that to a trial is.
+const SHARE_MIN_TRIAL: f32 = 0.5;
+
 /// An answer that took less than this part of what was known replaces it if it is the first for a second.
 const RECOVERED: f32 = 0.5;
 
@@ -140,11 +143,16 @@ impl Estimate {
         let silence = ms.wrapping_sub((word >> 32) as u32);
         // A clock that jumps back looks like a silence of weeks; the next answer is then believed, which does no harm.
         let sample = sample.clamp(FLOOR, CEILING);
-        let share = if known == 0.0 || silence >= 1_000 && sample < RECOVERED * known {
+        let trial = silence >= 1_000;
+        let share = if known == 0.0 || trial && sample < RECOVERED * known {
             1.0
         } else {
             // x / (1 + x) instead of 1 - exp(-x): as good, quicker, and the same on every machine.
-            let least = if sample > known { SHARE_MIN_SLOWER } else { SHARE_MIN };
+            let least = match (trial, sample > known) {
+                (true, _) => SHARE_MIN_TRIAL,
+                (false, true) => SHARE_MIN_SLOWER,
+                (false, false) => SHARE_MIN,
+            };
             least.max(silence as f32 / (silence as f32 + TAU_MS))
         };
         self.set(known + share * (sample - known), ms);

@@ -115,6 +115,20 @@ fn weights_divide_the_cost() {
 }
 
 #[test]
+fn instances_that_are_alike_share_the_work() {
+    let set = many(3);
+    for (endpoint, ms) in set.endpoints().iter().zip([100, 139, 141]) {
+        send(&set, endpoint, 0, ms, Outcome::Success);
+    }
+    let shares = shares(&set, at(200), &[]);
+    assert!((400..600).contains(&shares["shop/cart-0"]) && (400..600).contains(&shares["shop/cart-1"]), "{shares:?}");
+    assert_eq!(shares.get("shop/cart-2"), None, "more than the tolerance slower");
+    // The tolerance is one of estimates: requests in flight are known for sure.
+    let _request = InFlight::start(Arc::clone(&set.endpoints()[0]), Class::default(), at(200));
+    assert_eq!(self::shares(&set, at(200), &[])["shop/cart-1"], 1000);
+}
+
+#[test]
 fn a_cold_connection_costs_but_never_keeps_a_new_endpoint_out() {
     let set = many(2);
     send(&set, &set.endpoints()[0], 0, 2, Outcome::Success);
@@ -160,7 +174,7 @@ fn estimates_follow_slower_answers_faster_and_a_good_one_after_silence_at_once()
     send(&set, endpoint, 9_990, 10_000, Outcome::Success);
     assert_eq!(latency(), 10.0, "what was long ago says nothing of now");
     send(&set, endpoint, 10_985, 11_000, Outcome::Success);
-    assert!(near(latency(), 10.0 + 5.0 / 6.0), "but it is kept where it fits: {}", latency());
+    assert!(near(latency(), 12.5), "an answer after a second of silence counts half where it fits: {}", latency());
 }
 
 #[test]
