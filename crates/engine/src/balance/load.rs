@@ -300,7 +300,8 @@ impl Load {
         if self.waiting() == 0 || expected <= 0.0 {
             return 1.0;
         }
-        (now.since(Nanos(self.quiet_since.load(Relaxed))).0 as f32 / expected).max(1.0)
+        let silence = now.since(self.quiet_since()).0 as f32;
+        if silence <= expected { 1.0 } else { silence / expected }
     }
 
     /// What failures multiply the cost by.

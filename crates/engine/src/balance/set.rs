@@ -106,7 +106,9 @@ pub(super) enum Tier {
 #[derive(Clone, Copy)]
 pub(super) struct Compared<'a> {
     pub(super) endpoint: &'a Arc<Endpoint>,
-    /// Requests in flight for each unit of weight, those of others included.
+    /// What one request is for each unit of weight.
+    part: f32,
+    /// The same of those in flight, those of others included.
     pub(super) busy: f32,
     /// Zero: unknown.
     pub(super) latency: f32,
@@ -286,8 +288,10 @@ impl EndpointSet {
                 }
             }
         }
-        // A few are quickly looked at. Of many, one that was found is better than looking at all.
-        if count > 0 && group.members.len() > FEW { kept } else { self.scan(now, rng, ask) }
+        // A few are quickly looked at. Of many, one that was found is better than looking at all; and looking at all would not
+        // keep to the weights.
+        let enough = group.members.len() > FEW || group.members.is_weighted();
+        if count > 0 && enough { kept } else { self.scan(now, rng, ask) }
     }
 
     /// The same by looking at all of them: a reservoir that starts again when a better tier turns up.
@@ -394,9 +398,13 @@ impl<'a> Compared<'a> {
     #[inline]
     pub(super) fn new(endpoint: &'a Arc<Endpoint>, class: Class) -> Compared<'a> {
         let load = &endpoint.load;
-        let (own, elsewhere) = (load.in_flight() as f32, load.elsewhere() as f32);
-        let busy = (own * (1.0 + OWN * elsewhere) + elsewhere) / weight(endpoint);
-        Compared { endpoint, busy, latency: load.estimate(class) }
+        let latency = load.estimate(class);
+        // Of what is not known at all, what was once said is too old to count: it might keep the first request away for ever.
+        let elsewhere = if latency > 0.0 { load.elsewhere() as f32 } else { 0.0 };
+        let own = load.in_flight() as f32;
+        let part = 1.0 / weight(endpoint);
+        let busy = (own * (1.0 + OWN * elsewhere) + elsewhere) * part;
+        Compared { endpoint, part, busy, latency }
     }
 
     /// What one more request costs here. `assumed`: the least latency of a candidate; `spread`: counted with what is in flight.
@@ -405,7 +413,7 @@ impl<'a> Compared<'a> {
         let load = &self.endpoint.load;
         let known = if self.latency > ALIKE * assumed { self.latency } else { assumed };
         let time = known * load.overdue(now) + self.connecting(warm);
-        let queue = spread + self.busy + 1.0 / weight(self.endpoint);
+        let queue = spread + self.busy + self.part;
         time * load.penalty() * queue * queue.sqrt()
     }
 
@@ -438,10 +446,10 @@ fn cheapest<'a, const N: usize>(
     trial: bool,
     warm: &impl Fn(&Endpoint) -> bool,
 ) -> Option<&'a Arc<Endpoint>> {
-    let all = || kept.iter().flatten().map(|endpoint| Compared::new(endpoint, class));
-    let (assumed, spread) = common(all());
+    let all = kept.map(|kept| kept.map(|endpoint| Compared::new(endpoint, class)));
+    let (assumed, spread) = common(all.iter().flatten().copied());
     let mut best: Option<(f32, &Arc<Endpoint>)> = None;
-    for one in all() {
+    for one in all.into_iter().flatten() {
         if trial && one.endpoint.load.trial(now, class) {
             return Some(one.endpoint);
         }

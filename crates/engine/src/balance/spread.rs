@@ -37,6 +37,11 @@ impl Spread {
         self.count
     }
 
+    /// Whether weights differ.
+    pub(super) fn is_weighted(&self) -> bool {
+        !self.slots.is_empty()
+    }
+
     /// All members, as positions in the set.
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.count).map(|place| self.member(place))

@@ -6,6 +6,8 @@ use super::*;
 use crate::policy::{BalancePolicy, OutlierPolicy};
 use crate::{Nanos, Outcome, Rng};
 
+mod bad_input;
+mod candidates;
 mod simulation;
 
 const MS: u64 = 1_000_000;

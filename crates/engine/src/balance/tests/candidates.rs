@@ -1,0 +1,203 @@
+//! Which endpoints may be chosen: groups, panic, sessions, comparison with peers, new endpoints.
+
+use super::*;
+use crate::policy::{Algorithm, CheckPolicy, HashKey, SlowStart};
+
+fn policy(algorithm: Algorithm) -> BalancePolicy {
+    BalancePolicy { algorithm, ..BalancePolicy::default() }
+}
+
+fn built(endpoints: impl IntoIterator<Item = Endpoint>, policy: BalancePolicy) -> EndpointSet {
+    let here = Locality { region: "north".into(), zone: "a".into() };
+    EndpointSet::new(endpoints.into_iter().map(Arc::new).collect(), policy, &here)
+}
+
+fn placed(name: &str, region: &str, zone: &str) -> Endpoint {
+    Endpoint { locality: Locality { region: region.into(), zone: zone.into() }, ..endpoint(name) }
+}
+
+/// The share of `name`s that begin so, in percent.
+fn percent(set: &EndpointSet, now: u64, begin: &str) -> f64 {
+    let shares = shares(set, at(now), &[]);
+    shares.iter().filter(|(name, _)| name.starts_with(begin)).map(|(_, n)| *n).sum::<usize>() as f64 / 10.0
+}
+
+#[test]
+fn near_endpoints_come_first_and_spill_over_below_the_threshold() {
+    let near = (0..10).map(|i| placed(&format!("near-{i}"), "north", "a"));
+    let next = (0..10).map(|i| placed(&format!("region-{i}"), "north", "b"));
+    let far = (0..10).map(|i| placed(&format!("far-{i}"), "south", "a"));
+    let set = built(near.chain(next).chain(far), policy(Algorithm::Random));
+    assert_eq!(percent(&set, 1, "near"), 100.0);
+    let of = |name: &str| set.endpoints().iter().filter(|e| e.workload.starts_with(name)).cloned().collect::<Vec<_>>();
+    let checks = CheckPolicy { healthy_after: 1, unhealthy_after: 1 };
+    of("near")[..3].iter().for_each(|e| e.load.checked(false, &checks));
+    assert_eq!(percent(&set, 200, "near"), 100.0, "70 % are enough");
+    // 35 % usable of 70 % wanted: half stays.
+    of("near")[3..6].iter().for_each(|e| e.load.checked(false, &checks));
+    let half = percent(&set, 400, "near");
+    assert!((50.0..65.0).contains(&half), "{half}");
+    assert!((percent(&set, 400, "region") + half - 100.0).abs() < 0.1, "the region takes the rest");
+    of("near")
+        .iter()
+        .chain(&of("region"))
+        .for_each(|e| e.load.checked(false, &CheckPolicy { unhealthy_after: 1, ..checks }));
+    assert!(percent(&set, 600, "far") < 40.0, "with a third usable there is panic");
+}
+
+#[test]
+fn priorities_come_before_nearness_and_nearness_can_be_turned_off() {
+    let endpoints = || {
+        [
+            Endpoint { priority: 1, ..placed("second", "north", "a") },
+            placed("first", "south", "b"),
+            placed("near", "north", "a"),
+        ]
+    };
+    let set = built(endpoints(), policy(Algorithm::Random));
+    assert_eq!(percent(&set, 1, "near"), 100.0);
+    let set = built(endpoints(), BalancePolicy { prefer_local: false, ..policy(Algorithm::Random) });
+    assert_eq!(percent(&set, 1, "second"), 0.0);
+    assert!((40.0..60.0).contains(&percent(&set, 1, "first")));
+}
+
+#[test]
+fn too_few_usable_endpoints_are_a_panic() {
+    let set = built((0..10).map(|i| endpoint(&i.to_string())), policy(Algorithm::Fastest));
+    let checks = CheckPolicy::default();
+    let fail = |n: usize| set.endpoints()[n].load.checked(false, &checks);
+    (0..5).for_each(|n| (0..3).for_each(|_| fail(n)));
+    assert_eq!(shares(&set, at(1), &[]).len(), 5, "half are enough");
+    (0..2).for_each(|_| fail(5));
+    assert!(!set.endpoints()[5].load.unhealthy(), "two of three");
+    fail(5);
+    assert_eq!(shares(&set, at(300), &[]).len(), 10, "a sick one is better than an overloaded one");
+    let explained = set.explain(at(300), &mut Rng::seeded(1), &Ask::default(), |_| true);
+    assert_eq!(explained.iter().filter(|c| c.standing == Standing::Panic).count(), 6);
+    for n in 0..6 {
+        (0..2).for_each(|_| set.endpoints()[n].load.checked(true, &checks));
+    }
+    assert!(set.endpoints().iter().all(|e| !e.load.unhealthy()));
+}
+
+#[test]
+fn round_robin_takes_turns_by_weight_and_leaves_out_who_is_left_out() {
+    let set = built((0..4).map(|i| endpoint(&i.to_string())), policy(Algorithm::RoundRobin));
+    assert!(shares(&set, at(1), &[]).values().all(|n| *n == 250));
+    set.endpoints()[0].load.retry_after(Nanos::from_millis(1_000), at(1));
+    assert_eq!(shares(&set, at(2), &[]).get("0"), None);
+    let weighted = [1, 2, 7].map(|weight| Endpoint { weight, ..endpoint(&weight.to_string()) });
+    for algorithm in [Algorithm::RoundRobin, Algorithm::Random] {
+        let set =
+            built(weighted.iter().map(|e| Endpoint { weight: e.weight, ..endpoint(&e.workload) }), policy(algorithm));
+        let shares = shares(&set, at(1), &[]);
+        let near = |name: &str, wanted: usize| shares[name].abs_diff(wanted) < 45;
+        assert!(near("1", 100) && near("2", 200) && near("7", 700), "{algorithm:?}: {shares:?}");
+    }
+}
+
+#[test]
+fn sessions_stay_and_move_little_when_an_endpoint_goes() {
+    for algorithm in [Algorithm::RingHash, Algorithm::Maglev, Algorithm::Fastest] {
+        let policy = BalancePolicy { hash: Some(HashKey::Source), ..policy(algorithm) };
+        let set = built((0..10).map(|i| endpoint(&format!("e{i}"))), policy.clone());
+        let of = |set: &EndpointSet, session: u64| {
+            let ask = Ask { hash: Some(hash(&session.to_le_bytes())), ..Ask::default() };
+            set.choose(at(1), &mut Rng::seeded(session), &ask, |_| true).expect("there is one").workload.clone()
+        };
+        let before: Vec<_> = (0..2_000).map(|session| of(&set, session)).collect();
+        let mut counts = BTreeMap::<_, usize>::new();
+        before.iter().for_each(|name| *counts.entry(name.clone()).or_default() += 1);
+        assert!(counts.len() == 10 && counts.values().all(|n| (110..320).contains(n)), "{algorithm:?}: {counts:?}");
+        assert!((0..100).all(|session| of(&set, session) == before[session as usize]));
+        let fewer = built((0..9).map(|i| endpoint(&format!("e{i}"))), policy);
+        let moved = (0..2_000).filter(|&s| &*before[s as usize] != "e9" && of(&fewer, s) != before[s as usize]).count();
+        assert!(moved < 120, "{algorithm:?}: {moved} sessions moved that need not have");
+    }
+}
+
+#[test]
+fn a_busy_endpoint_passes_sessions_on() {
+    let set = built((0..4).map(|i| endpoint(&i.to_string())), policy(Algorithm::Maglev));
+    let ask = Ask { hash: Some(hash(b"popular")), ..Ask::default() };
+    let mut rng = Rng::seeded(1);
+    let mut under_way = Vec::new();
+    for i in 0..400 {
+        let chosen = set.choose(at(200 * i), &mut rng, &ask, |_| true).expect("there is one");
+        under_way.push(InFlight::start(chosen, Class::default(), at(200 * i)));
+    }
+    let most = set.endpoints().iter().map(|e| e.load.in_flight()).max().expect("four");
+    assert!((100..=127).contains(&most), "a quarter of the average above it at most: {most}");
+}
+
+#[test]
+fn an_endpoint_far_worse_than_its_peers_is_ejected() {
+    let set = built((0..10).map(|i| endpoint(&i.to_string())), policy(Algorithm::RoundRobin));
+    let _ = shares(&set, at(1), &[]);
+    for round in 0..150 {
+        for (i, endpoint) in set.endpoints().iter().enumerate() {
+            // One fails every third request, never two in a row; one takes twenty times as long.
+            let outcome = if i == 3 && round % 3 == 0 { failure() } else { Outcome::Success };
+            let latency = if i == 7 { 200 } else { 10 };
+            send(&set, endpoint, 60 * round, 60 * round + latency, outcome);
+        }
+    }
+    assert!(set.endpoints().iter().all(|e| !e.load.ejected(at(9_500))));
+    let _ = shares(&set, at(10_500), &[]);
+    let out: Vec<_> = set.endpoints().iter().filter(|e| e.load.ejected(at(10_500))).map(|e| &*e.workload).collect();
+    assert_eq!(out, ["3", "7"]);
+}
+
+#[test]
+fn slow_start_grows_the_weight() {
+    let slow_start = Some(SlowStart { window: Nanos::from_millis(10_000), min_percent: 10 });
+    let set = built([endpoint("old"), endpoint("new")], BalancePolicy { slow_start, ..BalancePolicy::default() });
+    let (new, old) = (&set.endpoints()[0], &set.endpoints()[1]);
+    send(&set, old, 0, 10, Outcome::Success);
+    send(&set, new, 20_000, 20_010, Outcome::Success);
+    let weights = |now: u64| {
+        let _ = shares(&set, at(now), &[]);
+        [set::weight(old), set::weight(new)]
+    };
+    assert_eq!(weights(20_010), [1.0, 0.1]);
+    assert_eq!(weights(25_000), [1.0, 0.5]);
+    assert_eq!(weights(40_000), [1.0, 1.0]);
+}
+
+#[test]
+fn probes_go_to_idle_endpoints_within_the_budget() {
+    let set = built((0..4).map(|i| endpoint(&i.to_string())), BalancePolicy::default());
+    let mut rng = Rng::seeded(1);
+    assert!(set.probe_due(at(5_000), &mut rng).is_none(), "nothing was ever sent there");
+    set.endpoints().iter().for_each(|e| send(&set, e, 5_000, 5_010, Outcome::Success));
+    assert!(set.probe_due(at(5_100), &mut rng).is_none(), "just heard of");
+    let probes = (6_000..7_000).filter(|ms| set.probe_due(at(*ms), &mut rng).is_some()).count();
+    assert!((9..=11).contains(&probes), "ten a second: {probes}");
+    let off = built([endpoint("a")], BalancePolicy { probes_per_second: 0, ..BalancePolicy::default() });
+    send(&off, &off.endpoints()[0], 0, 1, Outcome::Success);
+    assert!(off.probe_due(at(5_000), &mut rng).is_none());
+}
+
+#[test]
+fn classes_keep_a_slow_route_from_hiding_a_fast_one() {
+    let backend = Backend::new("shop/cart", 80, crate::Protocol::Http1, many(2));
+    let (slow, fast) = (backend.class(crate::SeriesId(70)), backend.class(crate::SeriesId(71)));
+    assert!(slow != fast && backend.class(crate::SeriesId(70)) == slow);
+    let more: Vec<_> = (0..20).map(|i| backend.class(crate::SeriesId(i))).collect();
+    assert!(more[5..].iter().all(|class| *class == Class::default()), "seven have one each, the others share one");
+    let set = backend.endpoints.load();
+    let answer = |endpoint: usize, class, ms| {
+        let endpoint = Arc::clone(&set.endpoints()[endpoint]);
+        InFlight::start(endpoint, class, at(0)).finish(at(ms), Outcome::Success, &set);
+    };
+    // Good at what the other is bad at.
+    answer(0, slow, 900);
+    answer(0, fast, 5);
+    answer(1, slow, 400);
+    answer(1, fast, 50);
+    let chosen = |class| {
+        let ask = Ask { class, ..Ask::default() };
+        set.choose(at(901), &mut Rng::seeded(1), &ask, |_| true).expect("there is one").workload.clone()
+    };
+    assert_eq!((&*chosen(slow), &*chosen(fast)), ("shop/cart-1", "shop/cart-0"));
+}
