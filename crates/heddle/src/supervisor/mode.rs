@@ -13,7 +13,7 @@ use super::report::Reporter;
 pub(crate) struct ModeArgs {
     /// How connections come to the sidecar: through variables such as http_proxy (explicit), redirected in namespaces of the
     /// instance's own (namespace), or that where this machine allows it (auto)
-    #[arg(long, value_enum, default_value_t = Choice::Explicit, value_name = "MODE", env = "HEDDLE_MODE")]
+    #[arg(long, value_enum, default_value_t = Choice::Auto, value_name = "MODE", env = "HEDDLE_MODE")]
     pub(crate) mode: Choice,
 }
 

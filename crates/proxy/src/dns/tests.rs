@@ -253,6 +253,29 @@ async fn questions_come_one_after_the_other_over_tcp() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_a_question_is_closed() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = server(nobody());
+    let (discover, clock) = (server.discover, server.clock);
+    start(Options { udp: Vec::new(), tcp: vec![listener], discover, clock, resolv_conf: "/nonexistent".into() })
+        .unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..=CONNECTIONS {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    // The last one waits until another is closed, and is answered then.
+    let mut last = idle.pop().unwrap();
+    let question = question("cart", TYPE::A);
+    last.write_u16(question.len().try_into().unwrap()).await.unwrap();
+    last.write_all(&question).await.unwrap();
+    assert!(last.read_u16().await.unwrap() > 0);
+    for mut stream in idle {
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn hostile_bytes_do_no_harm(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600)) {
