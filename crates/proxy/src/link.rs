@@ -35,7 +35,7 @@ const OUTPUT: usize = 64 * 1024;
 
 /// Streams that a client opens on one link before it makes another. By measurement 8 are as cheap as 100; so a lost packet holds
 /// up few others, and a server's workers share the links.
-const FULL: usize = 16;
+pub(crate) const FULL: usize = 16;
 
 /// Most streams that a server lets a client have open on one link.
 const STREAMS: usize = 256;

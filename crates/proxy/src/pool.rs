@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::conn::Conn;
 use crate::io::Io;
-use crate::link::{Link, Stream};
+use crate::link::{self, Link, Stream};
 use crate::settings::Limits;
 
 /// Where exchanges move more than this on average, bytes, a connection for each is cheaper than a stream of a link: bodies
@@ -107,6 +107,8 @@ impl Drop for Lease {
 pub(crate) struct Attempt {
     over: Cell<bool>,
     told: Notify,
+    /// How many want a place on the connection, whoever opens it included.
+    wanted: Cell<usize>,
 }
 
 impl Attempt {
@@ -166,12 +168,15 @@ impl Drop for Opening {
     }
 }
 
-/// Somebody is to open a connection: waits for who does it already, or is the one.
-fn opening<T>(slot: &mut Option<Rc<Attempt>>) -> Place<T> {
-    if let Some(opening) = slot.as_ref().filter(|opening| !opening.over.get()) {
+/// A connection with `places` is needed: waits for one that is being opened and has a place left, or is the one to open it. So
+/// a burst opens as many at once as it needs.
+fn opening<T>(slot: &mut Option<Rc<Attempt>>, places: usize) -> Place<T> {
+    if let Some(opening) = slot.as_ref().filter(|opening| !opening.over.get() && opening.wanted.get() < places) {
+        opening.wanted.set(opening.wanted.get() + 1);
         return Place::Wait(Rc::clone(opening));
     }
     let opening = Rc::new(Attempt::default());
+    opening.wanted.set(1);
     *slot = Some(Rc::clone(&opening));
     Place::Open(Opening(opening))
 }
@@ -248,7 +253,7 @@ impl Pool {
                 return Place::Ready((shared.requests.clone(), Lease { streams: Rc::clone(&shared.streams) }));
             }
         }
-        opening(&mut bundle.opening)
+        opening(&mut bundle.opening, self.streams as usize)
     }
 
     /// A stream on a link to `peer`, and when the peer's certificate ends.
@@ -261,14 +266,13 @@ impl Pool {
                 return Place::Ready((stream, linked.expires));
             }
         }
-        opening(&mut known.opening)
+        opening(&mut known.opening, link::FULL)
     }
 
     /// Shares a new link.
     pub(crate) fn share_link(&mut self, peer: Peer, link: Rc<Link>, expires: Option<Nanos>, now: Nanos) {
         let known = self.http1.entry(peer).or_default();
         known.links.push(Linked { link, used: now, expires });
-        known.opening = None;
     }
 
     /// Shares a new HTTP/2 connection, and takes the first place on it.
@@ -283,7 +287,6 @@ impl Pool {
         let shared = Shared { requests, streams: Rc::clone(&streams), idle_since: Rc::new(Cell::new(now)), expires };
         let bundle = self.http2.entry(peer).or_default();
         bundle.connections.push(shared);
-        bundle.opening = None;
         Lease { streams }
     }
 
@@ -377,5 +380,14 @@ mod tests {
         let Place::Open(permit) = place() else { panic!("nobody is opening a connection") };
         assert!(matches!(place(), Place::Wait(_)));
         drop((permit, second));
+    }
+
+    #[test]
+    fn a_burst_opens_as_many_links_at_once_as_it_needs() {
+        let mut pool = Pool::new(&Limits::default());
+        let places: Vec<_> = (0..2 * link::FULL + 1).map(|_| pool.stream(Peer::Endpoint(1), Nanos(0))).collect();
+        let opened: Vec<usize> =
+            places.iter().enumerate().filter(|(_, place)| matches!(place, Place::Open(_))).map(|(at, _)| at).collect();
+        assert_eq!(opened, [0, link::FULL, 2 * link::FULL]);
     }
 }
