@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use support::{Mesh, PAIR, nothing_left, processes};
 use testkit::heddle::Heddle;
 use testkit::load::{curl, h2load};
+use testkit::raw::Raw;
 use testkit::wait::{LONG, until};
 
 #[test]
@@ -188,4 +189,35 @@ fn an_application_that_cannot_run_is_told_and_tried_again() {
     up.signal(Signal::SIGINT);
     assert!(up.wait(Duration::from_secs(10)).success());
     nothing_left(&heddle);
+}
+
+/// Descriptors of a sidecar run out: what it has goes on, what is new waits, and nobody is forgotten.
+#[test]
+fn a_sidecar_without_free_descriptors_serves_on_when_some_are_free() {
+    let mesh = Mesh::up(PAIR);
+    let proxy = mesh.process(&["heddle proxy", "pair.front-0/"]);
+    let open = std::fs::read_dir(format!("/proc/{proxy}/fd")).expect("it is ours").count();
+    let limit = open + 20;
+    let limited =
+        testkit::process::Command::new("prlimit").args([format!("--pid={proxy}"), format!("--nofile={limit}")]);
+    limited.run(LONG).success();
+    let settings = mesh.runtime().join("instances/pair.front-0/settings.json");
+    let settings: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(settings).expect("settings")).expect("they are JSON");
+    let address = settings["proxy"]["outbound"].as_str().expect("a forward proxy").parse().expect("an address");
+    let get = "GET http://back/ HTTP/1.1\r\nHost: back\r\n\r\n";
+    // More than it can take; the rest wait in the kernel's queue.
+    let mut many: Vec<Raw> = (0..60).map(|_| Raw::connect(address)).collect();
+    let mut waiting = many.pop().expect("there are 60");
+    waiting.send(get);
+    drop(many);
+    // Its turn has come, and there is a descriptor for the other side as well.
+    let head = waiting.read_head();
+    assert!(head.starts_with("HTTP/1.1 "), "{head}");
+    until("good answers", LONG, || {
+        let mut raw = Raw::connect(address);
+        raw.send(get);
+        let head = raw.read_head();
+        if head.starts_with("HTTP/1.1 200 ") { Ok(()) } else { Err(head) }
+    });
 }

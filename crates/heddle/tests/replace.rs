@@ -6,8 +6,10 @@ mod support;
 use std::collections::BTreeSet;
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use support::Mesh;
 use support::manifest::{STRICT, WHO, client, instances, service};
+use testkit::process::{Command, Process};
 use testkit::raw::Raw;
 use testkit::steady::Steady;
 use testkit::wait::{LONG, until};
@@ -67,5 +69,48 @@ fn no_request_is_lost_when_every_proxy_is_replaced() {
     gone(&mesh, &first);
     // New ones are replaced like old ones, and the control plane counts each instance once.
     assert_eq!(mesh.ready("t/back"), ["back-0", "back-1"]);
+    mesh.end(Signal::SIGTERM);
+}
+
+/// What the streams have seen last.
+fn streams(load: &Process) -> Value {
+    let said = load.stdout();
+    // The last line may not be whole.
+    said.lines().rev().find_map(|line| serde_json::from_str(line).ok()).unwrap_or_default()
+}
+
+/// Waits until `count` more streams have ended well.
+fn go_on(load: &Process, count: u64) {
+    let before = streams(load)["finished"].as_u64().unwrap_or_default();
+    until(&format!("{count} more streams"), LONG, || {
+        let seen = streams(load);
+        assert_eq!(seen["broken"].as_array().map_or(0, Vec::len), 0, "{seen:#}");
+        if seen["finished"].as_u64() >= Some(before + count) { Ok(()) } else { Err(format!("{seen}{}", load.stderr())) }
+    });
+}
+
+#[test]
+fn no_stream_is_broken_when_proxies_control_plane_and_instances_are_replaced() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/");
+    let python = testkit::grpc::python();
+    let serve = format!("exec {} {script}grpc_calls.py serve \"$POD_IP:8080\"", python.display());
+    let manifest = [STRICT.to_owned(), client(), service("calls", "grpc"), instances("calls", "calls", 2, &serve)];
+    let mesh = Mesh::with_files(&manifest.concat(), &[]);
+    let target = mesh.service_port("client-0", "calls").to_string();
+    let load = Command::new(&python).args([format!("{script}grpc_streams.py"), target]).start();
+    go_on(&load, 20);
+    replace(&mesh);
+    go_on(&load, 40);
+    mesh.kill(&["heddle control"]);
+    go_on(&load, 40);
+    // New instances in place of the old ones, one after the other; a stream takes less than they have to end.
+    mesh.edit("grpc_calls.py serve", "grpc_calls.py  serve");
+    until("the new instances", LONG, || match mesh.ready("t/calls") {
+        ready if ready.len() == 2 && !ready.iter().any(|name| ["calls-0", "calls-1"].contains(&name.as_str())) => {
+            Ok(())
+        }
+        ready => Err(format!("{ready:?}\n{}", mesh.said())),
+    });
+    go_on(&load, 40);
     mesh.end(Signal::SIGTERM);
 }

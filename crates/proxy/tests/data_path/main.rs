@@ -4,6 +4,7 @@
 mod balancing;
 mod bridge;
 mod failure;
+mod faults;
 mod hostile;
 mod http1;
 mod http2;

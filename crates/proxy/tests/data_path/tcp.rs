@@ -124,3 +124,49 @@ fn a_reset_is_passed_on() {
     raw.send("go");
     raw.expect_end();
 }
+
+#[test]
+fn an_unfinished_beginning_is_passed_on_soon() {
+    // It could become HTTP, and its server waits for it.
+    let app = RawServer::start(|_, mut raw| {
+        raw.expect("HELO").send("OLEH");
+    });
+    let world = World::new();
+    world.publish(Protocol::Auto, vec![plain(app.address())]);
+    let mut at = None;
+    let _client = world.client(|settings| at = Some(listener(settings)));
+    let begin = Instant::now();
+    Raw::connect(at.unwrap()).send("HELO").expect("OLEH");
+    assert!(begin.elapsed() < Duration::from_secs(5), "it took {:?}", begin.elapsed());
+}
+
+#[test]
+fn a_silent_client_and_a_server_that_only_closes_make_no_port_opaque() {
+    let app = RawServer::start(|number, mut raw| {
+        match number {
+            // It gives up its client without a word, or with the word of an HTTP server.
+            0 => return,
+            1 => {
+                raw.send("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+                return;
+            }
+            _ => {}
+        }
+        while raw.next_head().is_some() {
+            raw.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let world = World::new();
+    let backend = world.publish(Protocol::Auto, vec![plain(app.address())]);
+    let mut at = None;
+    let _client = world.client(|settings| at = Some(listener(settings)));
+    Raw::connect(at.unwrap()).expect_end();
+    assert!(Raw::connect(at.unwrap()).read_head().starts_with("HTTP/1.1 408 "));
+    let before = backend.endpoints.load().endpoints()[0].load.requests();
+    let mut raw = Raw::connect(at.unwrap());
+    for _ in 0..2 {
+        raw.send("GET / HTTP/1.1\r\nHost: cart\r\n\r\n").read_head();
+        raw.expect("ok");
+    }
+    assert!(backend.endpoints.load().endpoints()[0].load.requests() >= before + 2, "each request was counted");
+}
