@@ -1,20 +1,19 @@
-"""The figures as a chart: each row's first metric, a bar a subject, as a share of the row's longest."""
+"""The figures as a chart: each figure that has a goal, a bar a subject, as a share of the longest."""
 
 from statistics import median
 from xml.sax.saxutils import escape
 
 COLOURS = {"nginx": "#5b8c5a", "haproxy": "#3f6c9b", "envoy": "#a05fa3", "heddle": "#d9822b"}
 OTHER = "#8a8a8a"
-WIDTH, LEFT, BAR, RIGHT, LINE, TITLE, GAP = 860, 110, 560, 190, 18, 24, 12
+WIDTH, LEFT, BAR, LINE, TITLE, GAP = 860, 160, 580, 18, 24, 12
 
 
 def _text(x, y, text, anchor="start", weight="normal", size=12):
     return f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-weight="{weight}" font-size="{size}">{escape(text)}</text>'
 
 
-def _row(y, row):
-    """A row's bars from `y` down: (elements, where the next one begins)."""
-    metric = row["metrics"][0]
+def _figure(y, row, metric):
+    """A figure's bars from `y` down: (elements, where the next one begins)."""
     bars = {name: figures[metric["key"]] for name, figures in row["subjects"].items() if figures[metric["key"]] and not figures["refused"]}
     if not bars:
         return [], y
@@ -37,8 +36,10 @@ def svg(results):
     """The whole chart as SVG."""
     elements, y = [], 40
     for row in results["rows"].values():
-        more, y = _row(y, row)
-        elements += more
+        with_goal = {verdict["metric"] for verdict in row["verdicts"]}
+        for metric in (metric for metric in row["metrics"] if metric["key"] in with_goal):
+            more, y = _figure(y, row, metric)
+            elements += more
     machine = results["machine"]
     head = f"{results['date'][:10]}, {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}; bars are medians, lines go from least to most"
     return "\n".join([

@@ -1,6 +1,6 @@
 """Heddle as one more subject: real `heddle up`, `heddle control`, `heddle proxy` and `heddle exec` processes on a mesh made here.
 
-The load goes to the listeners that the sidecar of a `heddle exec` keeps for the services. With one hop the services are a Workload
+The load goes to the listeners that the sidecar of a `heddle exec` keeps for the services (explicit mode). With one hop the services are a Workload
 without a sidecar, the common origin; with two they are a Deployment of one nginx with the origin's configuration, and the measured
 processes are the caller's sidecar and the instance's. One mesh serves all kinds of a scenario.
 """
@@ -136,13 +136,13 @@ class Mesh:
         (folder / "manifests").mkdir()
         for number, manifest in enumerate(manifests):
             (folder / "manifests" / f"{number}.yaml").write_text(manifest)
-        self.up = Process("heddle up", [_binary, "up", folder / "manifests", "--runtime", self.runtime, "-o", "json"], folder / "up.log")
+        self.up = Process("heddle up", [_binary, "up", folder / "manifests", "--mode", "explicit", "--runtime", self.runtime, "-o", "json"], folder / "up.log")
         self.processes = [self.up]
         try:
             wait_until("the mesh is up", lambda: '"up":true' in Path(self.up.log).read_text().replace(" ", ""), 180, self.up)
             environment = folder / "environment"
             script = f'env > "{environment}.new" && mv "{environment}.new" "{environment}" && exec sleep 100000'
-            argv = [_binary, "exec", "--runtime", self.runtime, "-n", "bench", caller, "--", "sh", "-c", script]
+            argv = [_binary, "exec", "--mode", "explicit", "--runtime", self.runtime, "-n", "bench", caller, "--", "sh", "-c", script]
             self.caller = Process("heddle exec", argv, folder / "exec.log")
             self.processes.insert(0, self.caller)
             wait_until("the caller runs", environment.exists, 30, self.caller)

@@ -2,8 +2,7 @@
 
 from statistics import median
 
-SCENARIOS = {"one": "One proxy", "two": "Two proxies, mutual TLS 1.3 between them"}
-
+PEERS = ("nginx", "haproxy", "haproxy h2", "envoy")
 
 def spread(values, digits=1):
     """`median (least–most)`."""
@@ -41,7 +40,7 @@ def _verdict(goal, metric, subjects):
         reached = middle <= goal.limit if goal.limit else middle < 0
     else:
         reached = middle >= goal.limit if goal.more_is_better else middle <= goal.limit
-    return {"goal": text, "values": values, "limit": goal.limit, "reached": reached,
+    return {"metric": goal.metric, "subject": goal.subject, "against": best if goal.against else None, "goal": text, "values": values, "limit": goal.limit, "reached": reached,
             "digits": metric.digits if goal.difference or not goal.against else 2}
 
 
@@ -75,6 +74,36 @@ def _row(ident, row):
     return lines + [""]
 
 
+def _short(verdict):
+    """`0.87 of haproxy (≤ 0.9)`, bold where it is not reached."""
+    sign = "≥" if " ≥ " in verdict["goal"] else "≤"
+    middle = f"{median(verdict['values']):,.{verdict['digits']}f}"
+    if verdict["against"] is None:
+        text = f"{middle} ({sign} {verdict['limit']:g})"
+    elif "below" in verdict["goal"]:
+        text = f"{middle} to {verdict['against']} (< 0)"
+    elif "above" in verdict["goal"]:
+        text = f"{middle} to {verdict['against']} ({sign} {verdict['limit']:g})"
+    else:
+        text = f"{middle} of {verdict['against']} ({sign} {verdict['limit']:g})"
+    return text if verdict["reached"] else f"**{text}**"
+
+
+def summary(results):
+    """One table of all: the medians of each figure that has a goal, and what the goals came to. Bold is what is not reached."""
+    lines = ["| | " + " | ".join(PEERS) + " | Heddle | goals |", "|---|" + "---|" * (len(PEERS) + 2)]
+    for row in results["rows"].values():
+        for metric in row["metrics"]:
+            verdicts = [verdict for verdict in row["verdicts"] if verdict["metric"] == metric["key"]]
+            if not verdicts:
+                continue
+            subject = verdicts[0]["subject"]
+            values = [row["subjects"].get(name, {}).get(metric["key"]) for name in (*PEERS, subject)]
+            cells = [f"{median(value):,.{metric['digits']}f}" if value else "" for value in values]
+            lines.append(f"| {row['title']}: {metric['label']} | " + " | ".join(cells) + " | " + "; ".join(map(_short, verdicts)) + " |")
+    return lines
+
+
 def markdown(results):
     """The whole report."""
     settings, versions = results["settings"], results["versions"]
@@ -90,5 +119,6 @@ def markdown(results):
     for ident, row in results["rows"].items():
         lines += _row(ident, row)
     verdicts = [verdict for row in results["rows"].values() for verdict in row["verdicts"]]
+    lines += ["## All goals", "", *summary(results), ""]
     lines.append(f"{sum(verdict['reached'] for verdict in verdicts)} of {len(verdicts)} goals reached.")
     return "\n".join(lines)
