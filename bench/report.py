@@ -62,7 +62,8 @@ def judged(rows, measured):
 
 def _row(ident, row):
     names = list(row["subjects"])
-    lines = [f"## {row['title']} (`{ident}`)", "", "| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    rounds = max(len(figures[row["metrics"][0]["key"]]) for figures in row["subjects"].values())
+    lines = [f"## {row['title']} (`{ident}`, {rounds} rounds)", "", "| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for metric in row["metrics"]:
         cells = ["refused" if row["subjects"][name]["refused"] else spread(row["subjects"][name][metric["key"]], metric["digits"]) for name in names]
         lines.append(f"| {metric['label']} | " + " | ".join(cells) + " |")
@@ -112,7 +113,7 @@ def markdown(results):
         "",
         f"{results['machine']['cpu']}, {results['machine']['cores']} cores, Linux {results['machine']['kernel']}; load average before: "
         f"{results['machine']['load']}.",
-        f"{settings['rounds']} interleaved rounds of {settings['seconds']} s. Median (least–most); of ratios and differences, of those of each round.",
+        f"Interleaved rounds of {settings['seconds']} s. Median (least–most); of ratios and differences, of those of each round.",
         "Versions: " + "; ".join(f"{name}: {version}" for name, version in versions.items()) + ".",
         "",
     ]

@@ -12,7 +12,8 @@ CONNECTIONS = 64
 HTTP2_CONNECTIONS, HTTP2_STREAMS = 4, 16
 LARGE_CONNECTIONS = 16
 LOW_RATE, HIGH_RATE = 1000, 5000
-MIB = 1024 * 1024
+# Rounds of what varies little, of percentiles that want many, and of what does not vary.
+FEWER, TAILS, ONCE = (1, 3), (1, 5), (1, 1)
 ALL = ("nginx", "haproxy", "envoy", "heddle")
 LINKED = ("nginx", "haproxy", "haproxy h2", "envoy", "heddle")
 HTTP2 = ("haproxy", "envoy", "heddle")
@@ -48,8 +49,7 @@ class Row:
     sample: callable
     goals: tuple = ()
     subjects: tuple = ALL
-    once: bool = False  # nothing that varies from round to round
-    slow: bool = False  # one round in a quick run
+    rounds: tuple = (2, 5)  # of a quick run, and of a full one
 
     def compared(self):
         """The subjects that a goal is about."""
@@ -177,40 +177,40 @@ _MEMORY = (Metric("idle_mib", "PSS idle, MiB"), Metric("held_1000_mib", "PSS wit
            Metric("held_10000_mib", "PSS with 10,000 connections, MiB"))
 
 ROWS = (
-    Row("memory", "Memory of one sidecar", "one", "http1", _MEMORY, memory, once=True,
+    Row("memory", "Memory of one sidecar", "one", "http1", _MEMORY, memory, rounds=ONCE,
         goals=(Goal("idle_mib", 10), Goal("held_1000_mib", 40), Goal("held_10000_mib", 250))),
     Row("http1", "HTTP/1.1, one hop, 64 connections, 1 KiB", "one", "http1", SATURATED, saturated_http1, _cpu_goals(0.9, 0.27, 0.9)),
-    Row("http1-1000", "HTTP/1.1, one hop, at 1,000 requests/s", "one", "http1", (CPU,), unsaturated("http1", "/1k"), _BEST, slow=True),
-    Row("bodies", "1 MiB bodies, one hop", "one", "http1", _BYTES, large_bodies, _BYTES_GOAL, slow=True),
+    Row("http1-1000", "HTTP/1.1, one hop, at 1,000 requests/s", "one", "http1", (CPU,), unsaturated("http1", "/1k"), _BEST, rounds=FEWER),
+    Row("bodies", "1 MiB bodies, one hop", "one", "http1", _BYTES, large_bodies, _BYTES_GOAL, rounds=FEWER),
     Row("http2", "HTTP/2, one hop, 4 connections of 16 streams, 1 KiB", "one", "http2", (CPU, RPS), saturated_http2("/1k"), _cpu_goals(1.0, 0.25), HTTP2),
-    Row("http2-1000", "HTTP/2, one hop, at 1,000 requests/s", "one", "http2", (CPU,), unsaturated("http2", "/1k"), _BEST_HTTP2, HTTP2, slow=True),
+    Row("http2-1000", "HTTP/2, one hop, at 1,000 requests/s", "one", "http2", (CPU,), unsaturated("http2", "/1k"), _BEST_HTTP2, HTTP2, rounds=FEWER),
     Row("grpc", "gRPC unary, one hop, 4 connections of 16 streams, 1 KiB", "one", "http2", (CPU, RPS), saturated_http2(GRPC_METHOD),
         _cpu_goals(1.0, 0.25), HTTP2),
-    Row("grpc-1000", "gRPC unary, one hop, at 1,000 requests/s", "one", "http2", (CPU,), unsaturated("http2", GRPC_METHOD), _BEST_HTTP2, HTTP2, slow=True),
-    Row("tcp", "Opaque TCP, one hop", "one", "tcp", _BYTES, large_bodies, _BYTES_GOAL, HTTP2, slow=True),
+    Row("grpc-1000", "gRPC unary, one hop, at 1,000 requests/s", "one", "http2", (CPU,), unsaturated("http2", GRPC_METHOD), _BEST_HTTP2, HTTP2, rounds=FEWER),
+    Row("tcp", "Opaque TCP, one hop", "one", "tcp", _BYTES, large_bodies, _BYTES_GOAL, HTTP2, rounds=FEWER),
     Row("http1-mtls", "HTTP/1.1, two hops, mTLS, 64 connections, 1 KiB", "two", "http1", SATURATED, saturated_http1,
         (Goal("cpu_us", 0.6, ("nginx", "haproxy")), Goal("cpu_us", 0.6, ("haproxy h2",)), Goal("cpu_us", 0.2, ("envoy",))), LINKED),
     Row("http1-mtls-1000", "HTTP/1.1, two hops, mTLS, at 1,000 requests/s", "two", "http1", (CPU,), unsaturated("http1", "/1k"),
-        (Goal("cpu_us", 1.0, ("nginx", "haproxy", "haproxy h2", "envoy")),), LINKED, slow=True),
-    Row("latency-1000", "Added latency, two hops, mTLS, 1,000 requests/s", "two", "http1", _LATENCY, added_latency(LOW_RATE), _LATENCY_GOALS, slow=True),
-    Row("latency-5000", "Added latency, two hops, mTLS, 5,000 requests/s", "two", "http1", _LATENCY, added_latency(HIGH_RATE), _LATENCY_GOALS, slow=True),
-    Row("bodies-mtls", "1 MiB bodies, two hops, mTLS", "two", "http1", _BYTES, large_bodies, _BYTES_GOAL, slow=True),
+        (Goal("cpu_us", 1.0, ("nginx", "haproxy", "haproxy h2", "envoy")),), LINKED, rounds=FEWER),
+    Row("latency-1000", "Added latency, two hops, mTLS, 1,000 requests/s", "two", "http1", _LATENCY, added_latency(LOW_RATE), _LATENCY_GOALS, rounds=TAILS),
+    Row("latency-5000", "Added latency, two hops, mTLS, 5,000 requests/s", "two", "http1", _LATENCY, added_latency(HIGH_RATE), _LATENCY_GOALS, rounds=TAILS),
+    Row("bodies-mtls", "1 MiB bodies, two hops, mTLS", "two", "http1", _BYTES, large_bodies, _BYTES_GOAL, rounds=FEWER),
     Row("connections", "New mTLS connections, full handshakes", "two", "http1",
         (Metric("per_cpu_s", "connections per CPU second", 0), Metric("per_s", "connections/s", 0)), new_connections,
         (Goal("per_cpu_s", 1.0, ("haproxy",), more_is_better=True),)),
     Row("http2-mtls", "HTTP/2, two hops, mTLS, 4 connections of 16 streams, 1 KiB", "two", "http2", (CPU, RPS), saturated_http2("/1k"),
         _cpu_goals(1.0, 0.25), HTTP2),
-    Row("http2-mtls-1000", "HTTP/2, two hops, mTLS, at 1,000 requests/s", "two", "http2", (CPU,), unsaturated("http2", "/1k"), _BEST_HTTP2, HTTP2, slow=True),
+    Row("http2-mtls-1000", "HTTP/2, two hops, mTLS, at 1,000 requests/s", "two", "http2", (CPU,), unsaturated("http2", "/1k"), _BEST_HTTP2, HTTP2, rounds=FEWER),
     Row("grpc-mtls", "gRPC unary, two hops, mTLS, 4 connections of 16 streams, 1 KiB", "two", "http2", (CPU, RPS), saturated_http2(GRPC_METHOD),
         _cpu_goals(1.0, 0.25), HTTP2),
     Row("grpc-mtls-1000", "gRPC unary, two hops, mTLS, at 1,000 requests/s", "two", "http2", (CPU,), unsaturated("http2", GRPC_METHOD), _BEST_HTTP2, HTTP2,
-        slow=True),
-    Row("tcp-mtls", "Opaque TCP, two hops, mTLS", "two", "tcp", _BYTES, large_bodies, _BYTES_GOAL, HTTP2, slow=True),
+        rounds=FEWER),
+    Row("tcp-mtls", "Opaque TCP, two hops, mTLS", "two", "tcp", _BYTES, large_bodies, _BYTES_GOAL, HTTP2, rounds=FEWER),
     Row("workers", "Two workers and one, HTTP/1.1, one hop, 64 connections, 1 KiB", "workers", "http1", SATURATED, saturated_http1,
         (Goal("cpu_us", 1.05, ("heddle 1 worker",), subject="heddle 2 workers"),), ("heddle 1 worker", "heddle 2 workers")),
     Row("services", "10,000 services known to the control plane, 10 used: memory of the caller's sidecar", "known", "http1",
         (Metric("pss_mib", "PSS, MiB", 2),), caller_memory,
         (Goal("pss_mib", 1, ("heddle 10 services",), difference=True, subject="heddle 10,000 services"),),
-        ("heddle 10 services", "heddle 10,000 services"), once=True),
+        ("heddle 10 services", "heddle 10,000 services"), rounds=ONCE),
     # Of the goals there remains: 10,000 endpoints, 100 changes/s. Its place is here.
 )
