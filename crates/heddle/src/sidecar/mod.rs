@@ -99,21 +99,7 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     let registry = Registry::new();
     let (certified_sender, certified) = watch::channel(valid(&identity));
     let wiring = Wiring::start(&settings, &identity, &registry, certified);
-    let inside = match inside {
-        Some(handed) => {
-            listeners.extend(handed.listeners.outbound.into_iter().map(TcpListener::from));
-            let names = dns::Options {
-                udp: handed.listeners.dns_udp.into_iter().map(UdpSocket::from).collect(),
-                tcp: handed.listeners.dns_tcp.into_iter().map(TcpListener::from).collect(),
-                discover: wiring.discover(),
-                clock,
-                resolv_conf: RESOLV_CONF.into(),
-            };
-            dns::start(names).context("cannot answer questions for names")?;
-            Some(Sockets::start(handed.sockets).context("cannot ask for sockets inside")?)
-        }
-        None => None,
-    };
+    let inside = inside.map(|handed| serve_inside(handed, &wiring, clock, &mut listeners)).transpose()?;
     let (drain, drain_watch) = net::drain::channel();
     let log = settings.access_log.then(|| AccessLog::start(std::io::stderr()).map(Arc::new));
     let log = log.transpose().context("cannot start the access log")?;
@@ -129,21 +115,16 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
         listeners,
         inside,
     })?;
-    let (session, events) = xds::session::start(
-        xds::session::Options {
-            identity: identity.clone(),
-            registration: settings.registration(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            token,
-            explainer: Some(crate::explain::answer::explainer(
-                wiring.client.clone(),
-                clock,
-                settings.proxy.application,
-            )),
-        },
-        wiring.connector.clone(),
-        statistics::source(registry.clone(), wiring.client.clone(), clock),
-    );
+    let explainer = crate::explain::answer::explainer(wiring.client.clone(), clock, settings.proxy.application);
+    let options = xds::session::Options {
+        identity: identity.clone(),
+        registration: settings.registration(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        token,
+        explainer: Some(explainer),
+    };
+    let statistics = statistics::source(registry.clone(), wiring.client.clone(), clock);
+    let (session, events) = xds::session::start(options, wiring.connector.clone(), statistics);
     let application = taken.as_ref().and_then(|taken| taken.application).or(standalone.then_some(true));
     if application == Some(true) {
         // Before it registers, so that nobody takes it for an instance that has just started.
@@ -188,6 +169,25 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     };
     let end = proxy.serve(events, inbox, drains).await?;
     proxy.end(drain, end).await
+}
+
+/// Takes over what an application's own network has: its redirected connections, its questions for names, sockets in it.
+fn serve_inside(
+    handed: Handed,
+    wiring: &Wiring,
+    clock: Clock,
+    listeners: &mut Vec<TcpListener>,
+) -> anyhow::Result<Sockets> {
+    listeners.extend(handed.listeners.outbound.into_iter().map(TcpListener::from));
+    let names = dns::Options {
+        udp: handed.listeners.dns_udp.into_iter().map(UdpSocket::from).collect(),
+        tcp: handed.listeners.dns_tcp.into_iter().map(TcpListener::from).collect(),
+        discover: wiring.discover(),
+        clock,
+        resolv_conf: RESOLV_CONF.into(),
+    };
+    dns::start(names).context("cannot answer questions for names")?;
+    Sockets::start(handed.sockets).context("cannot ask for sockets inside")
 }
 
 /// The listener at `address`, if there is one.

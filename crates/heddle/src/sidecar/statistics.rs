@@ -122,6 +122,12 @@ pub(super) fn samples(client: &Client, clock: Clock) -> Vec<Sample> {
             load.score(now) / 1e9,
         );
         put(
+            "heddle_endpoint_unhealthy",
+            "Whether active health checks of an instance fail.",
+            SampleKind::Gauge,
+            f64::from(u8::from(load.unhealthy())),
+        );
+        put(
             "heddle_endpoint_ejected",
             "Whether an instance is left out.",
             SampleKind::Gauge,
