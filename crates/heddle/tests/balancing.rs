@@ -119,7 +119,7 @@ fn a_health_check_takes_an_instance_out_that_says_it_is_ready_and_back() {
     let proxy = mesh.forward_proxy("client-0");
     let who = || ask(proxy, &[], "http://back/page").header("x-instance").expect("it says who it is").to_owned();
     who();
-    let broken = mesh.folder.path().join("back-1/broken");
+    let broken = mesh.folder.path().join("broken-back-1");
     fs::write(&broken, "").expect("a file");
     let standing = |wanted: &str| {
         until(wanted, LONG, || {
@@ -280,6 +280,7 @@ spec:
 
     // Decisions of real requests are in the access log, though nothing has failed.
     let line = until("the line", LONG, || {
+        ask(proxy, &["-d", ""], "http://back/");
         let said = mesh.said();
         let line =
             said.lines().find(|l| l.starts_with("client-0/proxy") && l.contains("\"decision\":")).map(str::to_owned);

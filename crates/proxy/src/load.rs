@@ -9,7 +9,7 @@
 //! aggregation; its text and JSON forms), that counts too: a utilization of `u` stands for the `u / (1 - u)` requests that a
 //! queue of that utilization holds on average (M/M/1).
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use engine::Nanos;
 
@@ -21,6 +21,10 @@ pub(crate) const ORCA: &str = "endpoint-load-metrics";
 
 /// How much one answer moves the latency: about the last sixteen count.
 const SHARE: u32 = 16;
+
+/// A latency that is older says nothing of now. Told all the same, one slow answer before a pause would keep callers away for as
+/// long as they only ask and do not send.
+const RECENT: Nanos = Nanos::from_millis(1_000);
 
 /// Beyond this a utilization means nothing more.
 const FULL: f64 = 0.99;
@@ -35,6 +39,8 @@ struct Slot {
     in_flight: AtomicU32,
     /// Microseconds; zero: nothing is known.
     latency: AtomicU32,
+    /// When it was learnt.
+    learnt: AtomicU64,
     /// What the application last said, in requests.
     said: AtomicU32,
 }
@@ -80,18 +86,19 @@ impl ServerLoad {
         Serving(slot)
     }
 
-    /// Learns from an answer that was no failure.
-    pub(crate) fn answered(&self, worker: usize, latency: Nanos) {
+    /// Learns from an answer that came `now` and was no failure.
+    pub(crate) fn answered(&self, worker: usize, latency: Nanos, now: Nanos) {
         let slot = self.slot(worker);
         let sample = u32::try_from(latency.0 / 1000).unwrap_or(u32::MAX).max(1);
         let before = slot.latency.load(Relaxed);
-        let now = match before {
+        let moved = match before {
             0 => sample,
             // Rounded away from what was, so that it comes to rest at what is.
             _ if sample > before => before + (sample - before).div_ceil(SHARE),
             _ => before - (before - sample).div_ceil(SHARE),
         };
-        slot.latency.store(now, Relaxed);
+        slot.latency.store(moved, Relaxed);
+        slot.learnt.store(now.0, Relaxed);
     }
 
     /// Notes what the application says of itself.
@@ -104,10 +111,11 @@ impl ServerLoad {
     }
 
     /// The application's load now.
-    pub(crate) fn report(&self) -> Report {
+    pub(crate) fn report(&self, now: Nanos) -> Report {
         let counted = self.0.iter().map(|slot| slot.in_flight.load(Relaxed)).fold(0, u32::saturating_add);
         let said = self.0.iter().map(|slot| slot.said.load(Relaxed)).max().unwrap_or(0);
-        let latency = self.0.iter().map(|slot| slot.latency.load(Relaxed)).max().filter(|latency| *latency > 0);
+        let recent = self.0.iter().filter(|slot| now.since(Nanos(slot.learnt.load(Relaxed))) <= RECENT);
+        let latency = recent.map(|slot| slot.latency.load(Relaxed)).max().filter(|latency| *latency > 0);
         let latency = latency.map(|micros| Nanos(u64::from(micros) * 1000));
         Report { in_flight: counted.max(said), latency }
     }
@@ -206,18 +214,21 @@ mod tests {
     fn requests_are_counted_while_they_last_and_latency_follows() {
         let load = ServerLoad::new(2);
         let nothing = Report { in_flight: 0, latency: None };
-        assert_eq!(load.report(), nothing);
+        let now = Nanos::from_millis(5_000);
+        assert_eq!(load.report(now), nothing);
         let (a, b) = (load.serve(0), load.serve(1));
-        assert_eq!(load.report().in_flight, 2);
+        assert_eq!(load.report(now).in_flight, 2);
         drop(a);
-        assert_eq!(load.report().in_flight, 1);
+        assert_eq!(load.report(now).in_flight, 1);
         drop(b);
-        load.answered(0, Nanos(1_000_000));
-        assert_eq!(load.report().latency, Some(Nanos(1_000_000)));
-        (0..200).for_each(|_| load.answered(0, Nanos(9_000_000)));
-        assert_eq!(load.report().latency, Some(Nanos(9_000_000)));
-        (0..200).for_each(|_| load.answered(0, Nanos(0)));
-        assert_eq!(load.report().latency, Some(Nanos(1_000)), "known, so not zero");
+        load.answered(0, Nanos(1_000_000), now);
+        assert_eq!(load.report(now).latency, Some(Nanos(1_000_000)));
+        (0..200).for_each(|_| load.answered(0, Nanos(9_000_000), now));
+        assert_eq!(load.report(now).latency, Some(Nanos(9_000_000)));
+        (0..200).for_each(|_| load.answered(0, Nanos(0), now));
+        assert_eq!(load.report(now).latency, Some(Nanos(1_000)), "known, so not zero");
+        assert_eq!(load.report(now.after(RECENT)).latency, Some(Nanos(1_000)));
+        assert_eq!(load.report(now.after(RECENT).after(Nanos(1))).latency, None, "too long ago");
     }
 
     #[test]
@@ -225,7 +236,7 @@ mod tests {
         let said = |text: &str| {
             let load = ServerLoad::new(1);
             load.said(0, text.as_bytes());
-            load.report().in_flight
+            load.report(Nanos(1)).in_flight
         };
         assert_eq!(said("TEXT cpu_utilization=0.9, mem_utilization=0.1"), 9);
         assert_eq!(said("TEXT cpu_utilization=0.9,application_utilization=0.5"), 1);

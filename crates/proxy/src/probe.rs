@@ -57,7 +57,7 @@ pub(crate) fn is_probe(door: &Door, head: &Head<'_>) -> bool {
 
 /// Answers one.
 pub(crate) async fn answer(call: &mut Call<'_>) -> After {
-    let value = call.worker.shared.load.report().value();
+    let value = call.worker.shared.load.report(call.record.started).value();
     let bodiless = matches!(call.framing, Framing::None | Framing::Length(0));
     let keep = bodiless && !crate::request::is_last(&call.head) && !call.worker.draining();
     let written = match &mut *call.down {

@@ -101,7 +101,7 @@ pub(crate) async fn relay(call: &mut Call<'_>, plan: &Plan, mut answer: Answer) 
 /// Learns of the application's load from its answer. A failure's latency says nothing: it must not look fast.
 fn learn(call: &Call<'_>, answer: &Answer, status: u16) {
     if status < 500 {
-        call.worker.served(answer.at.since(call.record.started));
+        call.worker.served(answer.at.since(call.record.started), answer.at);
     }
     let said = match &answer.parts {
         Some(parts) => parts.headers.get(load::ORCA).map(http::HeaderValue::as_bytes),
@@ -160,7 +160,7 @@ fn begin(call: &mut Call<'_>, plan: &Plan, answer: &mut Answer) -> Result<Begun,
     let strip = !answer.mesh;
     // And only one is told of our application's load.
     let told = (matches!(plan, Plan::Application { .. }) && call.door.identity().is_some())
-        .then(|| call.worker.shared.load.report().value());
+        .then(|| call.worker.shared.load.report(answer.at).value());
     let ended = match &answer.upstream.end {
         End::H1(_) => false,
         End::H2(stream) => stream.ended(),

@@ -147,9 +147,9 @@ impl Worker {
         self.shared.load.serve(self.index)
     }
 
-    /// Learns how long the application took for an answer that was no failure.
-    pub(crate) fn served(&self, latency: Nanos) {
-        self.shared.load.answered(self.index, latency);
+    /// Learns how long the application took for an answer that was no failure, and came `now`.
+    pub(crate) fn served(&self, latency: Nanos, now: Nanos) {
+        self.shared.load.answered(self.index, latency, now);
     }
 
     /// Notes what the application says of its own load.

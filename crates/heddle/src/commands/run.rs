@@ -44,6 +44,9 @@ pub(crate) struct RunArgs {
     /// Name of the instance; a token that was made elsewhere is bound to it [default: the service's name and something unique]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// A label, such as topology.kubernetes.io/zone=eu-1 or heddle.dev/weight=5; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
+    label: Vec<(String, String)>,
     /// What it speaks; detected where that is not said
     #[arg(long, value_enum)]
     protocol: Option<Protocol>,
@@ -66,6 +69,11 @@ pub(crate) struct RunArgs {
     /// What to run
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// What an application may speak.
@@ -141,12 +149,16 @@ async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
         Some(Protocol::Http2) => AppProtocol::Http2,
         Some(Protocol::Tcp) => AppProtocol::Tcp,
     };
+    let labels = args.label.iter().cloned().collect();
+    let standing = api::Standing::of_labels(&labels);
     let registration = Registration {
         service_account,
         address: place.address,
         services: vec![format!("{}/{}", args.namespace, args.service)],
         ports: vec![Port { name: String::new(), port: args.port, protocol }],
-        weight: 1,
+        labels,
+        region: standing.region,
+        zone: standing.zone,
         node: place.mesh.node.clone(),
         ..Registration::default()
     };
