@@ -240,3 +240,29 @@ fn demo_prints_tables_where_there_is_no_terminal_and_ends_at_once_with_ctrl_c() 
     assert!(demo.stdout().contains("pages in"), "{}", demo.stdout());
     nothing_left(&heddle);
 }
+
+#[test]
+fn simulate_gives_tables_plots_and_json_and_names_what_is_wrong() {
+    let heddle = Heddle::new();
+    let (folder, times) = write("# milliseconds\n5\n7.5\n");
+    let plots = folder.path().join("plots").to_str().expect("a path of letters").to_owned();
+    let arguments = ["simulate", "finagle", "--algorithms", "fastest,random", "--times", &times, "--plots", &plots];
+    let said = heddle.run(arguments).success();
+    assert!(said.contains("fastest") && said.contains("random") && !said.contains("c3"), "{said}");
+    let svg = fs::read_to_string(folder.path().join("plots/finagle.svg")).expect("a plot");
+    assert!(svg.starts_with("<svg"), "{svg}");
+    let json = heddle.run(["simulate", "finagle", "--algorithms", "random", "-o", "json"]).success();
+    let rows: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert!(rows[0]["requests"].as_u64() > Some(50_000) && rows[0]["p99"].as_f64() >= Some(1_999.0), "{rows}");
+
+    let (_bad, bad) = write("1\nfast\n");
+    for (arguments, message) in [
+        (&["simulate", "nonsense"][..], "there is no scenario `nonsense`; there are finagle"),
+        (&["simulate", "--algorithms", "magic"], "there is no algorithm `magic`; there are fastest"),
+        (&["simulate", "--times", &bad], "line 2: `fast` is not a time in milliseconds"),
+        (&["simulate", "--times", "/nowhere"], "cannot read /nowhere"),
+    ] {
+        let answer = heddle.run(arguments.iter().copied());
+        assert!(!answer.status.success() && answer.stderr.contains(message), "{arguments:?}: {answer:?}");
+    }
+}
