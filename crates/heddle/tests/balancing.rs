@@ -128,8 +128,9 @@ fn a_health_check_takes_an_instance_out_that_says_it_is_ready_and_back() {
             if candidate["standing"] == wanted { Ok(candidate) } else { Err(candidate.to_string()) }
         })
     };
-    let out = standing("unhealthy");
-    assert_eq!(out["probability"], 0.0);
+    standing("unhealthy");
+    // The first explanation may have been under way when the check failed.
+    assert_eq!(standing("unhealthy")["probability"], 0.0);
     // The pages themselves were always good, so nothing else can keep it away.
     for _ in 0..30 {
         assert_ne!(who(), "back-1");

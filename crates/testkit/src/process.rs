@@ -5,12 +5,15 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::wait;
+
+/// What a process is given to end by itself after a failed test.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// A command that [`Command::start`] makes into a [`Process`]: it dies with the test's thread, however that ends.
 #[derive(Debug)]
@@ -236,8 +239,17 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let ended = matches!(self.child.try_wait(), Ok(Some(_)));
-        if !ended {
+        let ended = |child: &mut Child| matches!(child.try_wait(), Ok(Some(_)));
+        // What a failed test leaves behind must not disturb others: asked to end, it ends what it started too, which a kill
+        // does not reach (workers of an nginx).
+        if thread::panicking() && !ended(&mut self.child) {
+            self.signal(Signal::SIGTERM);
+            let give_up = Instant::now() + GRACE;
+            while !ended(&mut self.child) && Instant::now() < give_up {
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        if !ended(&mut self.child) {
             self.kill();
         }
         if thread::panicking() {

@@ -20,9 +20,13 @@ async fn workers_share_an_address_and_connections_are_not_delayed() {
 
 #[tokio::test]
 async fn version_6_is_apart_from_version_4() {
-    let six = tcp_reuseport(any_port(Ipv6Addr::UNSPECIFIED), BACKLOG).unwrap();
-    let port = six.local_addr().unwrap().port();
-    tcp_reuseport((Ipv4Addr::UNSPECIFIED, port).into(), BACKLOG).unwrap();
+    // Somebody else may have the port that we are given on some address of version 4; not every time.
+    let both = |_| {
+        let six = tcp_reuseport(any_port(Ipv6Addr::UNSPECIFIED), BACKLOG).unwrap();
+        let port = six.local_addr().unwrap().port();
+        tcp_reuseport((Ipv4Addr::UNSPECIFIED, port).into(), BACKLOG).is_ok()
+    };
+    assert!((0..50).any(both));
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ fn load_balancing_and_affinity() {
     };
     let all = read(
         "loadBalancing: {algorithm: ring-hash, hashKey: {header: X-User}, slowStart: 30s, panicThreshold: 20, preferLocal: false, \
-         failoverThreshold: 70, hashBound: 0, logDecisions: 100}, sessionAffinity: {cookie: {lifetime: 1h}}",
+         failoverThreshold: 70, hashBound: 0, logDecisions: 100}",
     );
     let balancing = all.load_balancing;
     assert_eq!(balancing.algorithm, Some(Algorithm::RingHash));
@@ -23,7 +23,8 @@ fn load_balancing_and_affinity() {
         (Some(20), Some(70), Some(100))
     );
     let (name, lifetime) = ("heddle-affinity".to_owned(), Duration::from_secs(3600));
-    assert_eq!(all.session_affinity, Some(SessionAffinity::Cookie { name, lifetime }));
+    let cookie = read("sessionAffinity: {cookie: {lifetime: 1h}}").session_affinity;
+    assert_eq!(cookie, Some(SessionAffinity::Cookie { name, lifetime }));
     let source = read("sessionAffinity: {sourceAddress: true}").session_affinity;
     assert_eq!(source, Some(SessionAffinity::Key(RequestKey::SourceAddress)));
     let bad = |more: &'static str, said: &'static str| ("TrafficPolicy", traffic(more), format!("spec.{said}"));
