@@ -103,7 +103,7 @@ def _sidecars(process):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if Path(words[0].decode()).name == "heddle" and b"proxy" in words[1:2]:
+        if Path(words[0].decode()).name == _binary.name and b"proxy" in words[1:2]:
             found.append(pid)
     return found
 
