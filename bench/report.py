@@ -63,7 +63,7 @@ def judged(rows, measured):
 def _row(ident, row):
     names = list(row["subjects"])
     rounds = max(len(figures[row["metrics"][0]["key"]]) for figures in row["subjects"].values())
-    lines = [f"## {row['title']} (`{ident}`, {rounds} rounds)", "", "| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    lines = [f"## {row['title']} (`{ident}`, {rounds} round{'' if rounds == 1 else 's'})", "", "| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for metric in row["metrics"]:
         cells = ["refused" if row["subjects"][name]["refused"] else spread(row["subjects"][name][metric["key"]], metric["digits"]) for name in names]
         lines.append(f"| {metric['label']} | " + " | ".join(cells) + " |")
