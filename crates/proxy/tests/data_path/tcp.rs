@@ -73,7 +73,9 @@ fn http_on_a_port_of_unknown_protocol_is_recognised() {
         raw.read_head();
         raw.expect("ok");
     }
-    assert_eq!(backend.endpoints.load().endpoints()[0].load.requests() % 10, 3, "each request was counted");
+    // Where the dial was quicker than the client's first bytes, what was dialled for an opaque connection was chosen too.
+    let chosen = backend.endpoints.load().endpoints()[0].load.requests();
+    assert!((3..=4).contains(&chosen), "each request was counted: {chosen}");
 }
 
 #[test]
