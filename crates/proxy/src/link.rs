@@ -37,8 +37,8 @@ const OUTPUT: usize = 64 * 1024;
 /// up few others, and a server's workers share the links.
 pub(crate) const FULL: usize = 16;
 
-/// Most streams that a server lets a client have open on one link.
-const STREAMS: usize = 256;
+/// Most streams that a server lets a client have open on one link; with [`WINDOW`] it bounds what a link holds, 16 MiB.
+const STREAMS: usize = 64;
 
 /// Numbers of streams end here; the link is given up long before.
 const LAST: u32 = u32::MAX - 1;
@@ -226,7 +226,9 @@ impl Stream {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         if inner.output.len() > OUTPUT {
-            inner.waiting.push(cx.waker().clone());
+            if !inner.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                inner.waiting.push(cx.waker().clone());
+            }
             return Poll::Pending;
         }
         let n = (head.len() + tail.len()).min(LARGEST).min(half.credit as usize);

@@ -22,7 +22,7 @@ pub(crate) const ORCA: &str = "endpoint-load-metrics";
 /// How much one answer moves the latency: about the last sixteen count.
 const SHARE: u32 = 16;
 
-/// A latency that is older says nothing of now. Told all the same, one slow answer before a pause would keep callers away for as
+/// What is older says nothing of now. Told all the same, one slow answer before a pause would keep callers away for as
 /// long as they only ask and do not send.
 const RECENT: Nanos = Nanos::from_millis(1_000);
 
@@ -43,6 +43,8 @@ struct Slot {
     learnt: AtomicU64,
     /// What the application last said, in requests.
     said: AtomicU32,
+    /// When.
+    said_at: AtomicU64,
 }
 
 /// The application's load as its sidecar sees it: one slot a worker.
@@ -102,20 +104,24 @@ impl ServerLoad {
     }
 
     /// Notes what the application says of itself.
-    pub(crate) fn said(&self, worker: usize, orca: &[u8]) {
+    pub(crate) fn said(&self, worker: usize, orca: &[u8], now: Nanos) {
         if let Some(utilization) = utilization(orca) {
             let utilization = utilization.clamp(0.0, FULL);
             // At most 99.
-            self.slot(worker).said.store((utilization / (1.0 - utilization)).round() as u32, Relaxed);
+            let slot = self.slot(worker);
+            slot.said.store((utilization / (1.0 - utilization)).round() as u32, Relaxed);
+            slot.said_at.store(now.0, Relaxed);
         }
     }
 
     /// The application's load now.
     pub(crate) fn report(&self, now: Nanos) -> Report {
         let counted = self.0.iter().map(|slot| slot.in_flight.load(Relaxed)).fold(0, u32::saturating_add);
-        let said = self.0.iter().map(|slot| slot.said.load(Relaxed)).max().unwrap_or(0);
-        let recent = self.0.iter().filter(|slot| now.since(Nanos(slot.learnt.load(Relaxed))) <= RECENT);
-        let latency = recent.map(|slot| slot.latency.load(Relaxed)).max().filter(|latency| *latency > 0);
+        let recent = |at: &AtomicU64| now.since(Nanos(at.load(Relaxed))) <= RECENT;
+        let said = self.0.iter().filter(|slot| recent(&slot.said_at)).map(|slot| slot.said.load(Relaxed)).max();
+        let said = said.unwrap_or(0);
+        let learnt = self.0.iter().filter(|slot| recent(&slot.learnt));
+        let latency = learnt.map(|slot| slot.latency.load(Relaxed)).max().filter(|latency| *latency > 0);
         let latency = latency.map(|micros| Nanos(u64::from(micros) * 1000));
         Report { in_flight: counted.max(said), latency }
     }
@@ -235,7 +241,8 @@ mod tests {
     fn what_the_application_says_counts() {
         let said = |text: &str| {
             let load = ServerLoad::new(1);
-            load.said(0, text.as_bytes());
+            load.said(0, text.as_bytes(), Nanos(1));
+            assert_eq!(load.report(RECENT.after(Nanos(2))).in_flight, 0, "what was said long ago says nothing of now");
             load.report(Nanos(1)).in_flight
         };
         assert_eq!(said("TEXT cpu_utilization=0.9, mem_utilization=0.1"), 9);

@@ -47,10 +47,10 @@ pub(crate) async fn ask(worker: Rc<Worker>, endpoint: Arc<Endpoint>) {
     }
 }
 
-/// Whether a request is a probe from another sidecar.
+/// Whether a request is a probe from another sidecar, which has proved who it is.
 pub(crate) fn is_probe(door: &Door, head: &Head<'_>) -> bool {
     head.method() == "OPTIONS"
-        && matches!(door.way, Way::Inbound(_))
+        && matches!(&door.way, Way::Inbound(caller) if caller.id.is_some())
         && head.path() == PATH
         && head.header(PROBE).is_some()
 }

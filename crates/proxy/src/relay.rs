@@ -77,7 +77,9 @@ pub(crate) async fn relay(call: &mut Call<'_>, plan: &Plan, mut answer: Answer) 
         Ended::TimedOut(_) => Outcome::Timeout,
     };
     call.record.failure = outcome.is_failure();
-    finish(plan, answer.in_flight.take(), answer.at, outcome);
+    // The head came long ago where the body was long; a failure is one of now, and leaves the instance out from now on.
+    let at = if outcome.is_failure() { call.worker.now() } else { answer.at };
+    finish(plan, answer.in_flight.take(), at, outcome);
     match ended {
         Ended::Whole => done(call, answer, &download, &begun),
         Ended::Upstream(fault) => {

@@ -36,6 +36,9 @@ pub struct Settings {
     /// A gateway's listeners as they are really bound.
     #[serde(default)]
     pub gateway: Vec<GatewayBinding>,
+    /// Where this process listens for other things than traffic, such as metrics.
+    #[serde(default)]
+    pub reserved: Vec<SocketAddr>,
     /// A forward proxy that outside destinations are reached through, `host:port`.
     #[serde(default)]
     pub upstream_proxy: Option<String>,
@@ -71,7 +74,12 @@ impl Settings {
     fn own(&self) -> impl Iterator<Item = SocketAddr> {
         let redirected = self.redirected.iter().chain(&self.redirected_inbound).copied();
         let gateway = self.gateway.iter().map(|binding| binding.listen);
-        self.inbound.into_iter().chain(self.outbound).chain(redirected).chain(gateway)
+        self.inbound
+            .into_iter()
+            .chain(self.outbound)
+            .chain(redirected)
+            .chain(gateway)
+            .chain(self.reserved.iter().copied())
     }
 
     /// Whether `address` is one that this proxy listens on itself, where it stands for no service. A listener on all addresses

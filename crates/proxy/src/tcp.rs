@@ -18,7 +18,7 @@ use crate::pool::Peer;
 use crate::reply::Refusal;
 use crate::route::{Door, Way};
 use crate::session;
-use crate::tunnel;
+use crate::tunnel::{self, Carried};
 use crate::upstream::{self, Route};
 use crate::worker::Worker;
 
@@ -116,8 +116,11 @@ pub(crate) async fn carry(
     record.attempts = opened.attempts;
     record.endpoint = Some(Arc::clone(opened.in_flight.endpoint()));
     opened.in_flight.answered(worker.now());
-    carry_between(worker, door, record, &mut conn, &mut opened.conn, rule.policy.idle_timeout).await;
-    opened.in_flight.finish(worker.now(), Outcome::Success, &opened.backend.endpoints.load());
+    let carried = carry_between(worker, door, record, &mut conn, &mut opened.conn, rule.policy.idle_timeout).await;
+    // One that is cut off without an answer has failed, however well it was connected: the sidecar was there, not its application.
+    let failed = carried.sent == 0 && carried.fault.is_some_and(|(_, client)| !client);
+    let outcome = if failed { Outcome::Reset } else { Outcome::Success };
+    opened.in_flight.finish(worker.now(), outcome, &opened.backend.endpoints.load());
 }
 
 /// Carries a connection to a host that the mesh does not know.
@@ -129,12 +132,14 @@ pub(crate) async fn carry_outside(worker: &Rc<Worker>, door: &Door, mut conn: Co
         None => Box::pin(crate::outside::open(worker, target)).await,
     };
     match opened {
-        Ok(mut up) => carry_between(worker, door, record, &mut conn, &mut up, worker.defaults.idle_timeout).await,
+        Ok(mut up) => {
+            carry_between(worker, door, record, &mut conn, &mut up, worker.defaults.idle_timeout).await;
+        }
         Err(refusal) => end_refused(worker, door, record, &conn, &refusal),
     }
 }
 
-/// Carries bytes between two connections, and counts.
+/// Carries bytes between two connections, and counts; returns what became of it.
 pub(crate) async fn carry_between(
     worker: &Worker,
     door: &Door,
@@ -142,7 +147,7 @@ pub(crate) async fn carry_between(
     down: &mut Conn,
     up: &mut Conn,
     idle: Option<Nanos>,
-) {
+) -> Carried {
     worker.observer.opened(record.series);
     let open = Open { worker, record: &record };
     let carried = tunnel::join(down, up, idle).await;
@@ -154,6 +159,7 @@ pub(crate) async fn carry_between(
         record.failure = !client;
     }
     finish(worker, door, &record);
+    carried
 }
 
 /// Counts the end of an open connection, also when its task is dropped.

@@ -154,7 +154,7 @@ impl Worker {
 
     /// Notes what the application says of its own load.
     pub(crate) fn application_said(&self, orca: &[u8]) {
-        self.shared.load.said(self.index, orca);
+        self.shared.load.said(self.index, orca, self.now());
     }
 
     /// An empty buffer.

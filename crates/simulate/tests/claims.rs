@@ -77,16 +77,19 @@ fn fastest_is_best_where_an_instance_fails_or_refuses() {
 }
 
 #[test]
-fn fastest_is_best_where_instances_pause_or_differ() {
-    ["collecting", "unequal", "cold", "two-routes"].into_iter().for_each(assert_best);
+fn fastest_is_best_where_instances_differ() {
+    ["unequal", "cold", "two-routes"].into_iter().for_each(assert_best);
 }
 
 /// What is lost is said in the documentation; it must not become more without being noticed.
 #[test]
 fn what_is_lost_stays_small() {
-    for (name, best, most) in
-        [("herd", Algorithm::C3, 1.35), ("churn", Algorithm::LeastLoaded, 1.12), ("sparse", Algorithm::Prequal, 1.12)]
-    {
+    for (name, best, most) in [
+        ("herd", Algorithm::C3, 1.35),
+        ("collecting", Algorithm::C3, 1.06),
+        ("churn", Algorithm::LeastLoaded, 1.12),
+        ("sparse", Algorithm::Prequal, 1.12),
+    ] {
         let scenario = scenario(name);
         let ratio = p99(&run(&scenario, Algorithm::Fastest, 1)) / p99(&run(&scenario, best, 1));
         assert!(ratio < most, "{name}: {ratio}");

@@ -72,7 +72,7 @@ impl InFlight {
         }
         if !outcome.is_failure() {
             load.succeeded(self.class, latency, self.started, now, self.refused);
-        } else if load.failed(self.class, latency, self.started, now, (outcome, &peers.policy().outlier))
+        } else if load.failed(self.class, latency, self.started, now, (outcome, &peers.policy().outlier, self.refused))
             && peers.may_eject(now)
         {
             load.eject(now, &peers.policy().outlier);

@@ -10,6 +10,9 @@ use crate::{Nanos, Outcome};
 /// Time constant of learning: an answer that comes this long after the last one counts half.
 const TAU_MS: f32 = 5_000.0;
 
+/// A clock that is further back than this, in milliseconds, has jumped.
+const JUMP_MS: i32 = 3_600_000;
+
 /// What one answer counts at least: an estimate follows the last twenty answers of a busy endpoint, and twice as fast where
 /// they are slower than was thought. A peak that took over at once, as in Finagle, makes the estimate as noisy as the
 /// slowest answers are: in the simulator it costs half as much again of the 99th percentile on sound but unequal instances.
@@ -85,26 +88,30 @@ pub struct Load {
     elsewhere: AtomicF32,
     /// What the last request was expected to take, nanoseconds.
     expected: AtomicF32,
-    /// Failures in a row.
-    streak: AtomicU32,
+    /// When the first request was sent of those since the last answer, in microseconds (which wrap after an hour), or zero.
+    owed_since: AtomicU32,
     /// Whether active health checks say that it is not well, 0 or 1.
     unhealthy: AtomicU32,
     /// A part of its weight while it is new, 0 to 1; zero stands for one.
     ramp: AtomicF32,
     latencies: [Estimate; CLASSES],
     failures: AtomicU32,
+    /// Failures in a row.
+    streak: AtomicU32,
     gateway_streak: AtomicU32,
     /// Ejections in a row without a success between; above zero after an ejection's end means probation.
     ejections: AtomicU32,
     /// Health checks in a row that contradict `unhealthy`.
     checks: AtomicU32,
-    /// When its first request was sent, or zero.
+    /// When its first request was sent, or when it was first seen to start slowly; or zero.
     first: AtomicU64,
     /// Outcomes since endpoints were last compared.
     window: AtomicU32,
     window_failures: AtomicU32,
     /// What its sidecar last said of its latency, nanoseconds; zero: nothing.
     reported: AtomicF32,
+    /// Requests sent since the last answer.
+    unheard: AtomicU32,
 }
 
 /// Latency of one class: an `f32` in nanoseconds, zero for unknown, and when it was updated in milliseconds (which wrap after
@@ -138,10 +145,9 @@ impl Estimate {
 
     /// Blends in a sample: it counts the more the longer the silence before it, one above the estimate more than one below.
     fn learn(&self, sample: f32, now: Nanos) {
-        let (word, ms) = (self.0.load(Relaxed), millis(now));
+        let word = self.0.load(Relaxed);
         let known = f32::from_bits(word as u32);
-        let silence = ms.wrapping_sub((word >> 32) as u32);
-        // A clock that jumps back looks like a silence of weeks; the next answer is then believed, which does no harm.
+        let (silence, ms) = since((word >> 32) as u32, now);
         let sample = sample.clamp(FLOOR, CEILING);
         let trial = silence >= 1_000;
         let share = if known == 0.0 || trial && sample < RECOVERED * known {
@@ -159,8 +165,25 @@ impl Estimate {
     }
 }
 
+/// Milliseconds from `last` to `now`, and the later of the two. Answers are not learnt in the order in which they came (a long
+/// body, another worker), so a little before is no time at all; only a clock that has jumped back for an hour starts again.
+fn since(last: u32, now: Nanos) -> (u32, u32) {
+    let now = millis(now);
+    match now.wrapping_sub(last) as i32 {
+        past @ 0.. => (past as u32, now),
+        back if back > -JUMP_MS => (0, last),
+        _ => (0, now),
+    }
+}
+
 fn millis(now: Nanos) -> u32 {
     (now.0 / 1_000_000) as u32
+}
+
+/// Never zero, which stands for no time at all.
+#[inline]
+fn micros(now: Nanos) -> u32 {
+    ((now.0 / 1_000) as u32).max(1)
 }
 
 impl Default for Load {
@@ -176,11 +199,12 @@ impl Default for Load {
             failing: AtomicF32::default(),
             elsewhere: AtomicF32::default(),
             expected: AtomicF32::default(),
-            streak: AtomicU32::default(),
+            owed_since: AtomicU32::default(),
             unhealthy: AtomicU32::default(),
             ramp: AtomicF32::default(),
             latencies: Default::default(),
             failures: AtomicU32::default(),
+            streak: AtomicU32::default(),
             gateway_streak: AtomicU32::default(),
             ejections: AtomicU32::default(),
             checks: AtomicU32::default(),
@@ -188,6 +212,7 @@ impl Default for Load {
             window: AtomicU32::default(),
             window_failures: AtomicU32::default(),
             reported: AtomicF32::default(),
+            unheard: AtomicU32::default(),
         }
     }
 }
@@ -270,14 +295,31 @@ impl Load {
         f64::from(self.failing.get())
     }
 
-    /// Whether what is known is so old that one request should find out how the endpoint is now. Others wait for its answer:
-    /// while one is waited for there is no trial.
+    /// Whether what is known is so old that one request should find out how the endpoint is now. Others wait for its answer; where
+    /// none comes the next is due after twice the time, and so on: what is waited for may be something that takes long by its
+    /// nature, which says nothing of other requests.
     #[inline]
     pub fn trial(&self, now: Nanos, class: Class) -> bool {
-        self.waiting() == 0 && self.started.load(Relaxed) > 0 && {
-            let silence = now.since(Nanos(self.quiet_since.load(Relaxed))).0 as f32;
-            silence >= PATIENCE && silence >= self.patience(class).0 as f32
+        if self.started.load(Relaxed) == 0 {
+            return false;
         }
+        match self.owed(now) {
+            None => {
+                let silence = now.since(Nanos(self.quiet_since.load(Relaxed))).0 as f32;
+                silence >= PATIENCE && silence >= self.patience(class).0 as f32
+            }
+            Some(owed) => {
+                let doubled = 1u32 << self.unheard.load(Relaxed).min(16);
+                owed >= PATIENCE && owed >= self.patience(class).0 as f32 * doubled as f32
+            }
+        }
+    }
+
+    /// Nanoseconds since the first request that was sent after the last answer, if there is one.
+    #[inline]
+    fn owed(&self, now: Nanos) -> Option<f32> {
+        let owed = self.owed_since.load(Relaxed);
+        (owed != 0 && self.waiting() > 0).then(|| (micros(now).wrapping_sub(owed) as i32).max(0) as f32 * 1e3)
     }
 
     /// How long nothing must have been heard before a trial: longer for what was slow, twice as long for each failure in a row.
@@ -292,16 +334,15 @@ impl Load {
         Nanos(self.quiet_since.load(Relaxed))
     }
 
-    /// By how much what is waited for is late: how long nothing has been heard while an answer was due, divided by the
-    /// time that a whole answer was expected to take; 1 while that is not over.
+    /// By how much what is waited for is late: how long nothing has been heard since a request was sent, divided by the time
+    /// that a whole answer was expected to take; 1 while that is not over.
     #[inline]
     pub(super) fn overdue(&self, now: Nanos) -> f32 {
         let expected = self.expected.get();
-        if self.waiting() == 0 || expected <= 0.0 {
-            return 1.0;
+        match self.owed(now) {
+            Some(owed) if expected > 0.0 => (owed / expected).max(1.0),
+            _ => 1.0,
         }
-        let silence = now.since(self.quiet_since()).0 as f32;
-        if silence <= expected { 1.0 } else { silence / expected }
     }
 
     /// What failures multiply the cost by.
@@ -331,15 +372,23 @@ impl Load {
         if before as u32 == self.answered.load(Relaxed) {
             self.quiet_since.store(now.0, Relaxed);
         }
-        if before == 0 {
+        if before == 0 && self.first.load(Relaxed) == 0 {
             self.first.store(now.0.max(1), Relaxed);
         }
+        let unheard = self.unheard.load(Relaxed);
+        if unheard == 0 {
+            self.owed_since.store(micros(now), Relaxed);
+        }
+        // Two workers at once may count one; it is only for how long to wait.
+        self.unheard.store(unheard.saturating_add(1), Relaxed);
         self.expected.set(self.estimate(class));
     }
 
     /// The answer to a request has begun.
     pub(super) fn answered(&self, now: Nanos) {
         self.quiet_since.store(now.0, Relaxed);
+        self.owed_since.store(0, Relaxed);
+        self.unheard.store(0, Relaxed);
         self.answered.fetch_add(1, Relaxed);
     }
 
@@ -379,19 +428,20 @@ impl Load {
         }
     }
 
-    /// Learns from a failure; true when the endpoint has failed often enough to be ejected.
+    /// Learns from a failure; true when the endpoint has failed often enough to be ejected. `asked`: the answer itself asked to
+    /// be left alone for a while (`Retry-After`), so that this is why the endpoint is left out.
     pub(super) fn failed(
         &self,
         class: Class,
         latency: Nanos,
         started: Nanos,
         now: Nanos,
-        (outcome, policy): (Outcome, &OutlierPolicy),
+        (outcome, policy, asked): (Outcome, &OutlierPolicy, bool),
     ) -> bool {
         self.failures.fetch_add(1, Relaxed);
         self.window.fetch_add(1, Relaxed);
         self.window_failures.fetch_add(1, Relaxed);
-        if started.0 < self.left_out_until.load(Relaxed) {
+        if !asked && started.0 < self.left_out_until.load(Relaxed) {
             // Sent before the ejection ended: it has been paid for, and must not burden the endpoint when it comes back.
             return false;
         }
@@ -425,7 +475,7 @@ impl Load {
     /// When this class was last updated, as far as milliseconds tell.
     fn latest(&self, class: Class, now: Nanos) -> u64 {
         let word = self.latencies[class.index()].0.load(Relaxed);
-        now.0.saturating_sub(u64::from(millis(now).wrapping_sub((word >> 32) as u32)) * 1_000_000)
+        now.0.saturating_sub(u64::from(since((word >> 32) as u32, now).0) * 1_000_000)
     }
 
     /// Learns from a request that was cancelled after `elapsed` without an answer: its latency was at least that. It never
@@ -511,11 +561,10 @@ impl Load {
     pub(super) fn eject(&self, now: Nanos, policy: &OutlierPolicy) {
         let before = self.left_out_until.load(Relaxed);
         let ejections = u64::from(self.ejections.load(Relaxed)) + 1;
-        let length = policy.base_ejection.0.saturating_mul(ejections);
-        let until = now.after(Nanos(length.min(policy.max_ejection.0)));
-        // Of workers that see the last failure at the same time, one ejects.
-        let swapped = self.left_out_until.compare_exchange(before, until.0, Relaxed, Relaxed);
-        if now.0 < before || swapped.is_err() {
+        let length = policy.base_ejection.0.saturating_mul(ejections).min(policy.max_ejection.0);
+        let until = now.after(Nanos(length)).0;
+        // Of workers that see the last failure at the same time, one ejects; and no time that is already set gets shorter.
+        if until <= before || self.left_out_until.compare_exchange(before, until, Relaxed, Relaxed).is_err() {
             return;
         }
         self.ejections.fetch_add(1, Relaxed);
@@ -540,8 +589,11 @@ impl Load {
         let Some(slow_start) = slow_start else {
             return self.ramp.set(0.0);
         };
-        let first = self.first.load(Relaxed);
-        let age = if first == 0 { 0 } else { now.since(Nanos(first)).0 };
+        // One that is too dear to be sent anything grows all the same, or it would never be.
+        if self.first.load(Relaxed) == 0 {
+            self.first.store(now.0.max(1), Relaxed);
+        }
+        let age = now.since(Nanos(self.first.load(Relaxed))).0;
         let least = slow_start.min_percent.clamp(1, 100) as f32 / 100.0;
         self.ramp.set((age as f32 / slow_start.window.0.max(1) as f32).clamp(least, 1.0));
     }

@@ -289,8 +289,8 @@ impl EndpointSet {
             }
         }
         // A few are quickly looked at. Of many, one that was found is better than looking at all; and looking at all would not
-        // keep to the weights.
-        let enough = group.members.len() > FEW || group.members.is_weighted();
+        // keep to the weights, nor to the group that was drawn.
+        let enough = group.members.len() > FEW || group.members.is_weighted() || self.groups.len() > 1;
         if count > 0 && enough { kept } else { self.scan(now, rng, ask) }
     }
 

@@ -180,6 +180,36 @@ fn estimates_follow_slower_answers_faster_and_a_good_one_after_silence_at_once()
 }
 
 #[test]
+fn answers_are_learnt_in_any_order() {
+    let set = many(1);
+    let (endpoint, load) = (&set.endpoints()[0], &set.endpoints()[0].load);
+    let start = |ms: u64| InFlight::start(Arc::clone(endpoint), Class::default(), at(ms));
+    send(&set, endpoint, 0, 100, Outcome::Success);
+    send(&set, endpoint, 100, 101, failure());
+    let (known, failing) = (load.latency(Class::default()).expect("known"), load.failing());
+    // Its head came before what was learnt last, its body ended after it.
+    let mut late = start(98);
+    late.answered(at(99));
+    late.finish(at(99), Outcome::Success, &set);
+    assert!(load.latency(Class::default()).expect("known") > 0.9 * known, "it counts as any other");
+    assert!(load.failing() > 0.8 * failing, "and is no sign of recovery");
+}
+
+#[test]
+fn a_request_that_takes_long_by_its_nature_keeps_no_others_away() {
+    let set = many(2);
+    let (endpoint, load) = (&set.endpoints()[0], &set.endpoints()[0].load);
+    for endpoint in set.endpoints() {
+        send(&set, endpoint, 0, 10, Outcome::Success);
+    }
+    let _poll = InFlight::start(Arc::clone(endpoint), Class::default(), at(10));
+    assert!(load.overdue(at(1_000)) > 10.0, "alone it cannot be told from a stall");
+    send(&set, endpoint, 1_000, 1_010, Outcome::Success);
+    assert_eq!(load.overdue(at(60_000)), 1.0, "an answer since then says that all is well");
+    assert!(load.trial(at(60_000), Class::default()), "and it is tried again though it still owes that answer");
+}
+
+#[test]
 fn trials_wait_longer_for_what_is_slow_or_fails() {
     let set = many(2);
     let (endpoint, load) = (&set.endpoints()[0], &set.endpoints()[0].load);
@@ -188,7 +218,11 @@ fn trials_wait_longer_for_what_is_slow_or_fails() {
     send(&set, endpoint, 0, 500, Outcome::Success);
     assert!(!trial(4_499) && trial(4_500), "eight times 500 ms");
     let one = InFlight::start(Arc::clone(endpoint), Class::default(), at(4_500));
-    assert!(!trial(60_000), "the others wait for its answer");
+    // An hour's poll is no stall: another is tried after twice the time, and so on.
+    assert!(!trial(12_499) && trial(12_500), "the others wait for its answer");
+    let two = InFlight::start(Arc::clone(endpoint), Class::default(), at(12_500));
+    assert!(!trial(20_499) && trial(20_500));
+    drop(two);
     one.finish(at(4_510), Outcome::Success, &set);
     assert!(!trial(5_509) && trial(5_510), "a second at least");
     for (failures, wait) in [(1, 2_000), (2, 4_000), (3, 8_000), (4, 16_000)] {

@@ -95,9 +95,14 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// How this binary was called, for commands to type next.
+/// How this binary is called, for commands to type next, in whatever folder that is: by its name where it was found on the
+/// search path, else by its whole path.
 pub(crate) fn own_name() -> String {
-    std::env::args().next().filter(|name| !name.is_empty()).unwrap_or_else(|| "heddle".to_owned())
+    let called = std::env::args().next().filter(|name| !name.is_empty()).unwrap_or_else(|| "heddle".to_owned());
+    match std::env::current_exe() {
+        Ok(path) if called.contains('/') => path.display().to_string(),
+        _ => called,
+    }
 }
 
 /// A length of time as people write it: `30s`, `5m`, `1h`, `500ms`, or a number of seconds.

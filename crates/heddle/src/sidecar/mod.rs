@@ -104,7 +104,7 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     let log = settings.access_log.then(|| AccessLog::start(std::io::stderr()).map(Arc::new));
     let log = log.transpose().context("cannot start the access log")?;
     let running = proxy::start(Parts {
-        settings: settings.proxy.clone(),
+        settings: proxy::Settings { reserved: settings.admin.into_iter().collect(), ..settings.proxy.clone() },
         discover: wiring.discover(),
         live: wiring.client.live().clone(),
         identity: identity.clone(),

@@ -153,6 +153,7 @@ pub(crate) fn explicit(workload: String, ip: IpAddr, upstream_proxy: Option<Stri
         redirected: Vec::new(),
         redirected_inbound: Vec::new(),
         keep_source: false,
+        reserved: Vec::new(),
         services: Vec::new(),
         gateway: Vec::new(),
         upstream_proxy,

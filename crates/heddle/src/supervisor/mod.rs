@@ -306,18 +306,30 @@ impl Supervisor {
 
     /// Starts, restarts and ends gateways. Only a change of ports restarts one.
     async fn take_gateways(&mut self, objects: &[Object]) {
-        let mut old = std::mem::take(&mut self.gateways);
-        for object in objects {
-            let Spec::Gateway(wanted) = &object.spec else { continue };
-            let key = (object.meta.namespace.to_string(), object.meta.name.to_string());
-            let mut kept = gateway::Places::new();
-            if let Some(gateway) = old.remove(&key) {
-                if gateway.fits(wanted) {
-                    self.gateways.insert(key, gateway);
-                    continue;
-                }
-                kept = gateway.end(Duration::from_secs(1)).await;
+        let key = |object: &Object| (object.meta.namespace.to_string(), object.meta.name.to_string());
+        let wanted: BTreeMap<_, _> = objects
+            .iter()
+            .filter_map(
+                |object| if let Spec::Gateway(wanted) = &object.spec { Some((key(object), wanted)) } else { None },
+            )
+            .collect();
+        let fits = |key: &_, gateway: &GatewayProxy| wanted.get(key).is_some_and(|wanted| gateway.fits(wanted));
+        let (stay, go): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.gateways).into_iter().partition(|(key, gateway)| fits(key, gateway));
+        self.gateways = stay;
+        // All that end do so first: what starts may want their ports, under another name too.
+        let mut places = BTreeMap::new();
+        for (key, gateway) in go {
+            let place = gateway.end(Duration::from_secs(1)).await;
+            if wanted.contains_key(&key) {
+                places.insert(key, place);
             }
+        }
+        for (key, wanted) in wanted {
+            if self.gateways.contains_key(&key) {
+                continue;
+            }
+            let kept = places.remove(&key).unwrap_or_default();
             let ip = self.address();
             match GatewayProxy::start(&self.mesh, &key.0, &key.1, wanted, ip, kept) {
                 Ok(gateway) => {
@@ -333,9 +345,6 @@ impl Supervisor {
                 }
                 Err(error) => self.mesh.reporter.problem(format_args!("gateway {} cannot run: {error:#}", key.1)),
             }
-        }
-        for (_, gateway) in old {
-            gateway.end(Duration::from_secs(1)).await;
         }
     }
 

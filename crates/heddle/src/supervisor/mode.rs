@@ -49,16 +49,19 @@ impl Choice {
             Ok(_) => return Ok(Mode::Namespace),
             Err(error) => error,
         };
-        match (self, error.downcast_ref::<Refused>()) {
-            (Choice::Auto, Some(refused)) => {
-                reporter.note(format_args!(
-                    "explicit mode (programs are told of their sidecars by variables such as http_proxy), for namespaces are refused: {refused}"
-                ));
-                Ok(Mode::Explicit)
-            }
-            _ => Err(error
-                .context("namespaces, which --mode namespace asks for, cannot be had; `--mode explicit` does without")),
+        if self == Choice::Namespace {
+            return Err(error.context(
+                "namespaces, which --mode namespace asks for, cannot be had; `--mode explicit` does without",
+            ));
         }
+        let why = match error.downcast_ref::<Refused>() {
+            Some(refused) => format!("namespaces are refused: {refused}"),
+            None => format!("namespaces cannot be had: {error:#}"),
+        };
+        reporter.note(format_args!(
+            "explicit mode (programs are told of their sidecars by variables such as http_proxy), for {why}"
+        ));
+        Ok(Mode::Explicit)
     }
 }
 

@@ -261,6 +261,7 @@ pub(crate) fn settings(workload: &str) -> Settings {
         redirected: Vec::new(),
         redirected_inbound: Vec::new(),
         keep_source: false,
+        reserved: Vec::new(),
         services: Vec::new(),
         gateway: Vec::new(),
         upstream_proxy: None,

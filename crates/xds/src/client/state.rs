@@ -331,7 +331,9 @@ impl State {
             changed = true;
         }
         let needs = deps::inbound(&self.resources, &self.answers, &self.workload);
+        // Without the mesh's settings nobody knows whether it is strict.
         if needs.complete
+            && self.trust != 0
             && self.inbound.as_ref().is_none_or(|(print, _)| *print != needs.print)
             && let Some(workload) = self.resources.workload(&self.workload)
         {
@@ -350,6 +352,7 @@ impl State {
             self.live.gateway.store(None);
             changed = true;
         } else if needs.complete
+            && self.trust != 0
             && self.shown_gateway.as_ref().is_none_or(|(print, _)| *print != needs.print)
             && let Some(gateway) = self.resources.gateway(&name)
         {

@@ -117,6 +117,24 @@ fn absurd_reports_starve_nobody_for_good() {
 }
 
 #[test]
+fn a_retry_after_hides_no_failure() {
+    let set = many(3);
+    let endpoint = &set.endpoints()[0];
+    for ms in 0..5 {
+        let mut request = InFlight::start(Arc::clone(endpoint), Class::default(), at(10 * ms));
+        request.answered(at(10 * ms + 1));
+        request.refused(Some(Nanos(0)), at(10 * ms + 1));
+        request.finish(at(10 * ms + 1), failure(), &set);
+    }
+    assert!(endpoint.load.ejected(at(1_000)), "five in a row");
+    // Nor does a later ejection shorten what was asked for.
+    let endpoint = &set.endpoints()[1];
+    endpoint.load.retry_after(Nanos::from_millis(50_000), at(0));
+    endpoint.load.eject(at(1), &OutlierPolicy::default());
+    assert!(endpoint.load.ejected(at(49_999)));
+}
+
+#[test]
 fn retry_after_is_kept_but_not_for_ever() {
     let set = many(3);
     let endpoint = &set.endpoints()[0];
