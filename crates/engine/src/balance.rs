@@ -12,9 +12,9 @@
 //! - *latency* is an average of recent answers, kept per class of requests ([`Class`]), that follows slower answers faster
 //!   than quicker ones ([`Load`]). Finagle's peak EWMA jumps to every peak and decays while nothing is heard, which asks an
 //!   endpoint that stands still again too soon and one that had a single peak too late.
-//! - Instead, an endpoint of which nothing was heard for a while and that owes no answer gets one request as a trial,
-//!   whatever it costs. If that is answered, the answer replaces what was known. The wait is a second, eight times the
-//!   latency if that is more, twice as long for each failure in a row, 30 s at most.
+//! - Instead, an endpoint of which nothing was heard for a while gets one request as a trial, whatever it costs. If that is
+//!   answered, the answer replaces what was known. The wait is a second, eight times the latency if that is more, twice as
+//!   long for each failure in a row, 30 s at most; and twice as long for each request sent since the last answer.
 //! - Latencies that differ little from the least are taken to be the same, so that instances that are as good as each other
 //!   share the work though their estimates never agree.
 //! - *overdue* lets silence speak before late answers do: where an answer is owed and none has come for longer than a
