@@ -3,7 +3,7 @@
 //!
 //! What a name means is asked of [`Discover`], as for a request: a service's name means the addresses that stand for it, or those
 //! of its ready instances where it is headless; the name of an instance of a headless service means that instance. What the
-//! control plane does not know is asked of others ([`forward`]), but for names that only the mesh can have.
+//! control plane does not know is asked of others (`forward`), but for names that only the mesh can have.
 
 mod forward;
 mod message;
