@@ -97,6 +97,8 @@ reasons! {
     DiscoveryUnavailable = "discovery_unavailable", 503, Mesh;
     /// The proxy holds no configuration yet, or no certificate that has not expired.
     NotReady = "not_ready", 503, Mesh;
+    /// The certificate of either sidecar expired while the exchange was under way.
+    CertificateExpired = "certificate_expired", 503, Mesh;
     /// A limit of the proxy was reached.
     Overloaded = "overloaded", 503, Mesh;
     /// The proxy is draining.

@@ -98,6 +98,8 @@ pub struct Peer {
     pub alpn: Alpn,
     /// Whom it asked for: `p<port>.<workload>.<namespace>.heddle`, unchecked; lower case.
     pub sni: String,
+    /// Until when its certificate holds. The connection must not outlive it.
+    pub expires: SystemTime,
 }
 
 /// Connects to another sidecar over `stream`. The peer must prove to be `expected` (a SPIFFE ID) before anything is sent.
@@ -140,12 +142,12 @@ where
     let config = identity.server_config()?;
     let stream = TlsAcceptor::from(config).accept(stream).await.map_err(triage)?;
     let (_, session) = stream.get_ref();
-    let id = verified_id(session.peer_certificates())?;
+    let (id, expires) = verified_leaf(session.peer_certificates())?;
     same_domain(identity, &id)?;
     let alpn = session.alpn_protocol().and_then(Alpn::from_bytes);
     let alpn = alpn.ok_or_else(|| Error::Protocol("it names no protocol inside TLS".into()))?;
     let sni = session.server_name().ok_or_else(|| Error::Protocol("it names no server".into()))?.to_owned();
-    Ok((stream, Peer { id, alpn, sni }))
+    Ok((stream, Peer { id, alpn, sni, expires }))
 }
 
 /// Connects a proxy to the control plane, which must be `ns/heddle-system/sa/control` of our trust domain (of any that the
@@ -211,6 +213,13 @@ pub fn refusal(error: &io::Error) -> Option<AlertDescription> {
         rustls::Error::AlertReceived(alert) => Some(*alert),
         _ => None,
     }
+}
+
+/// Who a caller is, and until when that is vouched for. One that does not say until when is vouched for no longer.
+fn verified_leaf(certificates: Option<&[CertificateDer<'_>]>) -> Result<(spiffe::Id, SystemTime), Error> {
+    let id = verified_id(certificates)?;
+    let leaf = certificates.and_then(<[_]>::first).ok_or(Error::NoCertificate)?;
+    Ok((id, identity::not_after(leaf).unwrap_or(SystemTime::UNIX_EPOCH)))
 }
 
 fn verified_id(certificates: Option<&[CertificateDer<'_>]>) -> Result<spiffe::Id, Error> {

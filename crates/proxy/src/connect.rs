@@ -46,7 +46,7 @@ pub(crate) async fn open(
     };
     let inside = Door { way: Way::Fixed(target), peer: door.peer, depth: door.depth };
     let record = worker.observer.begin(inside.direction(), worker.now());
-    Box::pin(tcp::carry_between(worker, &inside, record, &mut conn, &mut up, worker.defaults.idle_timeout)).await;
+    Box::pin(tcp::carry_between(worker, &inside, record, &mut conn, &mut up, worker.defaults.idle_timeout, None)).await;
     None
 }
 

@@ -1,14 +1,14 @@
 //! The walk of one request through its phases: match → choose and send → relay → observe. The same for HTTP/1 and HTTP/2.
 
-use engine::Nanos;
 use engine::reason::Source;
 use engine::snapshot::AccessLog;
+use engine::{Nanos, Reason};
 
 use crate::probe;
 use crate::relay::{self, After};
 use crate::reply::{self, Refusal};
 use crate::route::{self, Plan};
-use crate::send::{self, Call};
+use crate::send::{self, Call, earlier};
 use crate::target::Target;
 
 /// Serves one request whose head was read. `target` is what a request to the forward proxy names. Everything that was to
@@ -43,6 +43,12 @@ pub(crate) async fn forward(call: &mut Call<'_>, target: Option<&Target>) -> Aft
 async fn attempt(call: &mut Call<'_>, plan: &Plan) -> Result<After, Refusal> {
     let policy = plan.policy();
     call.due = policy.and_then(|policy| policy.request_timeout).map(|length| call.record.started.after(length));
+    if let Some(term) = call.door.term() {
+        if term.is_over(call.record.started) {
+            return Err(Reason::CertificateExpired.into());
+        }
+        call.due = earlier(call.due, Some(term.ends));
+    }
     let worker = call.worker;
     let _serving = matches!(plan, Plan::Application { .. }).then(|| worker.serve());
     let answer = send::send(call, plan).await?;

@@ -17,7 +17,7 @@ use crate::message::Head;
 use crate::relay::After;
 use crate::reply::{self, Refusal};
 use crate::route::{Door, Way};
-use crate::send::Call;
+use crate::send::{Call, earlier};
 use crate::target::Target;
 use crate::worker::{Heads, Worker};
 
@@ -48,7 +48,8 @@ pub(crate) async fn serve(worker: &Rc<Worker>, door: &Door, conn: Conn) -> Optio
     let mut deadline = Deadline::new(worker.shared.clock);
     let mut idle_since = worker.now();
     loop {
-        deadline.set(Some(idle_since.after(Nanos::from(worker.limits().keep_alive))));
+        let unused = idle_since.after(Nanos::from(worker.limits().keep_alive));
+        deadline.set(earlier(Some(unused), door.term().map(|term| term.leaves)));
         let End::H1(conn) = &mut down else { return None };
         conn.rest(worker);
         if !wait(worker, conn, &mut deadline).await {

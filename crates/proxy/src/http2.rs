@@ -23,7 +23,7 @@ use crate::h1::{self, Framing};
 use crate::message::Head;
 use crate::reply::{self, Refusal};
 use crate::route::{Door, Way};
-use crate::send::Call;
+use crate::send::{Call, earlier};
 use crate::target::Target;
 use crate::upstream::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::worker::{Heads, Worker};
@@ -75,13 +75,13 @@ async fn drive(worker: &Rc<Worker>, door: Rc<Door>, mut connection: Connection<G
     let active = Rc::new(Cell::new(0));
     let keep_alive = Nanos::from(worker.limits().keep_alive);
     let mut deadline = Deadline::new(worker.shared.clock);
-    deadline.set(Some(worker.now().after(keep_alive)));
+    deadline.set(earlier(Some(worker.now().after(keep_alive)), door.term().map(|term| term.leaves)));
     let mut leaving = false;
     let mut served = 0_u64;
     let mut seen = 0;
     poll_fn(|cx| {
         loop {
-            if worker.draining() && !leaving {
+            if !leaving && door.is_leaving(worker) {
                 leaving = true;
                 connection.graceful_shutdown();
             }

@@ -22,6 +22,7 @@ use crate::listen::{self, Heard};
 use crate::reply::{self, Refusal};
 use crate::route::{Caller, Door, Way};
 use crate::target::Target;
+use crate::term::Term;
 use crate::upstream::{self, Route};
 use crate::worker::Worker;
 use crate::{deadline::Deadline, http1, http2, identify, peers, tcp};
@@ -57,7 +58,9 @@ pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
         return refuse(PeerRefusal::OwnPort, &detail);
     }
     let address = SocketAddr::new(worker.shared.settings.application, port);
-    let door = Door { way: Way::Inbound(Caller::new(worker, Some(caller.id), address, peer)), peer, depth: 0 };
+    let term = Some(Term::of_server(caller.expires, worker.now()));
+    let who = Caller { term, ..Caller::new(worker, Some(caller.id), address, peer) };
+    let door = Door { way: Way::Inbound(who), peer, depth: 0 };
     let conn = |io| Conn::new(io, Buffer::default());
     match caller.alpn {
         Alpn::Link => streams(worker, door, io).await,
@@ -116,6 +119,7 @@ pub(crate) async fn identify(worker: &Rc<Worker>, door: &Door, caller: &Caller, 
 
 /// Serves every stream of a link as a connection of its own.
 async fn streams(worker: &Rc<Worker>, door: Door, io: Io) {
+    let term = door.term();
     let door = Rc::new(door);
     let mut accept = |stream| {
         let (worker, door) = (Rc::clone(worker), Rc::clone(&door));
@@ -125,7 +129,7 @@ async fn streams(worker: &Rc<Worker>, door: Door, io: Io) {
             http1::serve(&worker, &door, Conn::new(Io::Stream(stream), Buffer::default())).await;
         });
     };
-    link::drive(worker, Link::new(), io, Role::Server(&mut accept)).await;
+    link::drive(worker, Link::new(), io, Role::Server(&mut accept), term).await;
 }
 
 enum Problem {
@@ -178,7 +182,7 @@ pub(crate) async fn opaque(worker: &Rc<Worker>, door: &Door, mut conn: Conn, ope
     };
     match opened {
         Ok(mut up) => {
-            tcp::carry_between(worker, door, record, &mut conn, &mut up, worker.defaults.idle_timeout).await;
+            tcp::carry_between(worker, door, record, &mut conn, &mut up, worker.defaults.idle_timeout, None).await;
         }
         Err(refusal) => tcp::refuse(worker, door, conn, &refusal),
     }

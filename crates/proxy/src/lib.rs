@@ -45,6 +45,7 @@ mod sni;
 mod start;
 mod target;
 mod tcp;
+mod term;
 mod transfer;
 mod tunnel;
 mod upstream;

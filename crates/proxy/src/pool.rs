@@ -16,6 +16,7 @@ use crate::conn::Conn;
 use crate::io::Io;
 use crate::link::{self, Link, Stream};
 use crate::settings::Limits;
+use crate::term::Term;
 
 /// Where exchanges move more than this on average, bytes, a connection for each is cheaper than a stream of a link: bodies
 /// are copied twice more on a link (0.7 ns a byte by measurement), and a small exchange saves some 9 µs.
@@ -69,8 +70,8 @@ struct Idle {
     conn: Conn,
     /// Not used after this time.
     until: Nanos,
-    /// Not used after this time either, however often it is used: the peer's certificate ends.
-    expires: Option<Nanos>,
+    /// How long it lasts, however often it is used.
+    expires: Option<Term>,
 }
 
 /// An HTTP/2 connection that several streams share.
@@ -79,7 +80,7 @@ struct Shared {
     requests: SendRequest<Bytes>,
     streams: Rc<Cell<u32>>,
     idle_since: Rc<Cell<Nanos>>,
-    expires: Option<Nanos>,
+    expires: Option<Term>,
 }
 
 /// The HTTP/2 connections to one peer.
@@ -139,7 +140,7 @@ struct Known {
 struct Linked {
     link: Rc<Link>,
     used: Nanos,
-    expires: Option<Nanos>,
+    expires: Option<Term>,
 }
 
 impl Drop for Linked {
@@ -213,8 +214,8 @@ impl Pool {
         (self.http1.get(&peer).is_some_and(Known::is_warm), http2)
     }
 
-    /// The HTTP/1 connection to `peer` that was used last and is still good, and when its peer's certificate ends.
-    pub(crate) fn take(&mut self, peer: Peer, now: Nanos) -> Option<(Conn, Option<Nanos>)> {
+    /// The HTTP/1 connection to `peer` that was used last and is still good, and how long it lasts.
+    pub(crate) fn take(&mut self, peer: Peer, now: Nanos) -> Option<(Conn, Option<Term>)> {
         let known = self.http1.get_mut(&peer)?;
         if !known.is_bulky()
             && let Some(stream) = last_usable(&mut known.streams, now)
@@ -225,7 +226,7 @@ impl Pool {
     }
 
     /// Keeps an HTTP/1 connection for the next request, after one that moved `bytes` of bodies.
-    pub(crate) fn put(&mut self, peer: Peer, conn: Conn, expires: Option<Nanos>, now: Nanos, bytes: u64) {
+    pub(crate) fn put(&mut self, peer: Peer, conn: Conn, expires: Option<Term>, now: Nanos, bytes: u64) {
         let until = now.after(self.idle);
         let known = self.http1.entry(peer).or_default();
         known.average = known.average - known.average / WEIGHT + bytes / WEIGHT;
@@ -256,8 +257,8 @@ impl Pool {
         opening(&mut bundle.opening, self.streams as usize)
     }
 
-    /// A stream on a link to `peer`, and when the peer's certificate ends.
-    pub(crate) fn stream(&mut self, peer: Peer, now: Nanos) -> Place<(Stream, Option<Nanos>)> {
+    /// A stream on a link to `peer`, and how long the link lasts.
+    pub(crate) fn stream(&mut self, peer: Peer, now: Nanos) -> Place<(Stream, Option<Term>)> {
         let known = self.http1.entry(peer).or_default();
         known.links.retain(|linked| linked.usable(now));
         for linked in &mut known.links {
@@ -270,7 +271,7 @@ impl Pool {
     }
 
     /// Shares a new link.
-    pub(crate) fn share_link(&mut self, peer: Peer, link: Rc<Link>, expires: Option<Nanos>, now: Nanos) {
+    pub(crate) fn share_link(&mut self, peer: Peer, link: Rc<Link>, expires: Option<Term>, now: Nanos) {
         let known = self.http1.entry(peer).or_default();
         known.links.push(Linked { link, used: now, expires });
     }
@@ -280,7 +281,7 @@ impl Pool {
         &mut self,
         peer: Peer,
         requests: SendRequest<Bytes>,
-        expires: Option<Nanos>,
+        expires: Option<Term>,
         now: Nanos,
     ) -> Lease {
         let streams = Rc::new(Cell::new(1));
@@ -321,7 +322,7 @@ impl Pool {
 }
 
 /// The last of `list` that can be used; those behind it that cannot are dropped.
-fn last_usable(list: &mut Vec<Idle>, now: Nanos) -> Option<(Conn, Option<Nanos>)> {
+fn last_usable(list: &mut Vec<Idle>, now: Nanos) -> Option<(Conn, Option<Term>)> {
     while let Some(mut last) = list.pop() {
         if last.usable(now) {
             return Some((last.conn, last.expires));
@@ -342,13 +343,13 @@ impl Known {
 
 impl Linked {
     fn usable(&self, now: Nanos) -> bool {
-        self.link.is_usable() && self.expires.is_none_or(|expires| now < expires)
+        self.link.is_usable() && !self.expires.is_some_and(|term| term.is_leaving(now))
     }
 }
 
 impl Idle {
     fn usable(&mut self, now: Nanos) -> bool {
-        now < self.until && self.expires.is_none_or(|expires| now < expires) && self.conn.io.is_quiet()
+        now < self.until && !self.expires.is_some_and(|term| term.is_leaving(now)) && self.conn.io.is_quiet()
     }
 }
 
@@ -357,7 +358,7 @@ impl Shared {
     fn usable(&mut self, now: Nanos) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         let dead = matches!(self.requests.poll_ready(&mut cx), Poll::Ready(Err(_)));
-        !dead && self.expires.is_none_or(|expires| now < expires)
+        !dead && !self.expires.is_some_and(|term| term.is_leaving(now))
     }
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn is_probe(door: &Door, head: &Head<'_>) -> bool {
 pub(crate) async fn answer(call: &mut Call<'_>) -> After {
     let value = call.worker.shared.load.report(call.record.started).value();
     let bodiless = matches!(call.framing, Framing::None | Framing::Length(0));
-    let keep = bodiless && !crate::request::is_last(&call.head) && !call.worker.draining();
+    let keep = bodiless && !crate::request::is_last(&call.head) && !call.door.is_leaving(call.worker);
     let written = match &mut *call.down {
         End::H1(conn) => {
             let close: &[u8] = if keep { b"" } else { b"connection: close\r\n" };

@@ -15,6 +15,7 @@ use crate::reply::Refusal;
 use crate::request;
 use crate::route::Plan;
 use crate::send::{Answer, Call, earlier, finish};
+use crate::term::{self, Term};
 use crate::transfer::{Broken, Transfer};
 use crate::tunnel;
 
@@ -40,6 +41,7 @@ enum Ended {
 /// Forwards an answer.
 pub(crate) async fn relay(call: &mut Call<'_>, plan: &Plan, mut answer: Answer) -> After {
     let idle = plan.policy().map_or(call.worker.defaults.idle_timeout, |policy| policy.idle_timeout);
+    call.due = earlier(call.due, answer.upstream.expires.map(|term| term.ends));
     let status = answer.parts.as_ref().map_or_else(|| call.response.status(), |parts| parts.status.as_u16());
     call.record.status = status;
     if matches!(plan, Plan::Application { .. }) {
@@ -73,7 +75,7 @@ pub(crate) async fn relay(call: &mut Call<'_>, plan: &Plan, mut answer: Answer) 
     let outcome = match &ended {
         Ended::Whole => grpc.map_or_else(|| Outcome::from_status(status), Outcome::from_grpc),
         Ended::Upstream(_) => Outcome::Reset,
-        Ended::Client => Outcome::Cancelled,
+        Ended::Client | Ended::TimedOut(Reason::CertificateExpired) => Outcome::Cancelled,
         Ended::TimedOut(_) => Outcome::Timeout,
     };
     call.record.failure = outcome.is_failure();
@@ -183,7 +185,7 @@ fn begin(call: &mut Call<'_>, plan: &Plan, answer: &mut Answer) -> Result<Begun,
                 conn.output = call.worker.lend_output();
             }
             let outgoing = incoming.towards(request.version());
-            let keep = request.keep_alive() && !call.worker.draining() && outgoing != Framing::UntilClose;
+            let keep = request.keep_alive() && !call.door.is_leaving(call.worker) && outgoing != Framing::UntilClose;
             let connection = match (keep, request.version()) {
                 (false, _) => Connection::Close,
                 (true, h1::Version::Http10) => Connection::KeepAlive,
@@ -303,7 +305,7 @@ async fn pump(call: &mut Call<'_>, answer: &mut Answer, download: &mut Transfer,
                 return Poll::Pending;
             }
             if call.due.is_some_and(|due| call.deadline.due() == Some(due)) {
-                return Poll::Ready(Ended::TimedOut(Reason::RequestTimeout));
+                return Poll::Ready(Ended::TimedOut(call.overdue(answer.upstream.expires)));
             }
             let now = (answer.upload.forwarded(), download.forwarded());
             if moved.replace(now) == Some(now) {
@@ -318,7 +320,8 @@ async fn pump(call: &mut Call<'_>, answer: &mut Answer, download: &mut Transfer,
 /// 101: from here on both sides speak something else.
 async fn upgraded(call: &mut Call<'_>, plan: &Plan, mut answer: Answer, idle: Option<Nanos>) -> After {
     let (End::H1(down), End::H1(up)) = (&mut *call.down, &mut answer.upstream.end) else { return After::Abort };
-    let copied = Box::pin(tunnel::join(down, up, idle)).await;
+    let over = term::over(&call.worker.shared.clock, Term::first(call.door.term(), answer.upstream.expires));
+    let copied = Box::pin(tunnel::join(down, up, idle, over)).await;
     call.record.received = copied.received;
     call.record.sent = copied.sent;
     finish(plan, answer.in_flight.take(), answer.at, Outcome::Success);

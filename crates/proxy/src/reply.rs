@@ -91,7 +91,7 @@ pub(crate) fn answer(down: &mut End, head: Option<&Head<'_>>, refusal: &Refusal,
 /// Whether an HTTP/1 client's connection can go on after a refusal: its request has no body that would have to be read first.
 pub(crate) fn keeps(call: &Call<'_>, refusal: &Refusal) -> bool {
     let bodiless = matches!(call.framing, h1::Framing::None | h1::Framing::Length(0));
-    let wants = !crate::request::is_last(&call.head) && !call.worker.draining();
+    let wants = !crate::request::is_last(&call.head) && !call.door.is_leaving(call.worker);
     let sound = !matches!(refusal.reason, Reason::BadRequest | Reason::ClientGone);
     bodiless && wants && sound
 }

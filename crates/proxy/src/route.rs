@@ -15,6 +15,7 @@ use telemetry::metrics::Direction;
 use crate::message::Head;
 use crate::reply::Refusal;
 use crate::target::Target;
+use crate::term::Term;
 use crate::worker::Worker;
 
 /// How a connection came in.
@@ -47,13 +48,15 @@ pub(crate) struct Caller {
     pub(crate) address: SocketAddr,
     /// In whose name the application is called, if not in ours.
     pub(crate) source: Option<IpAddr>,
+    /// How long its proof holds, and so the connection; `None` where it has no sidecar.
+    pub(crate) term: Option<Term>,
 }
 
 impl Caller {
     /// A caller at `peer`.
     pub(crate) fn new(worker: &Worker, id: Option<spiffe::Id>, address: SocketAddr, peer: SocketAddr) -> Caller {
         let keep = worker.shared.settings.keep_source && peer.is_ipv4() == address.is_ipv4();
-        Caller { id, address, source: keep.then_some(peer.ip()) }
+        Caller { id, address, source: keep.then_some(peer.ip()), term: None }
     }
 
     /// As an authorization policy sees it.
@@ -79,6 +82,19 @@ impl Door {
             Way::Inbound(_) => Direction::Inbound,
             Way::Gateway(_) => Direction::Gateway,
         }
+    }
+
+    /// How long the connection lasts, where it is another sidecar's.
+    pub(crate) fn term(&self) -> Option<Term> {
+        match &self.way {
+            Way::Inbound(caller) => caller.term,
+            _ => None,
+        }
+    }
+
+    /// Whether its connection takes no further request, though its client would have it do so.
+    pub(crate) fn is_leaving(&self, worker: &Worker) -> bool {
+        worker.draining() || self.term().is_some_and(|term| term.is_leaving(worker.recently()))
     }
 
     /// The proved identity of the caller.

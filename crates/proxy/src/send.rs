@@ -20,6 +20,7 @@ use crate::observe::Record;
 use crate::reply::{REASON, Refusal};
 use crate::request;
 use crate::route::{Door, Plan};
+use crate::term::Term;
 use crate::transfer::{Broken, Transfer};
 use crate::upstream::{self, Upstream, Wire};
 use crate::worker::Worker;
@@ -49,6 +50,17 @@ pub(crate) struct Call<'a> {
     pub(crate) interims: u32,
     /// The `set-cookie` that binds the client's session to the chosen instance.
     pub(crate) binding: Option<Box<str>>,
+}
+
+impl Call<'_> {
+    /// Why the time of an exchange with a peer whose connection lasts for `up` is over.
+    pub(crate) fn overdue(&self, up: Option<Term>) -> Reason {
+        let now = self.worker.now();
+        match self.door.term().into_iter().chain(up).any(|term| term.is_over(now)) {
+            true => Reason::CertificateExpired,
+            false => Reason::RequestTimeout,
+        }
+    }
 }
 
 /// A response has begun.
@@ -132,6 +144,7 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
             Ok(mut upstream) => {
                 let reused = upstream.reused && wire == Wire::Http1;
                 let due = earlier(call.due, policy.attempt_timeout.map(|length| now.after(length)));
+                let due = earlier(due, upstream.expires.map(|term| term.ends));
                 call.deadline.set(earlier(due, policy.idle_timeout.map(|idle| now.after(idle))));
                 // A pooled connection was ready at once, and the clock need not be read again.
                 if !reused && let Some(in_flight) = &mut in_flight {
@@ -233,7 +246,7 @@ async fn connect(
     opened.map_err(|refusal| {
         if call.due.is_some_and(|due| call.worker.now() >= due) {
             return Failure {
-                refusal: Reason::RequestTimeout.into(),
+                refusal: call.overdue(None).into(),
                 outcome: Outcome::Timeout,
                 sent: false,
                 client: false,
@@ -287,7 +300,7 @@ async fn pause(call: &mut Call<'_>, wait: Nanos) -> Result<(), Refusal> {
     }
     let until = call.worker.now().after(wait);
     if call.due.is_some_and(|due| until >= due) {
-        return Err(Reason::RequestTimeout.into());
+        return Err(call.overdue(None).into());
     }
     call.deadline.set(Some(until));
     poll_fn(|cx| call.deadline.poll(cx)).await;
@@ -335,8 +348,10 @@ async fn transmit(
             }
             let reason = match rung {
                 _ if rung != due => Reason::IdleTimeout,
-                _ if rung == call.due => Reason::RequestTimeout,
-                _ => Reason::AttemptTimeout,
+                _ => match call.overdue(upstream.expires) {
+                    Reason::RequestTimeout if rung != call.due => Reason::AttemptTimeout,
+                    reason => reason,
+                },
             };
             return Poll::Ready(Err(too_long(reason, upload)));
         }
@@ -421,7 +436,8 @@ fn failed(fault: Fault, written: bool) -> Failure {
 /// Time is up. A body that stands still in the middle is nobody's fault that could be told, and no reason to begin again.
 fn too_long(reason: Reason, upload: &Transfer) -> Failure {
     let stuck = reason == Reason::IdleTimeout && !upload.is_done();
-    let outcome = if stuck { Outcome::Cancelled } else { Outcome::Timeout };
+    // That a certificate was not renewed is not the instance's doing alone, and its slowness was no reason.
+    let outcome = if stuck || reason == Reason::CertificateExpired { Outcome::Cancelled } else { Outcome::Timeout };
     Failure { refusal: reason.into(), outcome, sent: true, client: stuck }
 }
 

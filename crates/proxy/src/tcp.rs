@@ -18,6 +18,7 @@ use crate::pool::Peer;
 use crate::reply::Refusal;
 use crate::route::{Door, Way};
 use crate::session;
+use crate::term::{self, Term};
 use crate::tunnel::{self, Carried};
 use crate::upstream::{self, Route};
 use crate::worker::Worker;
@@ -28,6 +29,7 @@ pub(crate) struct Opened {
     in_flight: InFlight,
     backend: Arc<Backend>,
     attempts: u32,
+    term: Option<Term>,
 }
 
 impl Opened {
@@ -69,9 +71,9 @@ pub(crate) async fn open(worker: &Worker, rule: &TcpRule, source: IpAddr) -> Res
         let connected =
             tokio::time::timeout(limit, upstream::connect(worker, &Route::Endpoint(&endpoint.dial), Alpn::Tcp)).await;
         let refusal = match connected {
-            Ok(Ok((io, _))) => {
+            Ok(Ok((io, term))) => {
                 let attempts = tried.len() as u32 + 1;
-                return Ok(Opened { conn: Conn::new(io, Buffer::default()), in_flight, backend, attempts });
+                return Ok(Opened { conn: Conn::new(io, Buffer::default()), in_flight, backend, attempts, term });
             }
             Ok(Err(refusal)) => refusal,
             Err(_) => {
@@ -116,7 +118,8 @@ pub(crate) async fn carry(
     record.attempts = opened.attempts;
     record.endpoint = Some(Arc::clone(opened.in_flight.endpoint()));
     opened.in_flight.answered(worker.now());
-    let carried = carry_between(worker, door, record, &mut conn, &mut opened.conn, rule.policy.idle_timeout).await;
+    let idle = rule.policy.idle_timeout;
+    let carried = carry_between(worker, door, record, &mut conn, &mut opened.conn, idle, opened.term).await;
     // One that is cut off without an answer has failed, however well it was connected: the sidecar was there, not its application.
     let failed = carried.sent == 0 && carried.fault.is_some_and(|(_, client)| !client);
     let outcome = if failed { Outcome::Reset } else { Outcome::Success };
@@ -133,13 +136,13 @@ pub(crate) async fn carry_outside(worker: &Rc<Worker>, door: &Door, mut conn: Co
     };
     match opened {
         Ok(mut up) => {
-            carry_between(worker, door, record, &mut conn, &mut up, worker.defaults.idle_timeout).await;
+            carry_between(worker, door, record, &mut conn, &mut up, worker.defaults.idle_timeout, None).await;
         }
         Err(refusal) => end_refused(worker, door, record, &conn, &refusal),
     }
 }
 
-/// Carries bytes between two connections, and counts; returns what became of it.
+/// Carries bytes between two connections, of which the other side's lasts for `term`, and counts; returns what became of it.
 pub(crate) async fn carry_between(
     worker: &Worker,
     door: &Door,
@@ -147,10 +150,12 @@ pub(crate) async fn carry_between(
     down: &mut Conn,
     up: &mut Conn,
     idle: Option<Nanos>,
+    term: Option<Term>,
 ) -> Carried {
     worker.observer.opened(record.series);
     let open = Open { worker, record: &record };
-    let carried = tunnel::join(down, up, idle).await;
+    let over = term::over(&worker.shared.clock, Term::first(door.term(), term));
+    let carried = tunnel::join(down, up, idle, over).await;
     drop(open);
     record.received = carried.received;
     record.sent = carried.sent;

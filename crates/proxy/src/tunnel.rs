@@ -20,23 +20,35 @@ pub(crate) struct Carried {
     pub(crate) fault: Option<(Reason, bool)>,
 }
 
-/// Carries bytes between a client and the other side until both have ended. What either read before goes first.
-pub(crate) async fn join(down: &mut Conn, up: &mut Conn, idle: Option<Nanos>) -> Carried {
+/// Carries bytes between a client and the other side until both have ended, or until `over`. What either read before goes first.
+pub(crate) async fn join(
+    down: &mut Conn,
+    up: &mut Conn,
+    idle: Option<Nanos>,
+    over: impl Future<Output = ()>,
+) -> Carried {
     let counters = Counters::default();
     let before = (down.input.len() as u64, up.input.len() as u64);
     let result = match begin(down, up).await {
         Err(fault) => Some(fault),
         Ok(()) => {
             let idle = idle.map_or(Duration::ZERO, Nanos::duration);
-            let copied = match (&mut down.io, &mut up.io) {
-                (Io::Tcp(down), Io::Tcp(up)) => copy::tcp(down, up, idle, &counters).await,
-                (down, up) => copy::bidirectional(down, up, idle, &counters).await,
+            let copied = async {
+                match (&mut down.io, &mut up.io) {
+                    (Io::Tcp(down), Io::Tcp(up)) => copy::tcp(down, up, idle, &counters).await,
+                    (down, up) => copy::bidirectional(down, up, idle, &counters).await,
+                }
             };
-            copied.err().map(|error| match error {
-                copy::Error::Idle(_) => (Reason::IdleTimeout, false),
-                copy::Error::Failed { side: copy::Side::A, .. } => (Reason::ClientGone, true),
-                copy::Error::Failed { side: copy::Side::B, .. } => (Reason::UpstreamReset, false),
-            })
+            tokio::select! {
+                biased;
+                copied = copied => copied.err().map(|error| match error {
+                    copy::Error::Idle(_) => (Reason::IdleTimeout, false),
+                    copy::Error::Failed { side: copy::Side::A, .. } => (Reason::ClientGone, true),
+                    copy::Error::Failed { side: copy::Side::B, .. } => (Reason::UpstreamReset, false),
+                }),
+                // Neither side is to blame.
+                () = over => Some((Reason::CertificateExpired, true)),
+            }
         }
     };
     if result.is_some() {

@@ -25,6 +25,7 @@ use crate::link::{self, Link, Role, Stream};
 use crate::peers;
 use crate::pool::{Lease, Peer, Place};
 use crate::reply::Refusal;
+use crate::term::{self, Term};
 use crate::worker::Worker;
 
 /// How far an HTTP/2 peer may be ahead of us on one stream: what a slow reader can make us hold.
@@ -67,8 +68,8 @@ pub(crate) struct Upstream {
     pub(crate) peer: Peer,
     /// It carried other requests before.
     pub(crate) reused: bool,
-    /// When the peer's certificate ends.
-    pub(crate) expires: Option<Nanos>,
+    /// How long the connection lasts.
+    pub(crate) expires: Option<Term>,
 }
 
 /// A pooled HTTP/1 connection, if there is one.
@@ -127,8 +128,8 @@ async fn open_unbounded(worker: &Rc<Worker>, peer: Peer, route: &Route<'_>, wire
     }
 }
 
-/// A stream on a shared or new link, when the peer's certificate ends, and whether the link is shared.
-async fn stream(worker: &Rc<Worker>, peer: Peer, route: &Route<'_>) -> Result<(Stream, Option<Nanos>, bool), Refusal> {
+/// A stream on a shared or new link, how long the link lasts, and whether it is shared.
+async fn stream(worker: &Rc<Worker>, peer: Peer, route: &Route<'_>) -> Result<(Stream, Option<Term>, bool), Refusal> {
     let mut reused = true;
     loop {
         let place = worker.pool.borrow_mut().stream(peer, worker.now());
@@ -139,7 +140,7 @@ async fn stream(worker: &Rc<Worker>, peer: Peer, route: &Route<'_>) -> Result<(S
                 let (io, expires) = connect(worker, route, Alpn::Link).await?;
                 let link = Link::new();
                 let (driver, shared) = (Rc::clone(worker), Rc::clone(&link));
-                tokio::task::spawn_local(async move { link::drive(&driver, shared, io, Role::Client).await });
+                tokio::task::spawn_local(async move { link::drive(&driver, shared, io, Role::Client, expires).await });
                 worker.pool.borrow_mut().share_link(peer, link, expires, worker.now());
                 drop(permit);
                 reused = false;
@@ -170,10 +171,15 @@ async fn place(
                 let (requests, connection) = outlet.driving(handshake).await.map_err(|error| {
                     Refusal::new(Reason::ConnectFailed, format!("{}: HTTP/2 preface: {error}", route.address()))
                 })?;
-                // The connection ends when its last handle is dropped or its peer ends it; streams learn of errors themselves.
+                // The connection ends when its last handle is dropped its peer ends it or its time is over; streams learn of errors themselves.
+                let over = term::over(&worker.shared.clock, expires);
                 tokio::task::spawn_local(async move {
-                    if let Err(error) = outlet.driving(connection).await {
-                        tracing::debug!(%error, "HTTP/2 connection ended");
+                    tokio::select! {
+                        biased;
+                        ended = outlet.driving(connection) => if let Err(error) = ended {
+                            tracing::debug!(%error, "HTTP/2 connection ended");
+                        },
+                        () = over => {}
                     }
                 });
                 let mut requests = requests;
@@ -188,8 +194,8 @@ async fn place(
     }
 }
 
-/// Connects, with mutual TLS where the route says so. Says when the peer's certificate ends.
-pub(crate) async fn connect(worker: &Worker, route: &Route<'_>, alpn: Alpn) -> Result<(Io, Option<Nanos>), Refusal> {
+/// Connects, with mutual TLS where the route says so. Says how long the connection lasts.
+pub(crate) async fn connect(worker: &Worker, route: &Route<'_>, alpn: Alpn) -> Result<(Io, Option<Term>), Refusal> {
     let (address, mesh) = match route {
         Route::Endpoint(Dial::Plain(address)) | Route::Address(address) | Route::As(address, _) => (*address, None),
         Route::Endpoint(Dial::Mesh { address, sni, identity }) => (*address, Some((sni, identity))),
@@ -218,8 +224,10 @@ pub(crate) async fn connect(worker: &Worker, route: &Route<'_>, alpn: Alpn) -> R
     let handshake = tls::connect(ReadAhead::new(stream), &worker.shared.identity, identity, sni, alpn);
     match tokio::time::timeout(worker.limits().handshake_timeout, handshake).await {
         Ok(Ok(stream)) => {
-            let left = tls::peer_expiry(&stream).map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
-            let expires = left.map(|left| worker.now().after(left.into()));
+            // The server ends the connection with our certificate, as we do with its.
+            let own = worker.shared.identity.validity().map(|validity| validity.not_after);
+            let end = tls::peer_expiry(&stream).into_iter().chain(own).min();
+            let expires = end.map(|end| Term::of_client(end, worker.now()));
             Ok((Io::Client(Box::new(stream)), expires))
         }
         Ok(Err(error)) => {

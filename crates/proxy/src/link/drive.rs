@@ -15,6 +15,8 @@ use super::{Link, OUTPUT, Role};
 use crate::buffer::{self, Buffer};
 use crate::deadline::Deadline;
 use crate::io::Io;
+use crate::send::earlier;
+use crate::term::Term;
 use crate::worker::Worker;
 
 /// Memory for output that is kept while there is none.
@@ -43,8 +45,9 @@ enum Broken {
     Malformed(Malformed),
 }
 
-/// Carries the frames of `link` over `io` until the connection ends, or until the last stream has ended after one side left.
-pub(crate) async fn drive<'a>(worker: &'a Worker, link: Rc<Link>, io: Io, role: Role<'a>) {
+/// Carries the frames of `link` over `io` until the connection ends, or until the last stream has ended after one side left; in
+/// any case no longer than for `term`.
+pub(crate) async fn drive<'a>(worker: &'a Worker, link: Rc<Link>, io: Io, role: Role<'a>, term: Option<Term>) {
     let mut driver = Driver {
         link,
         worker,
@@ -59,7 +62,7 @@ pub(crate) async fn drive<'a>(worker: &'a Worker, link: Rc<Link>, io: Io, role: 
     };
     let keep_alive = Nanos::from(worker.limits().keep_alive);
     let mut deadline = Deadline::new(worker.shared.clock);
-    deadline.set(Some(worker.now().after(keep_alive)));
+    deadline.set(earlier(Some(worker.now().after(keep_alive)), term.map(|term| term.leaves)));
     let mut idle = false;
     let ended = poll_fn(|cx| {
         loop {
@@ -69,12 +72,24 @@ pub(crate) async fn drive<'a>(worker: &'a Worker, link: Rc<Link>, io: Io, role: 
             if deadline.poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            // Without a stream twice in a row: nobody needs the connection. A client's pool gives it up sooner.
-            let was_idle = mem::replace(&mut idle, driver.link.is_idle());
-            if was_idle && idle {
-                driver.link.leave();
+            let now = worker.now();
+            let mut next = now.after(keep_alive);
+            match term {
+                Some(term) if term.is_over(now) => return Poll::Ready(Ok(())),
+                Some(term) if term.is_leaving(now) => {
+                    driver.leave();
+                    next = term.ends;
+                }
+                _ => {
+                    // Without a stream twice in a row: nobody needs the connection. A client's pool gives it up sooner.
+                    let was_idle = mem::replace(&mut idle, driver.link.is_idle());
+                    if was_idle && idle {
+                        driver.link.leave();
+                    }
+                    next = earlier(Some(next), term.map(|term| term.leaves)).unwrap_or(next);
+                }
             }
-            deadline.set(Some(worker.now().after(keep_alive)));
+            deadline.set(Some(next));
         }
     })
     .await;
@@ -117,11 +132,23 @@ impl Driver<'_> {
         if !matches!(self.role, Role::Server(_)) || !self.worker.draining() {
             return;
         }
-        let mut inner = self.link.inner.borrow_mut();
-        if !mem::replace(&mut self.told, true) {
-            inner.put(Kind::Leave, 0);
+        self.tell();
+        self.link.inner.borrow_mut().leaving |= self.worker.closes_idle();
+    }
+
+    /// Its time is almost over: it ends with its last stream.
+    fn leave(&mut self) {
+        if matches!(self.role, Role::Server(_)) {
+            self.tell();
         }
-        inner.leaving |= self.worker.closes_idle();
+        self.link.leave();
+    }
+
+    /// Tells the client that it shall open no more streams.
+    fn tell(&mut self) {
+        if !mem::replace(&mut self.told, true) {
+            self.link.inner.borrow_mut().put(Kind::Leave, 0);
+        }
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {

@@ -3,6 +3,7 @@
 
 mod balancing;
 mod bridge;
+mod expiry;
 mod failure;
 mod faults;
 mod hostile;

@@ -132,9 +132,25 @@ impl World {
         self.server_named("cart-0", application, protocol, authorizer)
     }
 
+    /// [`World::server`] with this identity, which lets everybody in.
+    pub(crate) fn server_as(&self, identity: Identity, application: SocketAddr, protocol: Protocol) -> Sidecar {
+        self.serving("cart-0", identity, application, protocol, Authorizer::default())
+    }
+
     pub(crate) fn server_named(
         &self,
         workload: &str,
+        application: SocketAddr,
+        protocol: Protocol,
+        authorizer: Authorizer,
+    ) -> Sidecar {
+        self.serving(workload, self.identity("cart"), application, protocol, authorizer)
+    }
+
+    fn serving(
+        &self,
+        workload: &str,
+        identity: Identity,
         application: SocketAddr,
         protocol: Protocol,
         authorizer: Authorizer,
@@ -150,7 +166,7 @@ impl World {
             authorizer,
             series,
         };
-        self.start(settings, self.identity("cart"), live(Some(inbound)))
+        self.start(settings, identity, live(Some(inbound)))
     }
 
     /// Publishes `cart` port 80 with these endpoints.
