@@ -23,6 +23,9 @@ const APPLICATION: u32 = 65_534;
 /// Where the control plane listens: in the client's pod.
 const CONTROL: &str = "10.201.0.1:15012";
 
+/// Asks for names and answers.
+const NAMES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/names.py");
+
 const MANIFEST: &str = "
 apiVersion: v1
 kind: Service
@@ -107,6 +110,7 @@ impl Pods {
             "control": {"tcp": CONTROL},
             "roots": directory.join("roots.pem"),
             "directory": directory,
+            "names": ["127.0.0.1:15053", "[::1]:15053"],
             "admin": format!("{ip}:15020"),
             "registration": {
                 "serviceAccount": name,
@@ -278,13 +282,66 @@ fn what_pods_say_to_each_other_passes_their_sidecars() {
     curl(client, APPLICATION, "http://10.201.0.2:8080/").success();
 }
 
+/// Asks `server` for `name` as `user`; the addresses, or the code of a refusal.
+fn ask_name(pod: &Namespace, user: u32, way: &str, server: &str, name: &str) -> String {
+    let asked = as_user(pod, user, "/usr/bin/python3", &[NAMES, "ask", way, server, name]).run(LONG);
+    if asked.status.success() { asked.stdout.trim().to_owned() } else { asked.stderr }
+}
+
+#[test]
+fn questions_for_names_come_to_the_sidecar() {
+    let Some(pods) = Pods::new() else { return };
+    let (client, server) = (&pods.client, &pods.server);
+    let mut others = server.command("python3", [NAMES, "answer"]).start();
+    others.wait_line("serving", LONG);
+    pods.init(client, &[]).success();
+    let sidecar = pods.sidecar(client, "front-0", "10.201.0.1", json!({}), &[]);
+    // Whatever server is asked, over whatever, one on a loopback address too.
+    for asked in ["10.201.0.2", "fd00:201::2", "127.0.0.53", "::1"] {
+        for way in ["udp", "tcp"] {
+            let ask = |name| ask_name(client, APPLICATION, way, asked, name);
+            assert_eq!(ask("cart.shop.svc.cluster.local"), "10.96.0.10", "{way} {asked}");
+            assert_eq!(ask("cart.shop"), "10.96.0.10", "{way} {asked}");
+            assert_eq!(ask("none.shop.svc.cluster.local"), "code 3", "{way} {asked}");
+            // The sidecar itself asks whom it means to ask.
+            if !asked.starts_with("127") && asked != "::1" {
+                assert_eq!(ask_name(client, SIDECAR, way, asked, "cart.shop"), "192.0.2.99", "{way} {asked}");
+            }
+        }
+    }
+    // A successor answers over the same sockets: nobody waits for an answer meanwhile.
+    sidecar.signal(Signal::SIGUSR2);
+    until("the old process to be gone", LONG, || {
+        assert_eq!(ask_name(client, APPLICATION, "udp", "10.201.0.2", "cart.shop"), "10.96.0.10");
+        assert_eq!(ask_name(client, APPLICATION, "tcp", "10.201.0.2", "cart.shop"), "10.96.0.10");
+        let all = support::processes(pods.heddle.runtime());
+        let run = all.iter().filter(|(_, line)| line.contains("front-0/settings.json")).map(|(pid, _)| *pid);
+        let run: Vec<u32> = run.collect();
+        if run.len() == 1 && run[0] != sidecar.id() { Ok(()) } else { Err(format!("{run:?}; {}", sidecar.stderr())) }
+    });
+    assert_eq!(ask_name(client, APPLICATION, "udp", "fd00:201::2", "cart.shop"), "10.96.0.10");
+    // Left alone, and as it was.
+    for args in [["--exclude-outbound-port", "53"].as_slice(), &["--exclude-destination", "10.201.0.2"], &["--remove"]]
+    {
+        pods.init(client, args).success();
+        for way in ["udp", "tcp"] {
+            assert_eq!(ask_name(client, APPLICATION, way, "10.201.0.2", "cart.shop"), "192.0.2.99", "{args:?} {way}");
+        }
+    }
+}
+
 #[test]
 fn rules_are_shown_and_refused_with_a_way_out() {
     let heddle = Heddle::new();
     let shown = heddle.run(["init", "--dry-run", "--uid", "1000", "--exclude-destination", "10.1.2.3/8"]).success();
-    for rule in
-        ["meta skuid { 1000 } return", "ip daddr { 10.0.0.0/8 } return", "redirect to :15001", "redirect to :15006"]
-    {
+    let wanted = [
+        "meta skuid { 1000 } return",
+        "ip daddr { 10.0.0.0/8 } return",
+        "meta l4proto { tcp, udp } th dport 53 redirect to :15053",
+        "redirect to :15001",
+        "redirect to :15006",
+    ];
+    for rule in wanted {
         assert!(shown.contains(rule), "{shown}");
     }
     let removed = heddle.run(["init", "--dry-run", "--remove"]).success();

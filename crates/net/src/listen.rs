@@ -81,17 +81,31 @@ pub fn inherited(count: u16) -> io::Result<Vec<std::net::TcpListener>> {
     Ok(listeners)
 }
 
-/// Tells the listening TCP sockets of another process's from the locks of its addresses, which only need to be held.
+/// Another process's sockets by what they are for.
+#[derive(Debug, Default)]
+pub struct Sorted {
+    /// Listening sockets of TCP.
+    pub listeners: Vec<std::net::TcpListener>,
+    /// Sockets of UDP.
+    pub datagrams: Vec<std::net::UdpSocket>,
+    /// Locks of the listeners' addresses, which only need to be held.
+    pub locks: Vec<OwnedFd>,
+}
+
+/// Sorts the sockets that another process has handed over.
 ///
 /// # Errors
 /// One of them is no socket.
-pub fn sort(sockets: Vec<OwnedFd>) -> io::Result<(Vec<std::net::TcpListener>, Vec<OwnedFd>)> {
-    let (mut listeners, mut locks) = (Vec::new(), Vec::new());
+pub fn sort(sockets: Vec<OwnedFd>) -> io::Result<Sorted> {
+    let mut sorted = Sorted::default();
     for socket in sockets {
-        let is_tcp = socket2::SockRef::from(&socket).protocol()? == Some(Protocol::TCP);
-        if is_tcp { listeners.push(socket.into()) } else { locks.push(socket) }
+        match socket2::SockRef::from(&socket).protocol()? {
+            Some(Protocol::TCP) => sorted.listeners.push(socket.into()),
+            Some(Protocol::UDP) => sorted.datagrams.push(socket.into()),
+            Some(_) | None => sorted.locks.push(socket),
+        }
     }
-    Ok((listeners, locks))
+    Ok(sorted)
 }
 
 /// The right to listen on an address, held as an abstract Unix socket that disappears with its holder, however it ends.

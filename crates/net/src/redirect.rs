@@ -9,6 +9,9 @@ use std::fmt::{self, Display, Write as _};
 use std::net::IpAddr;
 use std::str::FromStr;
 
+/// The port of DNS (RFC 1035, 4.2).
+const DOMAIN: u16 = 53;
+
 /// The table that holds all of it.
 pub const TABLE: &str = "heddle";
 
@@ -28,6 +31,8 @@ pub struct Redirect {
     pub outbound: u16,
     /// Where what is sent to the application goes, and other sidecars go by themselves.
     pub inbound: u16,
+    /// Where questions for names go, over UDP and TCP.
+    pub names: u16,
     /// Users whose connections are left alone: the sidecar's own above all.
     pub users: BTreeSet<u32>,
     /// Destination ports that are left alone on the way out.
@@ -99,10 +104,13 @@ impl Redirect {
     fn outbound(&self) -> String {
         let mut text = "    chain output {\n        type nat hook output priority -100; policy accept;\n".to_owned();
         rule(&mut text, &format!("meta skuid {} return", set(&self.users)), !self.users.is_empty());
-        // What a program says to another one beside it, or to itself, is no message of the mesh.
-        rule(&mut text, "fib daddr type local return", true);
         networks(&mut text, "daddr", &self.destinations);
         rule(&mut text, &format!("tcp dport {} return", set(&self.outbound_ports)), !self.outbound_ports.is_empty());
+        // Names first: a machine's server of names is often one of its own, on a loopback address.
+        let names = format!("meta l4proto {{ tcp, udp }} th dport {DOMAIN} redirect to :{}", self.names);
+        rule(&mut text, &names, !self.outbound_ports.contains(&DOMAIN));
+        // What a program says to another one beside it, or to itself, is no message of the mesh.
+        rule(&mut text, "fib daddr type local return", true);
         rule(&mut text, &format!("meta l4proto tcp redirect to :{}", self.outbound), true);
         text.push_str("    }\n");
         text

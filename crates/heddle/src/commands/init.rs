@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode, Output, Stdio};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use net::inside::DNS_PORT;
 use net::redirect::{self, Network, Redirect};
 
 use crate::console;
@@ -26,7 +27,10 @@ pub(crate) struct InitArgs {
     /// Where the sidecar takes what is sent to the application
     #[arg(long, value_name = "PORT", default_value_t = INBOUND_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     inbound_port: u16,
-    /// Leave calls to this port of anybody alone
+    /// Where the sidecar answers questions for names (`names` of its settings)
+    #[arg(long, value_name = "PORT", default_value_t = DNS_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    dns_port: u16,
+    /// Leave calls to this port of anybody alone; 53 leaves names alone
     #[arg(long, value_name = "PORT", value_delimiter = ',')]
     exclude_outbound_port: Vec<u16>,
     /// Leave calls to this port of the application alone
@@ -79,6 +83,7 @@ impl InitArgs {
         Redirect {
             outbound: self.outbound_port,
             inbound: self.inbound_port,
+            names: self.dns_port,
             users: self.uid.iter().copied().collect(),
             outbound_ports: self.exclude_outbound_port.iter().copied().collect(),
             inbound_ports,

@@ -2,6 +2,7 @@
 //! whoever reads metrics.
 
 mod admin;
+mod names;
 mod notify;
 mod replace;
 pub(crate) mod settings;
@@ -21,7 +22,7 @@ use net::handoff::{self, Channel, Door};
 use net::identity::Identity;
 use net::inside::{Listeners, Sockets};
 use proto::mesh::{self, State};
-use proxy::{Clock, Parts, dns};
+use proxy::{Clock, Parts};
 use telemetry::access_log::AccessLog;
 use telemetry::metrics::Registry;
 use tokio::io::AsyncWriteExt;
@@ -44,9 +45,6 @@ const LAST_DRAIN: Duration = Duration::from_secs(5);
 
 /// Problems that are over by themselves when the control plane is back are told only when they last this long.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Names the servers that this machine asks for names.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// What the supervisor hands over where the application is in a network of its own.
 #[derive(Debug)]
@@ -100,6 +98,11 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     let (certified_sender, certified) = watch::channel(valid(&identity));
     let wiring = Wiring::start(&settings, &identity, &registry, certified);
     let inside = inside.map(|handed| serve_inside(handed, &wiring, clock, &mut listeners)).transpose()?;
+    let mut held = taken.as_mut().map(|taken| std::mem::take(&mut taken.locks)).unwrap_or_default();
+    let mut datagrams = taken.as_mut().map(|taken| std::mem::take(&mut taken.datagrams)).unwrap_or_default();
+    let (udp, tcp) = names::open(&settings.names, &mut datagrams, &mut listeners)?;
+    held.append(&mut names::copies(&udp, &tcp).context("the sockets for names cannot be handed over later")?);
+    names::answer(udp, tcp, &wiring, clock)?;
     let (drain, drain_watch) = net::drain::channel();
     let log = settings.access_log.then(|| AccessLog::start(std::io::stderr()).map(Arc::new));
     let log = log.transpose().context("cannot start the access log")?;
@@ -161,7 +164,7 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
         problem: None,
         file,
         standalone,
-        held: taken.as_mut().map(|taken| std::mem::take(&mut taken.locks)).unwrap_or_default(),
+        held,
         taking: taken.map(|taken| Taking { taken, registered: false, since: None }),
         door: None,
         running,
@@ -179,14 +182,9 @@ fn serve_inside(
     listeners: &mut Vec<TcpListener>,
 ) -> anyhow::Result<Sockets> {
     listeners.extend(handed.listeners.outbound.into_iter().map(TcpListener::from));
-    let names = dns::Options {
-        udp: handed.listeners.dns_udp.into_iter().map(UdpSocket::from).collect(),
-        tcp: handed.listeners.dns_tcp.into_iter().map(TcpListener::from).collect(),
-        discover: wiring.discover(),
-        clock,
-        resolv_conf: RESOLV_CONF.into(),
-    };
-    dns::start(names).context("cannot answer questions for names")?;
+    let udp = handed.listeners.dns_udp.into_iter().map(UdpSocket::from).collect();
+    let tcp = handed.listeners.dns_tcp.into_iter().map(TcpListener::from).collect();
+    names::answer(udp, tcp, wiring, clock)?;
     Sockets::start(handed.sockets).context("cannot ask for sockets inside")
 }
 
@@ -251,7 +249,8 @@ struct Proxy {
     /// Where the settings are, for a successor.
     file: PathBuf,
     standalone: bool,
-    /// Locks of addresses that a predecessor took.
+    /// What a successor is handed and the data path does not have: locks of addresses that a predecessor took, and sockets for
+    /// names.
     held: Vec<OwnedFd>,
     taking: Option<Taking>,
     /// Where a successor asks for what this one listens on; `None` while this one takes another's place.

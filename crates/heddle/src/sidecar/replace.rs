@@ -5,13 +5,14 @@
 //! Over the old one's door ([`net::handoff::Door`], in its directory) the new one says `more` until it has heard `all`, and then
 //! `serving`. If it ends before that, nothing has changed for the old one.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use net::handoff::{self, Channel, DESCRIPTORS};
+use net::listen::Sorted;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -47,7 +48,9 @@ enum Answer {
 pub(super) struct Taken {
     /// Sockets that listen already.
     pub(super) listeners: Vec<TcpListener>,
-    /// Locks of their addresses, to be held.
+    /// Sockets that questions for names come to.
+    pub(super) datagrams: Vec<UdpSocket>,
+    /// Locks of the listeners' addresses, to be held.
     pub(super) locks: Vec<OwnedFd>,
     /// Whether the application may be sent requests, if that is known.
     pub(super) application: Option<bool>,
@@ -70,8 +73,8 @@ impl Taken {
             {
                 Answer::Some => {}
                 Answer::All { application } => {
-                    let (listeners, locks) = net::listen::sort(sockets)?;
-                    return Ok(Taken { listeners, locks, application, old });
+                    let Sorted { listeners, datagrams, locks } = net::listen::sort(sockets)?;
+                    return Ok(Taken { listeners, datagrams, locks, application, old });
                 }
             }
         }

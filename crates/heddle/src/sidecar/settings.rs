@@ -36,6 +36,9 @@ pub(crate) struct SidecarSettings {
     /// Where metrics and health are served.
     #[serde(default)]
     pub(crate) admin: Option<SocketAddr>,
+    /// Where the kernel redirects questions for names (`heddle init`); UDP and TCP each.
+    #[serde(default)]
+    pub(crate) names: Vec<SocketAddr>,
     /// `namespace/name` of the Gateway that it is, if it is one.
     #[serde(default)]
     pub(crate) gateway: Option<String>,

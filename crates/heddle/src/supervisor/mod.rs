@@ -115,6 +115,7 @@ impl Mesh {
             roots: self.runtime.join("roots.pem"),
             directory: self.runtime.join("instances").join(data.workload.replace('/', ".")),
             admin: Some(SocketAddr::new(data.application, ADMIN_PORT)),
+            names: Vec::new(),
             proxy: data,
             gateway,
             access_log: true,

@@ -4,6 +4,7 @@ fn plain() -> Redirect {
     Redirect {
         outbound: 15_001,
         inbound: 15_006,
+        names: 15_053,
         users: [1337].into(),
         outbound_ports: BTreeSet::new(),
         inbound_ports: [15_020].into(),
@@ -27,6 +28,7 @@ table inet heddle {
     chain output {
         type nat hook output priority -100; policy accept;
         meta skuid { 1337 } return
+        meta l4proto { tcp, udp } th dport 53 redirect to :15053
         fib daddr type local return
         meta l4proto tcp redirect to :15001
     }
@@ -40,6 +42,14 @@ table inet heddle {
 }
 "
     );
+}
+
+#[test]
+fn names_are_left_alone_where_their_port_is() {
+    let mut redirect = plain();
+    redirect.outbound_ports = [53, 5432].into();
+    let rules = redirect.rules();
+    assert!(rules.contains("tcp dport { 53, 5432 } return") && !rules.contains("udp"), "{rules}");
 }
 
 #[test]
