@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! (latency · overdue + connecting) · (1 + 100 · failing) · queue^1.5
-//! queue = spread + (in flight · (1 + elsewhere / 2) + elsewhere + 1) / weight
+//! queue = spread + (in flight · (1 + elsewhere / 2) + elsewhere) / weight + 1
 //! ```
 //!
 //! - *latency* is an average of recent answers, kept per class of requests ([`Class`]), that follows slower answers faster
@@ -28,6 +28,10 @@
 //!   et al., arXiv 2312.10172), where the number in flight at the server is the best single predictor.
 //! - *spread* is a part of what is usually in flight at the candidates. Without it (Finagle) an idle endpoint looks as many
 //!   times faster as its busy peers have requests in flight, though most of those wait for something else than each other.
+//! - *weight*: endpoints are drawn as often as their weights say, those drawn first win a tie, and one drawn again and again
+//!   leaves others no place. So weights are shares, also where there is little to do. Of the request to be sent, where weights
+//!   differ, a half is counted like those in flight, and nobody counts for less than an idle one of the lightest ([`Load`] knows
+//!   nothing of it; see `Common` in `set.rs`).
 //! - An endpoint never heard of is taken to be as fast as the best other candidate, without the cost of connecting. So it
 //!   gets its turn at once, and no more than that: its requests in flight hold it back until its first answer. Neither zero
 //!   (everything would rush to it) nor a fixed seed (which starves it behind fast peers) has both properties.

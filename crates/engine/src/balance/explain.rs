@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::review::WHOLE;
-use super::set::{self, Ask, Compared, EndpointSet, Tier};
+use super::set::{self, Ask, Common, Compared, EndpointSet, Tier};
 use super::{Endpoint, Health};
 use crate::{Nanos, Rng};
 
@@ -113,7 +113,7 @@ impl EndpointSet {
     /// Every endpoint by name with all that decides, but without probabilities. Looks at all endpoints: for samples.
     pub fn weigh(&self, now: Nanos, ask: &Ask<'_>, warm: impl Fn(&Endpoint) -> bool) -> Vec<Candidate> {
         let compared = || self.endpoints().iter().map(|e| Compared::new(e, ask.class));
-        let (assumed, spread) = set::common(compared());
+        let common = set::common(compared());
         let mut candidates: Vec<Candidate> = compared()
             .map(|one| Candidate {
                 endpoint: Arc::clone(one.endpoint),
@@ -122,7 +122,7 @@ impl EndpointSet {
                 distance: 2,
                 group_share: 0.0,
                 probability: 0.0,
-                terms: terms(&one, now, ask, (assumed, spread), &warm),
+                terms: terms(&one, now, ask, &common, &warm),
             })
             .collect();
         let mut from = 0;
@@ -156,18 +156,12 @@ impl EndpointSet {
     }
 }
 
-fn terms(
-    one: &Compared<'_>,
-    now: Nanos,
-    ask: &Ask<'_>,
-    (assumed, spread): (f32, f32),
-    warm: &impl Fn(&Endpoint) -> bool,
-) -> Terms {
+fn terms(one: &Compared<'_>, now: Nanos, ask: &Ask<'_>, common: &Common, warm: &impl Fn(&Endpoint) -> bool) -> Terms {
     let load = &one.endpoint.load;
-    let cost = one.cost(now, assumed, spread, warm);
+    let cost = one.cost(now, common, warm);
     Terms {
         latency: load.latency(ask.class),
-        assumed: f64::from(assumed),
+        assumed: f64::from(common.assumed),
         overdue: f64::from(load.overdue(now)),
         connecting: f64::from(one.connecting(warm)),
         failing: load.failing(),

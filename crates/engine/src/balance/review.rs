@@ -27,6 +27,8 @@ pub(super) struct View {
     panic: AtomicBool,
     /// Requests in flight for each unit of weight, bits of an `f32`.
     in_flight: AtomicU32,
+    /// The greatest part of its weight that an endpoint has, bits of an `f32`; zero stands for one.
+    ramp: AtomicU32,
 }
 
 impl View {
@@ -37,6 +39,12 @@ impl View {
     /// Requests in flight for each unit of weight, on average.
     pub(super) fn in_flight(&self) -> f32 {
         f32::from_bits(self.in_flight.load(Relaxed))
+    }
+
+    /// The greatest part of its weight that an endpoint has: where all are new, all are alike.
+    pub(super) fn ramp(&self) -> f32 {
+        let ramp = f32::from_bits(self.ramp.load(Relaxed));
+        if ramp > 0.0 { ramp } else { 1.0 }
     }
 
     /// Goes on from where `old` was, so that changes of the set do not put comparisons off.
@@ -64,12 +72,13 @@ impl EndpointSet {
         }
         self.compare(now);
         let (mut all, mut usable, mut in_flight, mut weight) = (0, 0, 0, 0);
-        let mut parts = Vec::with_capacity(self.groups().len());
+        let (mut parts, mut ramp) = (Vec::with_capacity(self.groups().len()), 0f32);
         for group in self.groups() {
             let mut well = 0;
             for endpoint in group.members.iter().map(|i| &self.endpoints()[i]) {
                 let load = &endpoint.load;
                 load.grow(now, self.policy().slow_start.as_ref());
+                ramp = load.ramp().max(ramp);
                 well += u64::from(!load.ejected(now) && !load.unhealthy());
                 in_flight += u64::from(load.in_flight());
                 weight += u64::from(endpoint.weight.max(1));
@@ -82,6 +91,7 @@ impl EndpointSet {
         let panic = usable * 100 < all * u64::from(self.policy().panic_percent.min(100));
         view.panic.store(panic, Relaxed);
         view.in_flight.store((in_flight as f32 / weight.max(1) as f32).to_bits(), Relaxed);
+        view.ramp.store(ramp.to_bits(), Relaxed);
         share_out(self.groups(), &parts, panic);
     }
 

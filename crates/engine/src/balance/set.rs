@@ -36,6 +36,10 @@ const TRIALS: u32 = 8;
 /// had better take what it does itself for a sign of it, as C3 does.
 const OWN: f32 = 0.5;
 
+/// Of the request that is to be sent, half is counted when requests in flight are divided by weights: with the whole of it the
+/// heavier get more than their share, with none of it less (the rules of D'Hondt, Sainte-Laguë and Adams).
+const HALF: f32 = 0.5;
+
 /// How much of the requests in flight at the busiest candidate counts at each; see the module's documentation.
 const SPREAD: f32 = 0.5;
 
@@ -106,8 +110,8 @@ pub(super) enum Tier {
 #[derive(Clone, Copy)]
 pub(super) struct Compared<'a> {
     pub(super) endpoint: &'a Arc<Endpoint>,
-    /// What one request is for each unit of weight.
-    part: f32,
+    /// Half of what one request is for each unit of weight.
+    half: f32,
     /// The same of those in flight, those of others included.
     pub(super) busy: f32,
     /// Zero: unknown.
@@ -200,9 +204,11 @@ impl EndpointSet {
                 cheapest(&kept, now, ask.class, trial, &warm)
             }
             Algorithm::LeastRequest => {
-                let kept = self.candidates::<2>(now, rng, ask).into_iter().flatten();
-                let requests = |e: &Endpoint| (e.load.in_flight() as f32 + 1.0) / weight(e);
-                kept.min_by(|a, b| requests(a).total_cmp(&requests(b)))
+                let kept = self.candidates::<2>(now, rng, ask);
+                // As for `fastest`.
+                let idle = kept.iter().flatten().fold(0f32, |most, e| most.max(HALF / weight(e)));
+                let requests = |e: &Endpoint| ((e.load.in_flight() as f32 + HALF) / weight(e)).max(idle);
+                kept.into_iter().flatten().min_by(|a, b| requests(a).total_cmp(&requests(b)))
             }
             Algorithm::RoundRobin => self.next(now, rng, ask),
             Algorithm::Random | Algorithm::RingHash | Algorithm::Maglev => {
@@ -268,12 +274,20 @@ impl EndpointSet {
     ) -> [Option<&Arc<Endpoint>>; N] {
         let mut kept: [Option<&Arc<Endpoint>>; N] = [None; N];
         let Some(group) = self.group(rng) else { return self.scan(now, rng, ask) };
-        let (panic, mut count) = (self.view.panic(), 0);
+        let panic = self.view.panic();
+        let (mut count, mut again) = (0, 0);
         let mut drawn = [0; N];
         for _ in 0..DRAWS {
             let place = group.members.draw_other(&drawn[..count], rng);
             let endpoint = &self.endpoints[group.members.member(place)];
-            if self.is_usable(endpoint, now, ask, panic) && !drawn[..count].contains(&place) {
+            if !self.is_usable(endpoint, now, ask, panic) || !self.is_grown(endpoint, rng) {
+                continue;
+            }
+            if drawn[..count].contains(&place) {
+                // Who weighs more is drawn again and again, and leaves others no place: shares stay near to the weights even
+                // where the lighter ones are quicker.
+                again += 1;
+            } else {
                 kept[count] = Some(endpoint);
                 // Sorted as they come: a handful.
                 let mut at = count;
@@ -283,15 +297,26 @@ impl EndpointSet {
                 }
                 drawn[at] = place;
                 count += 1;
-                if count == N || count == group.members.len() as usize {
-                    return kept;
-                }
+            }
+            if count + again == N || count == group.members.len() as usize {
+                return kept;
             }
         }
         // A few are quickly looked at. Of many, one that was found is better than looking at all; and looking at all would not
         // keep to the weights, nor to the group that was drawn.
-        let enough = group.members.len() > FEW || group.members.is_weighted() || self.groups.len() > 1;
+        let weighted = group.members.is_weighted() || self.policy.slow_start.is_some();
+        let enough = group.members.len() > FEW || weighted || self.groups.len() > 1;
         if count > 0 && enough { kept } else { self.scan(now, rng, ask) }
+    }
+
+    /// Chance, as the weight that an endpoint has while it is new.
+    #[inline]
+    fn is_grown(&self, endpoint: &Endpoint, rng: &mut Rng) -> bool {
+        if self.policy.slow_start.is_none() {
+            return true;
+        }
+        let part = endpoint.load.ramp() / self.view.ramp();
+        part >= 1.0 || (rng.below(WHOLE) as f32) < part * WHOLE as f32
     }
 
     /// The same by looking at all of them: a reservoir that starts again when a better tier turns up.
@@ -329,11 +354,13 @@ impl EndpointSet {
     fn next(&self, now: Nanos, rng: &mut Rng, ask: &Ask<'_>) -> Option<&Arc<Endpoint>> {
         if let Some(group) = self.group(rng) {
             let panic = self.view.panic();
+            let mut endpoint = &self.endpoints[group.members.turn(self.turn.fetch_add(1, Relaxed))];
             for _ in 0..DRAWS {
-                let endpoint = &self.endpoints[group.members.turn(self.turn.fetch_add(1, Relaxed))];
-                if self.is_usable(endpoint, now, ask, panic) {
+                if self.is_usable(endpoint, now, ask, panic) && self.is_grown(endpoint, rng) {
                     return Some(endpoint);
                 }
+                // Its turn goes to any other: the next one would get two.
+                endpoint = &self.endpoints[group.members.draw(rng)];
             }
         }
         self.scan::<1>(now, rng, ask).into_iter().flatten().next()
@@ -403,17 +430,18 @@ impl<'a> Compared<'a> {
         let elsewhere = if latency > 0.0 { load.elsewhere() as f32 } else { 0.0 };
         let own = load.in_flight() as f32;
         let part = 1.0 / weight(endpoint);
+        let half = HALF * part;
         let busy = (own * (1.0 + OWN * elsewhere) + elsewhere) * part;
-        Compared { endpoint, part, busy, latency }
+        Compared { endpoint, half, busy, latency }
     }
 
-    /// What one more request costs here. `assumed`: the least latency of a candidate; `spread`: counted with what is in flight.
+    /// What one more request costs here.
     #[inline]
-    pub(super) fn cost(&self, now: Nanos, assumed: f32, spread: f32, warm: &impl Fn(&Endpoint) -> bool) -> f32 {
+    pub(super) fn cost(&self, now: Nanos, common: &Common, warm: &impl Fn(&Endpoint) -> bool) -> f32 {
         let load = &self.endpoint.load;
-        let known = if self.latency > ALIKE * assumed { self.latency } else { assumed };
+        let known = if self.latency > ALIKE * common.assumed { self.latency } else { common.assumed };
         let time = known * load.overdue(now) + self.connecting(warm);
-        let queue = spread + self.busy + self.part;
+        let queue = common.spread + common.idle + (self.busy + self.half).max(common.idle);
         time * load.penalty() * queue * queue.sqrt()
     }
 
@@ -424,17 +452,28 @@ impl<'a> Compared<'a> {
     }
 }
 
-/// What all candidates are measured by: the least latency, assumed where none is known, and how much in flight counts at each.
+/// What all candidates are measured by.
+pub(super) struct Common {
+    /// The least latency of a candidate, in nanoseconds; assumed where none is known.
+    pub(super) assumed: f32,
+    /// How much of what is in flight at others counts at each.
+    spread: f32,
+    /// Half a request at the lightest. None counts for less: whose weight leaves room gets its share by being drawn as often
+    /// as its weight says (the first drawn wins a tie), and not everything until it is as busy as it is heavy.
+    idle: f32,
+}
+
 #[inline]
-pub(super) fn common<'a>(all: impl Iterator<Item = Compared<'a>>) -> (f32, f32) {
-    let (mut least, mut most) = (f32::MAX, 0f32);
+pub(super) fn common<'a>(all: impl Iterator<Item = Compared<'a>>) -> Common {
+    let (mut least, mut most, mut idle) = (f32::MAX, 0f32, 0f32);
     for one in all {
         most = most.max(one.busy);
+        idle = idle.max(one.half);
         if one.latency > 0.0 {
             least = least.min(one.latency);
         }
     }
-    (if least < f32::MAX { least } else { load::SEED }, SPREAD * most)
+    Common { assumed: if least < f32::MAX { least } else { load::SEED }, spread: SPREAD * most, idle }
 }
 
 /// The candidate to take; the first wins a tie.
@@ -447,13 +486,13 @@ fn cheapest<'a, const N: usize>(
     warm: &impl Fn(&Endpoint) -> bool,
 ) -> Option<&'a Arc<Endpoint>> {
     let all = kept.map(|kept| kept.map(|endpoint| Compared::new(endpoint, class)));
-    let (assumed, spread) = common(all.iter().flatten().copied());
+    let common = common(all.iter().flatten().copied());
     let mut best: Option<(f32, &Arc<Endpoint>)> = None;
     for one in all.into_iter().flatten() {
         if trial && one.endpoint.load.trial(now, class) {
             return Some(one.endpoint);
         }
-        let cost = one.cost(now, assumed, spread, warm);
+        let cost = one.cost(now, &common, warm);
         if best.is_none_or(|(least, _)| cost < least) {
             best = Some((cost, one.endpoint));
         }

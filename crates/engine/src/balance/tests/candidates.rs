@@ -96,6 +96,80 @@ fn round_robin_takes_turns_by_weight_and_leaves_out_who_is_left_out() {
     }
 }
 
+/// The neighbour of one that is left out must not get its turns as well.
+#[test]
+fn turns_of_one_that_is_left_out_go_to_all_others() {
+    let set = built((0..4).map(|i| endpoint(&i.to_string())), policy(Algorithm::RoundRobin));
+    set.endpoints()[0].load.retry_after(Nanos::from_millis(1_000), at(1));
+    let shares = shares(&set, at(2), &[]);
+    assert!(shares.values().all(|n| (300..367).contains(n)), "{shares:?}");
+}
+
+/// Plays a number of clients that always have a request under way, each of which takes as long as any other; returns the
+/// share of the first endpoint in percent.
+fn heavy_share(algorithm: Algorithm, weights: &[u32], clients: usize) -> f64 {
+    let endpoints = weights.iter().zip(0..).map(|(&weight, i)| Endpoint { weight, ..endpoint(&format!("e{i:04}")) });
+    let set = built(endpoints, policy(algorithm));
+    let mut rng = Rng::seeded(11);
+    let mut under_way = std::collections::VecDeque::new();
+    let (mut heavy, rounds) = (0, 20_000u64);
+    for i in 0..rounds {
+        let now = i * 10 / clients as u64;
+        if under_way.len() == clients {
+            let request: InFlight = under_way.pop_front().expect("clients");
+            request.finish(at(now), Outcome::Success, &set);
+        }
+        let chosen = set.choose(at(now), &mut rng, &Ask::default(), |_| true).expect("there is one");
+        heavy += u32::from(Arc::ptr_eq(&chosen, &set.endpoints()[0]));
+        under_way.push_back(InFlight::start(chosen, Class::default(), at(now)));
+    }
+    f64::from(heavy) * 100.0 / rounds as f64
+}
+
+#[test]
+fn weights_are_shares_however_little_there_is_to_do() {
+    for algorithm in [Algorithm::Fastest, Algorithm::LeastRequest] {
+        for clients in [1, 2, 3, 5, 10, 30, 100] {
+            let share = heavy_share(algorithm, &[9, 1], clients);
+            assert!((84.0..94.0).contains(&share), "{algorithm:?}, {clients} at once: {share}");
+            let share = heavy_share(algorithm, &[2, 1, 1], clients);
+            // With one under way the busy one is avoided, which is half or a quarter of what there is.
+            assert!((39.0..60.0).contains(&share), "{algorithm:?}, {clients} at once: {share}");
+        }
+        let mut many = vec![1; 200];
+        many[0] = 50;
+        for clients in [1, 10, 100] {
+            let share = heavy_share(algorithm, &many, clients);
+            assert!((16.0..25.0).contains(&share), "50 of 249 is 20 %: {algorithm:?}, {clients} at once: {share}");
+        }
+    }
+}
+
+/// A lighter one that is quicker gets more than its share, but not everything.
+#[test]
+fn weights_bound_what_the_quickest_gets() {
+    let set = built([Endpoint { weight: 9, ..endpoint("heavy") }, endpoint("light")], policy(Algorithm::Fastest));
+    send(&set, &set.endpoints()[0], 0, 30, Outcome::Success);
+    send(&set, &set.endpoints()[1], 20, 30, Outcome::Success);
+    let light = percent(&set, 30, "light");
+    assert!((41.0..53.0).contains(&light), "drawn at least once in six: 47 %: {light}");
+}
+
+#[test]
+fn slow_start_is_a_share_too() {
+    let slow_start = Some(SlowStart { window: Nanos::from_millis(10_000), min_percent: 10 });
+    for algorithm in [Algorithm::Fastest, Algorithm::LeastRequest, Algorithm::RoundRobin, Algorithm::Random] {
+        let endpoints = [endpoint("new"), endpoint("old"), endpoint("older")];
+        let set = built(endpoints, BalancePolicy { slow_start, ..policy(algorithm) });
+        set.endpoints()[1..].iter().for_each(|old| send(&set, old, 0, 10, Outcome::Success));
+        set.review(at(20_000));
+        let new = percent(&set, 20_000, "new");
+        assert!((3.0..7.5).contains(&new), "a twenty-first: {algorithm:?}: {new}");
+        let grown = percent(&set, 40_000, "new");
+        assert!((27.0..40.0).contains(&grown), "{algorithm:?}: {grown}");
+    }
+}
+
 #[test]
 fn sessions_stay_and_move_little_when_an_endpoint_goes() {
     for algorithm in [Algorithm::RingHash, Algorithm::Maglev, Algorithm::Fastest] {
