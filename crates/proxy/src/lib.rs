@@ -20,6 +20,8 @@ mod end;
 mod forward;
 mod gather;
 pub(crate) mod h1;
+#[allow(dead_code, reason = "the data path does not use it yet")]
+mod h2;
 mod http1;
 mod http2;
 mod identify;
@@ -58,4 +60,8 @@ pub use start::{Parts, Running, start};
 
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
-pub use h1::fuzzing;
+pub mod fuzzing {
+    //! The laws of the codecs, for fuzz targets and benchmarks.
+    pub use crate::h1::fuzzing::*;
+    pub use crate::h2::fuzzing::*;
+}

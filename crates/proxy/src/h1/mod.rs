@@ -10,7 +10,7 @@ mod fields;
 mod forward;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
-pub mod fuzzing;
+pub(crate) mod fuzzing;
 mod reply;
 mod request;
 mod response;

@@ -1,0 +1,195 @@
+//! From fields to header blocks.
+
+use super::table::Table;
+use super::{DEFAULT_TABLE_SIZE, integer, statics};
+
+/// Fields whose hashes are remembered.
+const SEEN: usize = 64;
+
+/// Places for fields that are in the table, which holds fewer than 128.
+const PLACES: usize = 256;
+
+/// The sending half of a connection's header compression.
+///
+/// A field enters the table when it is sent for the second time: what repeats on a connection (`:authority`, `user-agent`,
+/// `content-type: application/grpc`, the path of a method) costs one byte from its third time on, and what never repeats (trace
+/// and request ids) pushes nothing out. Credentials and cookies never enter: one connection carries what several clients send,
+/// and by its length a block says whether a field was sent before (RFC 7541, 7.1).
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    table: Table,
+    /// How many fields have entered; the table's newest has this number.
+    entered: u32,
+    /// Numbers of fields in the table, by hash; those of fields that are gone mean nothing.
+    places: [u32; PLACES],
+    /// Hashes of fields that were sent as literals, by hash.
+    seen: [u32; SEEN],
+    /// The smallest size that the table had since the last block, if that has to be told.
+    smallest: Option<usize>,
+    /// A name in lower case.
+    lower: Vec<u8>,
+}
+
+impl Encoder {
+    /// An encoder for a peer that has not told its settings yet.
+    pub(crate) fn new() -> Encoder {
+        Encoder {
+            table: Table::new(DEFAULT_TABLE_SIZE),
+            entered: 0,
+            places: [0; PLACES],
+            seen: [0; SEEN],
+            smallest: None,
+            lower: Vec::new(),
+        }
+    }
+
+    /// Takes the peer's SETTINGS_HEADER_TABLE_SIZE. More than [`DEFAULT_TABLE_SIZE`] is not used. The next block tells what has
+    /// changed.
+    pub(crate) fn set_max_table_size(&mut self, peer_setting: u32) {
+        let max = DEFAULT_TABLE_SIZE.min(peer_setting as usize);
+        if max != self.table.max() {
+            self.table.resize(max);
+            self.smallest = Some(self.smallest.map_or(max, |smallest| smallest.min(max)));
+        }
+    }
+
+    /// Begins a block.
+    pub(crate) fn begin(&mut self, out: &mut Vec<u8>) {
+        if let Some(smallest) = self.smallest.take() {
+            let max = self.table.max();
+            if smallest < max {
+                integer::put(smallest, 5, 0x20, out);
+            }
+            integer::put(max, 5, 0x20, out);
+        }
+    }
+
+    /// Appends a field. One that must never enter a table, here or further on, says `never_indexed` (RFC 7541, 6.2.3). A name in
+    /// upper case is sent in lower case.
+    pub(crate) fn field(&mut self, name: &[u8], value: &[u8], never_indexed: bool, out: &mut Vec<u8>) {
+        if has_upper_case(name) {
+            let mut lower = std::mem::take(&mut self.lower);
+            lower.clear();
+            lower.extend(name.iter().map(u8::to_ascii_lowercase));
+            self.lower_field(&lower, value, never_indexed, out);
+            self.lower = lower;
+        } else {
+            self.lower_field(name, value, never_indexed, out);
+        }
+    }
+
+    #[inline]
+    fn lower_field(&mut self, name: &[u8], value: &[u8], never_indexed: bool, out: &mut Vec<u8>) {
+        let index = statics::name(name);
+        if never_indexed {
+            return literal(index, 4, 0x10, name, value, out);
+        }
+        let whole = statics::field(index, value);
+        if whole > 0 {
+            return integer::put(whole, 7, 0x80, out);
+        }
+        if !self.may_enter(index, name, value) {
+            return literal(index, 4, 0, name, value, out);
+        }
+        let hash = hash(name, value);
+        if let Some(index) = self.find(hash, name, value) {
+            return integer::put(statics::FIELDS.len() + 1 + index, 7, 0x80, out);
+        }
+        let seen = &mut self.seen[hash as usize % SEEN];
+        if *seen != hash {
+            *seen = hash;
+            return literal(index, 4, 0, name, value, out);
+        }
+        literal(index, 6, 0x40, name, value, out);
+        self.enter(hash, name, value);
+    }
+
+    /// Appends `:status`.
+    pub(crate) fn status(&mut self, status: u16, out: &mut Vec<u8>) {
+        let digits = [status / 100, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8);
+        self.lower_field(b":status", &digits, false, out);
+    }
+
+    /// Neither a secret nor so large that it would push out too much else.
+    fn may_enter(&self, index: usize, name: &[u8], value: &[u8]) -> bool {
+        const SECRET: [usize; 4] =
+            [statics::AUTHORIZATION, statics::PROXY_AUTHORIZATION, statics::COOKIE, statics::SET_COOKIE];
+        name.len() + value.len() <= self.table.max() / 4 && !SECRET.contains(&index)
+    }
+
+    /// The field's index in the dynamic table, the newest being zero.
+    fn find(&self, hash: u32, name: &[u8], value: &[u8]) -> Option<usize> {
+        places(hash).into_iter().find_map(|place| {
+            let index = self.entered.wrapping_sub(self.places[place]) as usize;
+            (self.table.get(index) == Some((name, value))).then_some(index)
+        })
+    }
+
+    fn enter(&mut self, hash: u32, name: &[u8], value: &[u8]) {
+        if !self.table.insert(name, value) {
+            return;
+        }
+        self.entered = self.entered.wrapping_add(1);
+        let [first, second] = places(hash);
+        let gone = |place: usize| self.entered.wrapping_sub(self.places[place]) as usize >= self.table.len();
+        // Where both places are taken, the field in the first one is found no more; it enters anew when it is sent again.
+        let place = if !gone(first) && gone(second) { second } else { first };
+        self.places[place] = self.entered;
+    }
+}
+
+/// Where the number of a field with this hash may stand.
+fn places(hash: u32) -> [usize; 2] {
+    [(hash >> 8) as usize % PLACES, (hash >> 16) as usize % PLACES]
+}
+
+/// Appends a literal field (6.2) whose first byte has `flags` beside a prefix of `bits` bits.
+#[inline]
+fn literal(index: usize, bits: u32, flags: u8, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    integer::put(index, bits, flags, out);
+    if index == 0 {
+        integer::put(name.len(), 7, 0, out);
+        out.extend_from_slice(name);
+    }
+    integer::put(value.len(), 7, 0, out);
+    out.extend_from_slice(value);
+}
+
+/// Calls `each` with eight bytes at a time. The last ones may be among those before; fewer than eight are filled up.
+#[inline]
+fn words(bytes: &[u8], mut each: impl FnMut(u64)) {
+    if let Some(last) = bytes.last_chunk() {
+        let (whole, rest) = bytes.as_chunks();
+        whole.iter().for_each(|chunk| each(u64::from_le_bytes(*chunk)));
+        if !rest.is_empty() {
+            each(u64::from_le_bytes(*last));
+        }
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        each(u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last)));
+    } else if let [first, .., last] | [first @ last] = bytes {
+        each(u64::from_le_bytes([*first, bytes[bytes.len() / 2], *last, 0, 0, 0, 0, 0]));
+    }
+}
+
+/// Who finds two fields with one hash gains nothing: the second enters the table one time too soon.
+fn hash(name: &[u8], value: &[u8]) -> u32 {
+    // 2^64 divided by the golden ratio, as in Fibonacci hashing: it spreads a difference over all higher bits.
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut hash = (name.len() as u64) << 32 | value.len() as u64;
+    let mut add = |word: u64| hash = (hash.rotate_left(23) ^ word).wrapping_mul(SPREAD);
+    words(name, &mut add);
+    words(value, &mut add);
+    (hash >> 32) as u32
+}
+
+/// Looks at eight bytes at a time: a byte of seven bits is upper case when adding 0x3f carries into its top bit ('A' and above)
+/// and adding 0x25 does not ('[' and above).
+fn has_upper_case(name: &[u8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let mut upper = 0;
+    words(name, |word| {
+        let low = word & (0x7f * ONES);
+        upper |= (low + 0x3f * ONES) & !(low + 0x25 * ONES) & !word & (0x80 * ONES);
+    });
+    upper != 0
+}
