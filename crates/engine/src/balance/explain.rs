@@ -166,7 +166,7 @@ fn terms(one: &Compared<'_>, now: Nanos, ask: &Ask<'_>, common: &Common, warm: &
         connecting: f64::from(one.connecting(warm)),
         failing: load.failing(),
         in_flight: load.in_flight(),
-        elsewhere: load.elsewhere(),
+        elsewhere: f64::from(load.elsewhere()),
         reported_latency: load.reported_latency(),
         weight: f64::from(set::weight(one.endpoint)),
         trial: load.trial(now, ask.class),

@@ -248,8 +248,8 @@ impl Load {
 
     /// Requests of other callers in flight there, as far as its sidecar has told.
     #[inline]
-    pub fn elsewhere(&self) -> f64 {
-        f64::from(self.elsewhere.get())
+    pub fn elsewhere(&self) -> f32 {
+        self.elsewhere.get()
     }
 
     /// What its sidecar last said of its latency, in nanoseconds.

@@ -106,6 +106,31 @@ pub(super) enum Tier {
     TriedDraining,
 }
 
+/// Endpoints that were drawn, in the order in which they came.
+pub(super) struct Drawn<'a, const N: usize> {
+    /// The places behind `count` hold any endpoint at all.
+    list: [&'a Arc<Endpoint>; N],
+    count: usize,
+}
+
+impl<'a, const N: usize> Drawn<'a, N> {
+    /// None yet.
+    #[inline]
+    fn none(filler: &'a Arc<Endpoint>) -> Drawn<'a, N> {
+        Drawn { list: [filler; N], count: 0 }
+    }
+
+    #[inline]
+    pub(super) fn as_slice(&self) -> &[&'a Arc<Endpoint>] {
+        &self.list[..self.count]
+    }
+
+    #[inline]
+    fn first(&self) -> Option<&'a Arc<Endpoint>> {
+        self.as_slice().first().copied()
+    }
+}
+
 /// One of the endpoints that are compared.
 #[derive(Clone, Copy)]
 pub(super) struct Compared<'a> {
@@ -199,21 +224,19 @@ impl EndpointSet {
         }
         let chosen = match self.policy.algorithm {
             Algorithm::Fastest => {
-                let kept = self.candidates::<CANDIDATES>(now, rng, ask);
+                let drawn = self.candidates::<CANDIDATES>(now, rng, ask)?;
                 let trial = rng.below(TRIALS.max(self.endpoints.len() as u32)) == 0;
-                cheapest(&kept, now, ask.class, trial, &warm)
+                cheapest(drawn.as_slice(), now, ask.class, trial, &warm)
             }
             Algorithm::LeastRequest => {
-                let kept = self.candidates::<2>(now, rng, ask);
+                let drawn = self.candidates::<2>(now, rng, ask)?;
                 // As for `fastest`.
-                let idle = kept.iter().flatten().fold(0f32, |most, e| most.max(HALF / weight(e)));
+                let idle = drawn.as_slice().iter().fold(0f32, |most, e| most.max(HALF / weight(e)));
                 let requests = |e: &Endpoint| ((e.load.in_flight() as f32 + HALF) / weight(e)).max(idle);
-                kept.into_iter().flatten().min_by(|a, b| requests(a).total_cmp(&requests(b)))
+                drawn.as_slice().iter().copied().min_by(|a, b| requests(a).total_cmp(&requests(b)))
             }
             Algorithm::RoundRobin => self.next(now, rng, ask),
-            Algorithm::Random | Algorithm::RingHash | Algorithm::Maglev => {
-                self.candidates::<1>(now, rng, ask).into_iter().flatten().next()
-            }
+            Algorithm::Random | Algorithm::RingHash | Algorithm::Maglev => self.candidates::<1>(now, rng, ask)?.first(),
         };
         chosen.map(Arc::clone)
     }
@@ -264,49 +287,45 @@ impl EndpointSet {
         (panic || !endpoint.load.ejected(now) && !endpoint.load.unhealthy()) && !ask.tried.contains(&endpoint.load.id)
     }
 
-    /// Up to `N` distinct endpoints of the best tier there is, in random order.
+    /// Up to `N` distinct endpoints of the best tier there is, in random order. `None`: the set is empty.
     #[inline]
-    pub(super) fn candidates<const N: usize>(
-        &self,
-        now: Nanos,
-        rng: &mut Rng,
-        ask: &Ask<'_>,
-    ) -> [Option<&Arc<Endpoint>>; N] {
-        let mut kept: [Option<&Arc<Endpoint>>; N] = [None; N];
-        let Some(group) = self.group(rng) else { return self.scan(now, rng, ask) };
-        let panic = self.view.panic();
-        let (mut count, mut again) = (0, 0);
-        let mut drawn = [0; N];
+    pub(super) fn candidates<const N: usize>(&self, now: Nanos, rng: &mut Rng, ask: &Ask<'_>) -> Option<Drawn<'_, N>> {
+        let mut kept = Drawn::none(self.endpoints.first()?);
+        let Some(group) = self.group(rng) else { return Some(self.scan(now, rng, ask, kept)) };
+        let (members, panic) = (&group.members, self.view.panic());
+        let (mut wanted, weighted) = (N, members.is_weighted());
+        // Their places, sorted as they come: a handful.
+        let mut places = [0; N];
         for _ in 0..DRAWS {
-            let place = group.members.draw_other(&drawn[..count], rng);
-            let endpoint = &self.endpoints[group.members.member(place)];
+            let drawn = &places[..kept.count];
+            let place = members.draw_other(drawn, rng);
+            let endpoint = &self.endpoints[members.member(place)];
             if !self.is_usable(endpoint, now, ask, panic) || !self.is_grown(endpoint, rng) {
                 continue;
             }
-            if drawn[..count].contains(&place) {
+            if weighted && drawn.contains(&place) {
                 // Who weighs more is drawn again and again, and leaves others no place: shares stay near to the weights even
                 // where the lighter ones are quicker.
-                again += 1;
+                wanted -= 1;
             } else {
-                kept[count] = Some(endpoint);
-                // Sorted as they come: a handful.
-                let mut at = count;
-                while at > 0 && drawn[at - 1] > place {
-                    drawn[at] = drawn[at - 1];
+                let mut at = kept.count;
+                while at > 0 && places[at - 1] > place {
+                    places[at] = places[at - 1];
                     at -= 1;
                 }
-                drawn[at] = place;
-                count += 1;
+                places[at] = place;
+                kept.list[kept.count] = endpoint;
+                kept.count += 1;
             }
-            if count + again == N || count == group.members.len() as usize {
-                return kept;
+            if kept.count == wanted || kept.count == members.len() as usize {
+                return Some(kept);
             }
         }
         // A few are quickly looked at. Of many, one that was found is better than looking at all; and looking at all would not
         // keep to the weights, nor to the group that was drawn.
-        let weighted = group.members.is_weighted() || self.policy.slow_start.is_some();
-        let enough = group.members.len() > FEW || weighted || self.groups.len() > 1;
-        if count > 0 && enough { kept } else { self.scan(now, rng, ask) }
+        let weighted = weighted || self.policy.slow_start.is_some();
+        let enough = members.len() > FEW || weighted || self.groups.len() > 1;
+        Some(if kept.count > 0 && enough { kept } else { self.scan(now, rng, ask, kept) })
     }
 
     /// Chance, as the weight that an endpoint has while it is new.
@@ -319,33 +338,40 @@ impl EndpointSet {
         part >= 1.0 || (rng.below(WHOLE) as f32) < part * WHOLE as f32
     }
 
-    /// The same by looking at all of them: a reservoir that starts again when a better tier turns up.
+    /// The same by looking at all of them, into the memory of `kept`: a reservoir that starts again when a better tier turns up.
     #[cold]
-    fn scan<const N: usize>(&self, now: Nanos, rng: &mut Rng, ask: &Ask<'_>) -> [Option<&Arc<Endpoint>>; N] {
+    fn scan<'a, const N: usize>(
+        &'a self,
+        now: Nanos,
+        rng: &mut Rng,
+        ask: &Ask<'_>,
+        mut kept: Drawn<'a, N>,
+    ) -> Drawn<'a, N> {
         let panic = self.view.panic();
         let ready = self.groups.iter().zip(0..).flat_map(|(group, rank)| group.members.iter().map(move |i| (i, rank)));
         let draining = self.endpoints.iter().enumerate().filter(|(_, e)| e.health == Health::Draining);
         let all = ready.chain(draining.map(|(i, _)| (i, 0)));
         let (mut best, mut seen) = (None, 0);
-        let mut kept = [None; N];
+        kept.count = 0;
         for (endpoint, rank) in all.map(|(i, rank)| (&self.endpoints[i], rank)) {
             let tier = tier(endpoint, now, ask, panic).map(|tier| (tier, rank));
             if tier.is_none() || best.is_some_and(|best| tier > Some(best)) {
                 continue;
             }
             if tier != best {
-                (best, seen, kept) = (tier, 0, [None; N]);
+                (best, seen, kept.count) = (tier, 0, 0);
             }
             seen += 1;
             let place = if seen as usize <= N { seen - 1 } else { rng.below(seen) };
-            if let Some(kept) = kept.get_mut(place as usize) {
-                *kept = Some(endpoint);
+            if let Some(kept) = kept.list.get_mut(place as usize) {
+                *kept = endpoint;
             }
+            kept.count = N.min(seen as usize);
         }
         // The order of a reservoir is not random, and the first wins a tie.
-        let count = kept.iter().flatten().count();
-        if count > 1 {
-            kept[..count].rotate_left(rng.below(count as u32) as usize);
+        if kept.count > 1 {
+            let first = rng.below(kept.count as u32) as usize;
+            kept.list[..kept.count].rotate_left(first);
         }
         kept
     }
@@ -363,7 +389,7 @@ impl EndpointSet {
                 endpoint = &self.endpoints[group.members.draw(rng)];
             }
         }
-        self.scan::<1>(now, rng, ask).into_iter().flatten().next()
+        self.scan::<1>(now, rng, ask, Drawn::none(self.endpoints.first()?)).first()
     }
 
     /// The first usable endpoint for a hash that is not too busy (Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with
@@ -427,7 +453,7 @@ impl<'a> Compared<'a> {
         let load = &endpoint.load;
         let latency = load.estimate(class);
         // Of what is not known at all, what was once said is too old to count: it might keep the first request away for ever.
-        let elsewhere = if latency > 0.0 { load.elsewhere() as f32 } else { 0.0 };
+        let elsewhere = if latency > 0.0 { load.elsewhere() } else { 0.0 };
         let own = load.in_flight() as f32;
         let part = 1.0 / weight(endpoint);
         let half = HALF * part;
@@ -438,11 +464,22 @@ impl<'a> Compared<'a> {
     /// What one more request costs here.
     #[inline]
     pub(super) fn cost(&self, now: Nanos, common: &Common, warm: &impl Fn(&Endpoint) -> bool) -> f32 {
-        let load = &self.endpoint.load;
+        self.weighed(self.time(now, common) + self.connecting(warm), common)
+    }
+
+    /// The time that an answer is predicted to take on a ready connection.
+    #[inline]
+    fn time(&self, now: Nanos, common: &Common) -> f32 {
         let known = if self.latency > ALIKE * common.assumed { self.latency } else { common.assumed };
-        let time = known * load.overdue(now) + self.connecting(warm);
-        let queue = common.spread + common.idle + (self.busy + self.half).max(common.idle);
-        time * load.penalty() * queue * queue.sqrt()
+        known * self.endpoint.load.overdue(now)
+    }
+
+    /// What a request that takes so long costs, with failures and what is in flight.
+    #[inline]
+    fn weighed(&self, time: f32, common: &Common) -> f32 {
+        let least = if self.busy + self.half > common.idle { self.busy + self.half } else { common.idle };
+        let queue = common.spread + common.idle + least;
+        time * self.endpoint.load.penalty() * queue * queue.sqrt()
     }
 
     /// What a connection costs where none is ready. Nothing for an endpoint never heard of, or it would stay so.
@@ -467,35 +504,53 @@ pub(super) struct Common {
 pub(super) fn common<'a>(all: impl Iterator<Item = Compared<'a>>) -> Common {
     let (mut least, mut most, mut idle) = (f32::MAX, 0f32, 0f32);
     for one in all {
-        most = most.max(one.busy);
-        idle = idle.max(one.half);
-        if one.latency > 0.0 {
-            least = least.min(one.latency);
+        // Comparisons and not `max`, which has rules for what is no number.
+        if one.busy > most {
+            most = one.busy;
+        }
+        if one.half > idle {
+            idle = one.half;
+        }
+        if one.latency > 0.0 && one.latency < least {
+            least = one.latency;
         }
     }
     Common { assumed: if least < f32::MAX { least } else { load::SEED }, spread: SPREAD * most, idle }
 }
 
-/// The candidate to take; the first wins a tie.
+/// The candidate to take, of [`CANDIDATES`] at most; the first wins a tie.
 #[inline]
-fn cheapest<'a, const N: usize>(
-    kept: &[Option<&'a Arc<Endpoint>>; N],
+fn cheapest<'a>(
+    drawn: &[&'a Arc<Endpoint>],
     now: Nanos,
     class: Class,
     trial: bool,
     warm: &impl Fn(&Endpoint) -> bool,
 ) -> Option<&'a Arc<Endpoint>> {
-    let all = kept.map(|kept| kept.map(|endpoint| Compared::new(endpoint, class)));
-    let common = common(all.iter().flatten().copied());
-    let mut best: Option<(f32, &Arc<Endpoint>)> = None;
-    for one in all.into_iter().flatten() {
-        if trial && one.endpoint.load.trial(now, class) {
-            return Some(one.endpoint);
+    let (first, others) = drawn.split_first()?;
+    if others.is_empty() {
+        return Some(first);
+    }
+    if trial && let Some(due) = drawn.iter().find(|endpoint| endpoint.load.trial(now, class)) {
+        return Some(due);
+    }
+    let mut compared = [Compared::new(first, class); CANDIDATES];
+    for (one, endpoint) in compared[1..].iter_mut().zip(others) {
+        *one = Compared::new(endpoint, class);
+    }
+    let compared = &compared[..drawn.len()];
+    let common = common(compared.iter().copied());
+    let (mut best, mut least) = (None, f32::INFINITY);
+    for one in compared {
+        // Whether a connection is ready is asked last, for it is a look into the pool: connecting only adds to the cost.
+        let time = one.time(now, &common);
+        if best.is_some() && one.weighed(time, &common) >= least {
+            continue;
         }
-        let cost = one.cost(now, &common, warm);
-        if best.is_none_or(|(least, _)| cost < least) {
-            best = Some((cost, one.endpoint));
+        let cost = one.weighed(time + one.connecting(warm), &common);
+        if best.is_none() || cost < least {
+            (best, least) = (Some(one.endpoint), cost);
         }
     }
-    best.map(|(_, endpoint)| endpoint)
+    best
 }
