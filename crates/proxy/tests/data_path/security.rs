@@ -11,6 +11,7 @@ use proxy::settings::ServiceListener;
 use testkit::address;
 use testkit::ca::{Ca, Leaf};
 use testkit::raw::{Raw, RawServer};
+use testkit::wait::{LONG, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::ways::reason;
@@ -206,10 +207,13 @@ fn the_inbound_port_takes_known_peers_alone() {
         assert_eq!(answered, 0);
     }
     assert_eq!(app.accepted(), 0);
-    let metrics = world.registry.render_prometheus(&[]);
+    // A refused peer hears of it before it is counted.
     for why in ["plain_text", "unknown_root", "expired"] {
         let line = format!("heddle_peers_refused_total{{direction=\"inbound\",reason=\"{why}\"}} 1");
-        assert!(metrics.lines().any(|l| l == line), "{line}\n{metrics}");
+        until(&line, LONG, || {
+            let metrics = world.registry.render_prometheus(&[]);
+            if metrics.lines().any(|l| l == line) { Ok(()) } else { Err(metrics) }
+        });
     }
 }
 
