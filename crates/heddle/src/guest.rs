@@ -14,10 +14,10 @@ use net::listen::AddressLock;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::Child;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::runtime;
 use crate::sidecar::settings::{SidecarSettings, service_listeners};
+use crate::signals::{SIGNAL_BASE, Signals};
 use crate::supervisor::application::Program;
 use crate::supervisor::environment::{Pod, environment, service_ports};
 use crate::supervisor::inside::Inside;
@@ -27,9 +27,6 @@ use crate::supervisor::{FIRST_GUEST, Mesh};
 
 /// The longest wait for a sidecar to get ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What exit status a shell gives a command that a signal ended: this plus the signal's number.
-const SIGNAL_BASE: i32 = 128;
 
 /// An address of a mesh's block that no other guest has.
 #[derive(Debug)]
@@ -67,24 +64,33 @@ pub(crate) fn unique() -> String {
 #[derive(Debug)]
 pub(crate) struct Guest {
     sidecar: Sidecar,
-    directory: PathBuf,
 }
 
 impl Guest {
-    /// Starts the sidecar and waits until it is ready.
+    /// Starts the sidecar and waits until it is ready, unless a signal comes first.
     pub(crate) async fn start(
         settings: &SidecarSettings,
         tokens: Tokens,
         inside: Option<Arc<Inside>>,
         reporter: &Reporter,
+        signals: &mut Signals,
     ) -> anyhow::Result<Guest> {
         let sidecar = Sidecar::start(&settings.proxy.workload, settings, tokens, inside, reporter)?;
-        let guest = Guest { sidecar, directory: settings.directory.clone() };
-        let mut state = guest.sidecar.state();
-        match tokio::time::timeout(READY_TIMEOUT, state.wait_for(|s| *s == ProxyState::Ready)).await {
-            Ok(Ok(_)) => Ok(guest),
-            Ok(Err(_)) | Err(_) => {
-                bail!("the sidecar did not get ready within {READY_TIMEOUT:?}; does the control plane answer?")
+        let mut state = sidecar.state();
+        let guest = Guest { sidecar };
+        let ready = async {
+            match tokio::time::timeout(READY_TIMEOUT, state.wait_for(|s| *s == ProxyState::Ready)).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(_)) | Err(_) => {
+                    bail!("the sidecar did not get ready within {READY_TIMEOUT:?}; does the control plane answer?")
+                }
+            }
+        };
+        match signals.or(ready).await {
+            Ok(()) => Ok(guest),
+            Err(error) => {
+                guest.end(Duration::ZERO).await;
+                Err(error)
             }
         }
     }
@@ -94,16 +100,24 @@ impl Guest {
         &self.sidecar
     }
 
-    /// Ends the sidecar, after at most `limit` for what is under way, and takes its files away.
+    /// Ends the sidecar, after at most `limit` for what is under way.
     pub(crate) async fn end(mut self, limit: Duration) {
         self.sidecar.drain(limit);
         self.sidecar.ended().await;
     }
 }
 
-impl Drop for Guest {
+/// The folder of a guest's sidecar, which goes with this. End the sidecar first: it writes there.
+#[derive(Debug)]
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.directory);
+        let _ = std::fs::remove_dir_all(&self.0);
+        // The folder of all meshes goes with the last thing in it; it is not empty otherwise.
+        if self.0.parent() == Some(runtime::base().as_path()) {
+            let _ = std::fs::remove_dir(runtime::base());
+        }
     }
 }
 
@@ -113,18 +127,20 @@ pub(crate) async fn learn(
     settings: &SidecarSettings,
     tokens: Tokens,
     reporter: &Reporter,
+    signals: &mut Signals,
 ) -> anyhow::Result<Vec<ServiceEntry>> {
     let mut sidecar = Sidecar::start(&settings.proxy.workload, settings, tokens, None, reporter)?;
     let mut services = sidecar.services();
-    let answer = tokio::time::timeout(READY_TIMEOUT, services.wait_for(Option::is_some)).await;
-    let answer = answer.ok().and_then(|services| services.ok()?.clone());
+    let answer = signals.or(async {
+        let answer = tokio::time::timeout(READY_TIMEOUT, services.wait_for(Option::is_some)).await;
+        answer.ok().and_then(|services| services.ok()?.clone()).with_context(|| {
+            format!("the control plane did not take this instance in within {READY_TIMEOUT:?}; does it answer?")
+        })
+    });
+    let answer = answer.await;
     sidecar.drain(Duration::ZERO);
     sidecar.ended().await;
-    answer.with_context(|| {
-        // Nobody comes back to what it kept.
-        let _ = std::fs::remove_dir_all(&settings.directory);
-        format!("the control plane did not take this instance in within {READY_TIMEOUT:?}; does it answer?")
-    })
+    answer
 }
 
 /// What a guest's command is started with: its own words, in the caller's folder.
@@ -154,16 +170,11 @@ pub(crate) fn listeners(
 }
 
 /// Waits for a command that shares our terminal. A Ctrl-C reaches it from the terminal itself; what only we get is passed on.
-pub(crate) async fn wait(child: &mut Child) -> anyhow::Result<ExitCode> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+pub(crate) async fn wait(child: &mut Child, signals: &mut Signals) -> anyhow::Result<ExitCode> {
     loop {
         let passed = tokio::select! {
             status = child.wait() => return Ok(exit_code(status.context("cannot wait for the command")?)),
-            _ = interrupt.recv() => None,
-            _ = terminate.recv() => Some(Signal::SIGTERM),
-            _ = hangup.recv() => Some(Signal::SIGHUP),
+            signal = signals.next() => Some(signal).filter(|signal| *signal != Signal::SIGINT),
         };
         if let (Some(passed), Some(pid)) = (passed, child.id().and_then(|p| i32::try_from(p).ok())) {
             // It may have ended in between, which the next turn sees.

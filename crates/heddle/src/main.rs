@@ -12,6 +12,7 @@ mod guest;
 mod link;
 mod runtime;
 mod sidecar;
+mod signals;
 mod supervisor;
 
 use std::process::ExitCode;

@@ -212,6 +212,29 @@ fn run_says_that_no_control_plane_is_there() {
 }
 
 #[test]
+fn a_run_that_is_ended_before_its_command_starts_leaves_nothing() {
+    let heddle = Heddle::new();
+    // A control plane that says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let control = silent.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let roots = folder.path().join("roots.pem");
+    fs::write(&roots, net::identity::encode(&[testkit::ca::Ca::new().root()])).unwrap();
+    let words = ["run", "--service", "a", "--port", "1", "--control", &control, "--address", "127.0.0.1", "--roots"];
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let command = heddle.command(words).args([roots.to_str().unwrap(), "--", "true"]);
+        let mut run = command.env("HEDDLE_JOIN_TOKEN", "x").start();
+        until("its sidecar", LONG, || {
+            let processes = support::processes(heddle.runtime());
+            if processes.iter().any(|(_, line)| line.contains(" proxy ")) { Ok(()) } else { Err(run.stderr()) }
+        });
+        run.signal(signal);
+        assert_eq!(run.wait(LONG).code(), Some(128 + signal as i32), "{}", run.stderr());
+        nothing_left(&heddle);
+    }
+}
+
+#[test]
 fn demo_ends_by_itself_with_a_summary() {
     let heddle = Heddle::new();
     let answer = heddle.run(["demo", "--for", "12s", "-o", "json"]);

@@ -71,6 +71,27 @@ fn exec_is_quick_and_passes_exit_codes_on() {
 }
 
 #[test]
+fn exec_that_is_ended_at_any_time_leaves_nothing() {
+    let mesh = Mesh::up(PAIR);
+    let guests = || {
+        let entries = std::fs::read_dir(mesh.runtime().join("instances")).expect("the folder").flatten();
+        entries.filter(|e| e.file_name().to_string_lossy().contains("exec-")).count()
+    };
+    // As soon as there is something to leave behind, and when it runs.
+    for running in [false, true] {
+        let mut exec = mesh.heddle.start(["exec", "front", "--", "sh", "-c", "echo it runs; exec sleep 1000"]);
+        until("its folder", LONG, || if guests() > 0 { Ok(()) } else { Err(exec.stderr()) });
+        if running {
+            exec.wait_line("it runs", LONG);
+        }
+        exec.signal(Signal::SIGTERM);
+        assert_eq!(exec.wait(LONG).code(), Some(128 + Signal::SIGTERM as i32), "{}", exec.stderr());
+        assert_eq!(guests(), 0);
+    }
+    mesh.end(Signal::SIGINT);
+}
+
+#[test]
 fn people_see_what_happens() {
     let mesh = Mesh::up(PAIR);
     for _ in 0..20 {

@@ -8,11 +8,11 @@ use control::admin::model::Stats;
 use std::io::IsTerminal;
 use tokio::sync::watch;
 
-use super::up::Signals;
 use super::{OutputArgs, own_name};
 use crate::client::Client;
 use crate::console;
 use crate::demo::{SHOP, Summary, first_page, table};
+use crate::signals::Signals;
 use crate::supervisor::mode::ModeArgs;
 use crate::supervisor::report::Reporter;
 use crate::supervisor::status::Status;
@@ -65,7 +65,7 @@ async fn demo(args: DemoArgs, began: Instant) -> anyhow::Result<ExitCode> {
     };
     let mut supervisor = tokio::select! {
         supervisor = Supervisor::start(options) => supervisor.inspect_err(|_| show_notes(&reporter))?,
-        () = signals.next() => return Ok(ExitCode::FAILURE),
+        _ = signals.next() => return Ok(ExitCode::FAILURE),
     };
     let (first_sender, first) = watch::channel(None);
     let status = supervisor.status();
@@ -91,7 +91,7 @@ async fn demo(args: DemoArgs, began: Instant) -> anyhow::Result<ExitCode> {
         () = supervisor.run(std::future::pending()) => false,
         () = screen.run() => false,
         () = tokio::time::sleep(args.duration.unwrap_or_default()), if args.duration.is_some() => true,
-        () = signals.next() => false,
+        _ = signals.next() => false,
     };
     screen.refresh().await;
     let first = *screen.first.borrow();
@@ -102,7 +102,7 @@ async fn demo(args: DemoArgs, began: Instant) -> anyhow::Result<ExitCode> {
     }
     tokio::select! {
         () = supervisor.end() => {}
-        () = signals.next() => {}
+        _ = signals.next() => {}
     }
     match screen.kind {
         Kind::Silent => console::line(serde_json::to_string_pretty(&summary)?),

@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use api::{Object, PodTemplate, Spec};
 use clap::Args;
-use control::admin::model::{Desired, ObjectDetail};
+use control::admin::model::{Desired, ObjectDetail, ServiceEntry};
 
 use crate::client::Client;
 use crate::console;
-use crate::guest::{self, Guest, GuestAddress};
+use crate::guest::{self, Folder, Guest, GuestAddress};
 use crate::runtime::{MeshArgs, find, read};
 use crate::sidecar::settings::{Registration, SidecarSettings};
+use crate::signals::{Interrupted, Signals};
 use crate::supervisor::environment::Pod;
+use crate::supervisor::inside::Inside;
 use crate::supervisor::mode::ModeArgs;
 use crate::supervisor::report::Reporter;
 use crate::supervisor::{self, Mesh};
@@ -37,10 +40,37 @@ pub(crate) struct ExecArgs {
 }
 
 pub(super) fn run(args: ExecArgs) -> anyhow::Result<ExitCode> {
-    crate::block_on(Box::pin(exec(args)))
+    Interrupted::exit(crate::block_on(Box::pin(exec(args))))
 }
 
 async fn exec(args: ExecArgs) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::catch()?;
+    let Prepared { mesh, pod, services, settings, inside, _address } = signals.or(prepare(&args)).await?;
+    let _folder = Folder(settings.directory.clone());
+    let program = guest::program(&mesh, &pod, &services, args.command, inside.clone())?;
+    let guest = Guest::start(&settings, mesh.tokens(), inside, &mesh.reporter, &mut signals).await?;
+    let code = match program.start() {
+        Ok(mut child) => guest::wait(&mut child, &mut signals).await?,
+        Err(error) => {
+            console::error(format_args!("{error:#}"));
+            guest::not_started(&error)
+        }
+    };
+    guest.end(Duration::ZERO).await;
+    Ok(code)
+}
+
+/// What a command is run with.
+struct Prepared {
+    mesh: Mesh,
+    pod: Pod,
+    services: Vec<ServiceEntry>,
+    settings: SidecarSettings,
+    inside: Option<Arc<Inside>>,
+    _address: GuestAddress,
+}
+
+async fn prepare(args: &ExecArgs) -> anyhow::Result<Prepared> {
     let dir = find(&args.mesh)?;
     let name = read(&dir).map_or_else(|| "mesh".to_owned(), |m| m.name);
     let reporter = Reporter::quiet();
@@ -68,17 +98,7 @@ async fn exec(args: ExecArgs) -> anyhow::Result<ExitCode> {
         Registration { service_account: target.service_account, node: mesh.node.clone(), ..Registration::default() };
     // The terminal is the command's; what was refused stands in its answer and in the server's log.
     let settings = SidecarSettings { access_log: false, ..mesh.settings(data, None, registration) };
-    let guest = Guest::start(&settings, mesh.tokens(), inside.clone(), &mesh.reporter).await?;
-    let program = guest::program(&mesh, &pod, &desired.services, args.command, inside)?;
-    let code = match program.start() {
-        Ok(mut child) => guest::wait(&mut child).await?,
-        Err(error) => {
-            console::error(format_args!("{error:#}"));
-            guest::not_started(&error)
-        }
-    };
-    guest.end(Duration::ZERO).await;
-    Ok(code)
+    Ok(Prepared { mesh, pod, services: desired.services, settings, inside, _address: address })
 }
 
 /// What the control plane wants run now.

@@ -15,9 +15,10 @@ use tokio::sync::watch;
 use super::exec::current;
 use super::proxy::read_token;
 use crate::console;
-use crate::guest::{self, Guest, GuestAddress, unique};
+use crate::guest::{self, Folder, Guest, GuestAddress, unique};
 use crate::runtime::{MeshArgs, base, find, private_dir, read};
 use crate::sidecar::settings::{ControlAddress, INBOUND_PORT, Port, Registration, SidecarSettings, explicit};
+use crate::signals::{Interrupted, Signals};
 use crate::supervisor::environment::Pod;
 use crate::supervisor::mode::{Mode, ModeArgs};
 use crate::supervisor::port;
@@ -89,7 +90,7 @@ struct Place {
     mesh: Mesh,
     control: ControlAddress,
     roots: PathBuf,
-    directory: PathBuf,
+    directory: Folder,
     tokens: Tokens,
     /// Of the application, the forward proxy and the metrics.
     ip: IpAddr,
@@ -109,16 +110,20 @@ enum Held {
 }
 
 pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    crate::block_on(Box::pin(instance(args)))
+    Interrupted::exit(crate::block_on(Box::pin(instance(args))))
 }
 
 async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::catch()?;
     let name = args.name.clone().unwrap_or_else(|| format!("{}-{}", args.service, unique()));
-    let mode = args.mode.mode.decide(&Reporter::quiet()).await?;
+    let mode = signals.or(args.mode.mode.decide(&Reporter::quiet())).await?;
     let place = match &args.control {
         Some(address) if !address.contains('/') => remote(&args, address, &name, mode)?,
-        Some(path) => local(&args, Path::new(path).parent().unwrap_or(Path::new(".")), &name, mode).await?,
-        None => local(&args, &find(&args.mesh)?, &name, mode).await?,
+        Some(path) => {
+            let dir = Path::new(path).parent().unwrap_or(Path::new("."));
+            signals.or(local(&args, dir, &name, mode)).await?
+        }
+        None => signals.or(local(&args, &find(&args.mesh)?, &name, mode)).await?,
     };
     let service_account = args.service_account.clone().unwrap_or_else(|| args.service.clone());
     let pod = Pod {
@@ -130,7 +135,7 @@ async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
     };
-    let inside = place.mesh.inside(&name, place.ip, &args.namespace).await?;
+    let inside = signals.or(place.mesh.inside(&name, place.ip, &args.namespace)).await?;
     if inside.is_none() {
         port::free(place.ip, [args.port]).await.map_err(|why| anyhow!("{name} cannot run: {why}"))?;
     }
@@ -138,7 +143,7 @@ async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
     let (services, tokens) = match &place.services {
         Some(services) => (services.clone(), place.tokens.clone()),
         // A token is good once; what it gave is kept.
-        None => (learn(&place, &workload, &service_account).await?, Tokens::Given(String::new())),
+        None => (learn(&place, &workload, &service_account, &mut signals).await?, Tokens::Given(String::new())),
     };
     let listeners = guest::listeners(place.ip, &args.namespace, &services);
     let mut data = supervisor::settings::data(workload, place.ip, &place.mesh, listeners, inside.as_deref())?;
@@ -166,8 +171,8 @@ async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
     if inside.is_none() {
         port::not_the_sidecars(&settings, [args.port]).map_err(|why| anyhow!("{name} cannot run: {why}"))?;
     }
-    let guest = Guest::start(&settings, tokens, inside.clone(), &place.mesh.reporter).await?;
-    let program = guest::program(&place.mesh, &pod, &services, args.command, inside)?;
+    let program = guest::program(&place.mesh, &pod, &services, args.command, inside.clone())?;
+    let guest = Guest::start(&settings, tokens, inside, &place.mesh.reporter, &mut signals).await?;
     let code = match program.start() {
         Ok(mut child) => {
             let probes = Probes::accepting(SocketAddr::new(place.ip, args.port));
@@ -178,7 +183,7 @@ async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
                 }
             };
             tokio::select! {
-                code = guest::wait(&mut child) => code?,
+                code = guest::wait(&mut child, &mut signals) => code?,
                 () = probes.watch(&program, &verdict) => ExitCode::FAILURE,
                 () = tell => ExitCode::FAILURE,
             }
@@ -197,14 +202,19 @@ impl Place {
         SidecarSettings {
             control: self.control.clone(),
             roots: self.roots.clone(),
-            directory: self.directory.clone(),
+            directory: self.directory.0.clone(),
             ..self.mesh.settings(data, None, registration)
         }
     }
 }
 
 /// Which services there are, asked of a control plane elsewhere as the instance itself.
-async fn learn(place: &Place, workload: &str, service_account: &str) -> anyhow::Result<Vec<ServiceEntry>> {
+async fn learn(
+    place: &Place,
+    workload: &str,
+    service_account: &str,
+    signals: &mut Signals,
+) -> anyhow::Result<Vec<ServiceEntry>> {
     let registration = Registration {
         service_account: service_account.to_owned(),
         node: place.mesh.node.clone(),
@@ -212,7 +222,7 @@ async fn learn(place: &Place, workload: &str, service_account: &str) -> anyhow::
         ..Registration::default()
     };
     let settings = place.settings(explicit(workload.to_owned(), place.ip, None), registration);
-    guest::learn(&settings, place.tokens.clone(), &place.mesh.reporter).await
+    guest::learn(&settings, place.tokens.clone(), &place.mesh.reporter, signals).await
 }
 
 /// Beside a control plane on this machine.
@@ -238,7 +248,7 @@ async fn local(args: &RunArgs, dir: &Path, name: &str, mode: Mode) -> anyhow::Re
     Ok(Place {
         control: ControlAddress::Unix(dir.join("control.sock")),
         roots: args.roots.clone().unwrap_or_else(|| dir.join("roots.pem")),
-        directory: dir.join("instances").join(format!("{}.{name}", args.namespace)),
+        directory: Folder(dir.join("instances").join(format!("{}.{name}", args.namespace))),
         tokens,
         ip,
         inbound: SocketAddr::new(ip, INBOUND_PORT),
@@ -277,10 +287,10 @@ fn remote(args: &RunArgs, control: &str, name: &str, mode: Mode) -> anyhow::Resu
     let block = net::block::claim(name)?;
     let guests = base();
     private_dir(&guests)?;
-    let directory = guests.join(format!("run-{name}"));
-    private_dir(&directory)?;
+    let directory = Folder(guests.join(format!("run-{name}")));
+    private_dir(&directory.0)?;
     Ok(Place {
-        mesh: Mesh::new("remote", &directory, Reporter::quiet(), mode),
+        mesh: Mesh::new("remote", &directory.0, Reporter::quiet(), mode),
         control: ControlAddress::Tcp(control.to_owned()),
         roots,
         directory,

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use control::admin::model::{ObjectDetail, ObjectSummary, ServiceEntry};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{OutputArgs, own_name};
 use crate::client::Client;
 use crate::console;
+use crate::signals::Signals;
 use crate::supervisor::mode::ModeArgs;
 use crate::supervisor::output::Sink;
 use crate::supervisor::report::Reporter;
@@ -41,33 +41,6 @@ pub(crate) struct UpArgs {
     output: OutputArgs,
 }
 
-/// The signals that end a supervisor.
-pub(crate) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    /// Catches them from now on.
-    pub(crate) fn catch() -> anyhow::Result<Signals> {
-        Ok(Signals {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Resolves at the next of them.
-    pub(crate) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
-        }
-    }
-}
-
 pub(super) fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     if !super::validate::check_for_up(&args.paths)? {
@@ -89,7 +62,7 @@ pub(super) fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         };
         let mut supervisor = tokio::select! {
             supervisor = Supervisor::start(options) => supervisor?,
-            () = signals.next() => return Ok(ExitCode::SUCCESS),
+            _ = signals.next() => return Ok(ExitCode::SUCCESS),
         };
         let reporter = supervisor.mesh().reporter.clone();
         let chosen = args.runtime;
@@ -108,7 +81,7 @@ pub(super) fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         });
         let stop = async {
             tokio::select! {
-                () = signals.next() => {}
+                _ = signals.next() => {}
                 () = tokio::time::sleep(args.duration.unwrap_or_default()), if args.duration.is_some() => {}
             }
         };
@@ -117,7 +90,7 @@ pub(super) fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         supervisor.mesh().reporter.note("ending; again to kill");
         tokio::select! {
             () = supervisor.end() => {}
-            () = signals.next() => {}
+            _ = signals.next() => {}
         }
         Ok(ExitCode::SUCCESS)
     }))
