@@ -155,3 +155,37 @@ spec:
     assert!(status >= 500, "{status} {body}");
     mesh.end(Signal::SIGINT);
 }
+
+#[test]
+fn a_gateway_listens_where_its_addresses_say() {
+    // A port that no instance has on its own address.
+    let port = testkit::address::free().port();
+    let mesh = Mesh::up(&PAIR.replace("port: 8080, protocol: HTTP", &format!("port: {port}, protocol: HTTP")));
+    let here = mesh.gateway();
+    assert_eq!(here, format!("http://127.0.0.1:{port}"));
+    // Every address of this block is this machine's, and without being told a gateway listens on one of them.
+    let elsewhere = format!("http://127.9.9.9:{port}");
+    assert!(try_curl([&elsewhere]).is_err());
+    mesh.edit(
+        "spec:\n  gatewayClassName: heddle",
+        "spec:\n  addresses: [{value: 0.0.0.0}]\n  gatewayClassName: heddle",
+    );
+    let answers = |url: &str| {
+        until(url, LONG, || match try_curl([url])? {
+            answer if answer.status == 200 => Ok(()),
+            answer => Err(format!("{answer:?}\n{}", mesh.said())),
+        })
+    };
+    answers(&elsewhere);
+    answers(&here);
+    // Nobody's here: it is said, and mended with the next edit.
+    mesh.edit("addresses: [{value: 0.0.0.0}]", "addresses: [{value: 192.0.2.1}]");
+    until("the report", LONG, || match mesh.said() {
+        said if said.contains("cannot listen on 192.0.2.1; is that an address of this machine?") => Ok(()),
+        said => Err(said),
+    });
+    mesh.edit("addresses: [{value: 192.0.2.1}]", "addresses: [{value: 127.0.0.1}, {value: \"::1\"}]");
+    answers(&here);
+    answers(&format!("http://[::1]:{port}"));
+    mesh.end(Signal::SIGINT);
+}

@@ -7,7 +7,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 use testkit::heddle::Heddle;
 use testkit::netns::{self, Namespace};
@@ -328,6 +329,47 @@ fn questions_for_names_come_to_the_sidecar() {
             assert_eq!(ask_name(client, APPLICATION, way, "10.201.0.2", "cart.shop"), "192.0.2.99", "{args:?} {way}");
         }
     }
+}
+
+#[test]
+fn a_replaced_proxy_finishes_within_its_limit() {
+    let Some(pods) = Pods::new() else { return };
+    let client = &pods.client;
+    let _application = application(client);
+    pods.init(client, &[]).success();
+    let mut sidecar = pods.sidecar(client, "front-0", "10.201.0.1", json!({"app": "cart"}), &[8080, 2222]);
+    let file = pods.folder.path().join("front-0/settings.json");
+    let settings = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        change(&mut value);
+        fs::write(&file, value.to_string()).unwrap();
+    };
+    let old = sidecar.id();
+    // The first one has ten minutes; its successor, by what the file says now, one second.
+    settings(&|value| value["finishSeconds"] = json!(1));
+    let successors = || -> Vec<u32> {
+        let all = support::processes(pods.heddle.runtime());
+        all.into_iter().filter(|(_, line)| line.contains("front-0/settings.json")).map(|(pid, _)| pid).collect()
+    };
+    sidecar.signal(Signal::SIGUSR2);
+    assert!(sidecar.wait(LONG).success(), "it has nothing to finish: {}", sidecar.stderr());
+    let [second] = successors()[..] else { panic!("{:?}", successors()) };
+    assert_ne!(second, old);
+    client.run(|| {
+        until("the service", LONG, || match curl(client, APPLICATION, "http://10.96.0.10/") {
+            page if page.status.success() => Ok(()),
+            page => Err(format!("{page:?}")),
+        });
+        // Nothing ends this connection but the limit.
+        let mut open = Raw::connect("10.96.0.10:22".parse().unwrap());
+        open.expect("220 here\r\n");
+        kill(Pid::from_raw(i32::try_from(second).unwrap()), Signal::SIGUSR2).unwrap();
+        until("the second process to be gone", LONG, || match successors() {
+            run if run.len() == 1 && run[0] != second => Ok(()),
+            run => Err(format!("{run:?}")),
+        });
+        open.expect_end();
+    });
 }
 
 #[test]

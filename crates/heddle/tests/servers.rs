@@ -36,5 +36,7 @@ fn servers_that_speak_first_and_others_are_reached_by_their_clients_without_a_st
     ask(&mesh, ssh, "ssh-ed25519");
     let nats = "exec 3<>/dev/tcp/$NATS_SERVICE_HOST/$NATS_SERVICE_PORT; read -r -t 5 info <&3; echo \"$info\"";
     ask(&mesh, &format!("bash -c '{nats}'"), "INFO {");
+    let smtp = "import os, smtplib; host, port = (os.environ[f\"SMTP_SERVICE_{name}\"] for name in (\"HOST\", \"PORT\")); s = smtplib.SMTP(host, int(port)); print(s.sendmail(\"a@example.com\", [\"b@example.com\"], \"Subject: 6*7\"), s.quit())";
+    ask(&mesh, &format!("/usr/bin/python3 -c '{smtp}'"), "{} (221");
     mesh.end(Signal::SIGTERM);
 }

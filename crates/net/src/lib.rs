@@ -16,7 +16,7 @@
 //! | [`copy`] | bytes both ways between two connections |
 //! | [`inside`] | namespaces in which everything is redirected to a sidecar outside |
 //! | [`handoff`] | descriptors handed from one process to another |
-//! | [`process`] | children that do not outlive their parent |
+//! | [`process`] | children that do not outlive their parent, and how many files a process may open |
 //! | [`files`] | files that only their owner may read, replaced in one step |
 //!
 //! This is the only crate of the workspace in which `unsafe` may appear.

@@ -47,6 +47,23 @@ pub fn tcp_reuseport(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> 
     TcpListener::from_std(socket.into())
 }
 
+/// Tries whether `addr` can be listened on: nobody else does, and this user may. Says which port that is, where `addr` leaves
+/// it to the system. Nothing is accepted meanwhile, and IPv6 is apart from IPv4, as for [`tcp_reuseport`].
+///
+/// # Errors
+/// Why not.
+pub fn free(addr: SocketAddr) -> io::Result<SocketAddr> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections that have just ended do not stand in a server's way.
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(1)?;
+    socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
 /// Lets `listener` take connections to addresses that are not this machine's, and TPROXY hand them to it.
 ///
 /// # Errors

@@ -1,13 +1,28 @@
-//! Children that do not outlive their parent.
+//! Children that do not outlive their parent, and how many files a process may open.
 
 use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
+
+/// Lets this process open as many files as its hard limit allows: a connection is a file, and the usual limit of 1,024 is kept low
+/// for programs that use select(2) (systemd's `DefaultLimitNOFILE`). Children inherit it, so this is for processes that start no
+/// programs of others.
+///
+/// # Errors
+/// The system does not say what the limits are.
+pub fn raise_open_files() -> io::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(())
+}
 
 /// Makes the child start a process group of its own, so that [`terminate`] reaches what it starts itself, and a Ctrl-C in the
 /// terminal reaches only us.

@@ -27,14 +27,33 @@ pub(crate) enum Io {
 impl Io {
     /// Makes closing an abort, so that the peer cannot take a body that was cut off for a whole one.
     pub(crate) fn abort_on_close(&self) {
-        let tcp = match self {
-            Io::Tcp(tcp) => tcp,
-            Io::Server(tls) => tls.get_ref().0.tcp(),
-            Io::Client(tls) => tls.get_ref().0.tcp(),
-            Io::Stream(stream) => return stream.abort(),
-        };
-        // An error means that the connection is gone already, which is what was wanted.
-        let _ = socket2::SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO));
+        match (self, self.tcp()) {
+            (Io::Stream(stream), _) => stream.abort(),
+            // An error means that the connection is gone already, which is what was wanted.
+            (_, Some(tcp)) => drop(socket2::SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO))),
+            (_, None) => {}
+        }
+    }
+
+    /// From now on a peer that is there and does not read is waited for, as long as policies allow: what is about to be sent may
+    /// be more than its socket takes. Until then bytes that nobody acknowledges end a connection that we dialled
+    /// ([`net::dial::prepare`]), so that a machine that is gone is noticed though a request is under way. A link keeps the
+    /// bound, for its streams have flow control of their own.
+    pub(crate) fn wait_for_reader(&self) {
+        if let Some(tcp) = self.tcp() {
+            // An error means that the connection is gone, which whoever uses it next is told.
+            let _ = socket2::SockRef::from(tcp).set_tcp_user_timeout(None);
+        }
+    }
+
+    /// The connection itself, where it is nobody else's.
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Io::Tcp(tcp) => Some(tcp),
+            Io::Server(tls) => Some(tls.get_ref().0.tcp()),
+            Io::Client(tls) => Some(tls.get_ref().0.tcp()),
+            Io::Stream(_) => None,
+        }
     }
 
     /// Whether an unused connection can be used: still open, with nothing to read. Costs no system call unless the runtime
@@ -87,5 +106,26 @@ impl AsyncWrite for Io {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self.get_mut(), io => Pin::new(io).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use net::dial;
+    use socket2::SockRef;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_sent_much_may_read_slowly_and_is_no_longer_bound() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let tcp = TcpStream::connect(listener.local_addr().expect("it is bound")).await.expect("it listens");
+        dial::prepare(&tcp, Some(dial::UNACKNOWLEDGED)).expect("it is open");
+        let io = Io::Tcp(tcp);
+        let bound = || SockRef::from(io.tcp().expect("it is TCP")).tcp_user_timeout().expect("it is open");
+        assert_eq!(bound(), Some(dial::UNACKNOWLEDGED));
+        io.wait_for_reader();
+        assert_eq!(bound(), None);
     }
 }

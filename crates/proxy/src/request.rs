@@ -89,6 +89,18 @@ fn destination(plan: &Plan) -> String {
     }
 }
 
+/// A body of at most this many bytes fits any socket's buffer, whether its reader reads or not: Linux takes 64 KiB at the start.
+const FITS: u64 = 16 * 1024;
+
+/// Whether a body can fill the buffer of a peer that does not read it.
+fn may_fill(body: Framing) -> bool {
+    match body {
+        Framing::None => false,
+        Framing::Length(length) => length > FITS,
+        Framing::Chunked | Framing::UntilClose | Framing::Tunnel => true,
+    }
+}
+
 /// Hands the head to the other side.
 pub(crate) fn begin(
     call: &mut Call<'_>,
@@ -103,6 +115,9 @@ pub(crate) fn begin(
         End::H1(conn) => {
             if conn.output.capacity() == 0 {
                 conn.output = call.worker.lend_output();
+            }
+            if call.asked.upgrade || may_fill(upload.outgoing()) {
+                conn.io.wait_for_reader();
             }
             match call.head {
                 Head::H1(request) => {

@@ -217,9 +217,9 @@ pub(crate) async fn connect(worker: &Worker, route: &Route<'_>, alpn: Alpn) -> R
         _ => TcpStream::connect(address).await,
     };
     let stream = stream.map_err(failed)?;
-    // Where every request has a connection of its own, an instance that does not read is waited for, as the policy says.
-    let shared = matches!(alpn, Alpn::Http2 | Alpn::Link).then_some(dial::UNACKNOWLEDGED);
-    dial::prepare(&stream, shared).map_err(failed)?;
+    // A tunnel's slow reader is waited for; so is that of a long body on a connection of its own (`Io::wait_for_reader`).
+    let bound = (alpn != Alpn::Tcp).then_some(dial::UNACKNOWLEDGED);
+    dial::prepare(&stream, bound).map_err(failed)?;
     let Some((sni, identity)) = mesh else { return Ok((Io::Tcp(stream), None)) };
     let handshake = tls::connect(ReadAhead::new(stream), &worker.shared.identity, identity, sni, alpn);
     match tokio::time::timeout(worker.limits().handshake_timeout, handshake).await {

@@ -1,5 +1,7 @@
 //! `gateway.networking.k8s.io` Gateway.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::object::Kind;
@@ -12,6 +14,8 @@ use crate::text;
 pub struct Gateway {
     /// `gatewayClassName`, as written.
     pub class: String,
+    /// Where it listens on this machine; empty: where `heddle up` chooses. No two are alike.
+    pub addresses: Vec<IpAddr>,
     /// Its listeners; names are unique.
     pub listeners: Vec<Listener>,
 }
@@ -56,7 +60,7 @@ pub enum AllowedNamespaces {
 
 /// Reads `spec`.
 pub(crate) fn read(spec: &mut Map<'_>, _namespace: &str) -> Gateway {
-    spec.not_yet(&["addresses", "infrastructure", "backendTLS", "tls", "allowedListeners", "defaultScope"]);
+    spec.not_yet(&["infrastructure", "backendTLS", "tls", "allowedListeners", "defaultScope"]);
     let class = spec.require("gatewayClassName").and_then(|at| at.parse(text::subdomain)).unwrap_or_default();
     let mut listeners: Vec<Listener> = Vec::new();
     if let Some(list) = spec.require("listeners") {
@@ -77,7 +81,30 @@ pub(crate) fn read(spec: &mut Map<'_>, _namespace: &str) -> Gateway {
             list.error("needs at least one listener");
         }
     }
-    Gateway { class, listeners }
+    let addresses = spec.get("addresses").map(|list| read_addresses(&list)).unwrap_or_default();
+    Gateway { class, addresses, listeners }
+}
+
+/// Gateway API's bound is 16.
+fn read_addresses(list: &At<'_>) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for at in list.list(16) {
+        let Some(mut map) = at.map() else { continue };
+        let kind = map.get("type");
+        let value = map.require("value");
+        map.finish();
+        if let Some(kind) = kind.filter(|kind| kind.string().is_some_and(|text| text != "IPAddress")) {
+            kind.error_help("only addresses of the type IPAddress are implemented", "write the address itself");
+            continue;
+        }
+        let Some((value, address)) = value.and_then(|at| at.address().map(|address| (at, address))) else { continue };
+        if addresses.contains(&address) {
+            value.error(format!("{address} is there already"));
+            continue;
+        }
+        addresses.push(address);
+    }
+    addresses
 }
 
 /// Whether two listeners cannot be told apart: one port with other protocols, or with one host.

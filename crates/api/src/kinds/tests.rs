@@ -314,8 +314,18 @@ fn gateways() {
         ),
         (
             "Gateway",
-            "{gatewayClassName: c, listeners: [{name: a, port: 80, protocol: HTTP}], addresses: []}",
-            "spec.addresses: not implemented yet | remove the field",
+            "{gatewayClassName: c, listeners: [{name: a, port: 80, protocol: HTTP}], infrastructure: {}}",
+            "spec.infrastructure: not implemented yet | remove the field",
+        ),
+        (
+            "Gateway",
+            "{gatewayClassName: c, listeners: [{name: a, port: 80, protocol: HTTP}], addresses: [{type: Hostname, value: a.b}]}",
+            "spec.addresses[0].type: only addresses of the type IPAddress are implemented | write the address itself",
+        ),
+        (
+            "Gateway",
+            "{gatewayClassName: c, listeners: [{name: a, port: 80, protocol: HTTP}], addresses: [{value: \"::\"}, {value: \"::\"}]}",
+            "spec.addresses[1].value: :: is there already",
         ),
     ]);
 }

@@ -29,6 +29,7 @@ pub(crate) struct ControlArgs {
 
 pub(super) fn run(args: ControlArgs) -> anyhow::Result<ExitCode> {
     crate::commands::proxy::logging()?;
+    crate::commands::proxy::raise_open_files();
     let mut config = ::control::Config::new(args.runtime, args.paths);
     config.mesh = args.name;
     config.listen = args.listen;

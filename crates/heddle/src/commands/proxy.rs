@@ -47,6 +47,7 @@ pub(super) fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
     if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
         tracing::debug!(%error, "huge pages stay on");
     }
+    raise_open_files();
     let text = net::files::read(&args.settings, MAX_SETTINGS).context("cannot read the settings (--settings)")?;
     let settings: SidecarSettings =
         serde_json::from_slice(&text).with_context(|| format!("{} is not understood", args.settings.display()))?;
@@ -71,6 +72,13 @@ pub(crate) fn read_token(path: &std::path::Path) -> anyhow::Result<String> {
     let token = text.trim();
     anyhow::ensure!(!token.is_empty(), "{} is empty", path.display());
     Ok(token.to_owned())
+}
+
+/// A connection is an open file. What cannot be raised stays as it is, and connections beyond it wait.
+pub(crate) fn raise_open_files() {
+    if let Err(error) = net::process::raise_open_files() {
+        tracing::warn!(%error, "the limit of open files stays as it is; `ulimit -n` before the start raises it");
+    }
 }
 
 /// The program's own log on standard error: warnings, or what `HEDDLE_LOG` says.

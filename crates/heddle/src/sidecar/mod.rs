@@ -4,7 +4,7 @@
 mod admin;
 mod names;
 mod notify;
-mod replace;
+pub(crate) mod replace;
 pub(crate) mod settings;
 mod statistics;
 mod wiring;
@@ -438,7 +438,7 @@ impl Proxy {
 
     /// Tells everyone, finishes what is under way as long as it may, and lets go of everything.
     async fn end(self, drain: Drain, end: End) -> anyhow::Result<()> {
-        let Proxy { session, running, pages, door, held, wiring, ready, standalone, .. } = self;
+        let Proxy { settings, session, running, pages, door, held, wiring, ready, standalone, .. } = self;
         drop(door);
         ready.send_replace(false);
         match end {
@@ -458,10 +458,11 @@ impl Proxy {
                 // The instance goes on. What this process says of it no longer counts.
                 drop((pages, held));
                 session.close().await;
-                drain.leave(replace::LEAVE);
+                let limit = Duration::from_secs(settings.finish_seconds);
+                drain.leave(limit);
                 let mut terminate = signal(SignalKind::terminate())?;
                 tokio::select! {
-                    () = cut_off(&drain, replace::LEAVE) => {}
+                    () = cut_off(&drain, limit) => {}
                     _ = terminate.recv() => {
                         drain.begin(LAST_DRAIN);
                         cut_off(&drain, LAST_DRAIN).await;

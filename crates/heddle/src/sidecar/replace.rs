@@ -16,8 +16,8 @@ use net::listen::Sorted;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-/// What an old process is given to finish what it has; what takes longer is cut off.
-pub(crate) const LEAVE: Duration = Duration::from_secs(600);
+/// What an old process is given to finish what it has, where its settings do not say, in seconds; what takes longer is cut off.
+pub(crate) const FINISH: u64 = 600;
 
 /// Between two messages of the old process.
 const ANSWER: Duration = Duration::from_secs(5);

@@ -45,8 +45,15 @@ pub(crate) struct SidecarSettings {
     /// Whether requests are logged on standard error, as far as the mesh asks for it.
     #[serde(default = "yes")]
     pub(crate) access_log: bool,
+    /// How long it goes on with what it has when it was replaced in place, in seconds.
+    #[serde(default = "finish")]
+    pub(crate) finish_seconds: u64,
     /// What the control plane is told.
     pub(crate) registration: Registration,
+}
+
+fn finish() -> u64 {
+    super::replace::FINISH
 }
 
 fn yes() -> bool {

@@ -1,13 +1,13 @@
-//! Gateways on one machine: a proxy each, without an application, bound on the loopback address.
+//! Gateways on one machine: a proxy each, without an application, bound on the loopback address or where they are told to.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use api::{Gateway, ListenerProtocol};
-use net::listen::AddressLock;
+use net::listen::{self, AddressLock};
 use proxy::settings::GatewayBinding;
 use serde::Serialize;
 
@@ -15,7 +15,7 @@ use super::Mesh;
 use super::sidecar::{ProxyState, Sidecar};
 use crate::sidecar::settings::{Registration, explicit};
 
-/// Where browsers and curl on this machine reach a gateway.
+/// Where browsers and curl on this machine reach a gateway that names no addresses: nobody else's traffic comes in unasked.
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A privileged port is moved up by this many, as people do by hand: 80 becomes 8080, 443 becomes 8443.
@@ -24,8 +24,8 @@ const MOVE: u16 = 8000;
 /// Ports that are tried one after the other before the system chooses one.
 const TRIES: u16 = 50;
 
-/// By declared port.
-pub(crate) type Places = BTreeMap<u16, Chosen>;
+/// By address and declared port.
+pub(crate) type Places = BTreeMap<SocketAddr, Chosen>;
 
 /// A running gateway.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ pub(crate) struct GatewayProxy {
     pub(crate) name: String,
     pub(crate) ip: IpAddr,
     pub(crate) listeners: Vec<Bound>,
+    addresses: Vec<IpAddr>,
     places: Places,
     sidecar: Sidecar,
 }
@@ -65,7 +66,13 @@ pub(crate) struct Chosen {
 impl Bound {
     /// What to type.
     pub(crate) fn url(&self) -> String {
-        if self.http { format!("http://{}", self.address) } else { format!("tcp://{}", self.address) }
+        // All addresses are none that can be called.
+        let ip = match self.address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        format!("{}://{}", if self.http { "http" } else { "tcp" }, SocketAddr::new(ip, self.address.port()))
     }
 }
 
@@ -83,19 +90,22 @@ impl GatewayProxy {
         let mut places = Places::new();
         let mut listeners: Vec<Bound> = Vec::new();
         for listener in &gateway.listeners {
-            let place = match places.entry(listener.port) {
-                Entry::Occupied(place) => place.into_mut(),
-                Entry::Vacant(place) => place.insert(match kept.remove(&listener.port) {
-                    Some(chosen) => chosen,
-                    None => mesh.choose(name, listener.port)?,
-                }),
-            };
-            listeners.push(Bound {
-                listener: listener.name.clone(),
-                declared: listener.port,
-                address: place.address,
-                http: listener.protocol == ListenerProtocol::Http,
-            });
+            for ip in hosts(gateway) {
+                let declared = SocketAddr::new(ip, listener.port);
+                let place = match places.entry(declared) {
+                    Entry::Occupied(place) => place.into_mut(),
+                    Entry::Vacant(place) => place.insert(match kept.remove(&declared) {
+                        Some(chosen) => chosen,
+                        None => mesh.choose(name, declared)?,
+                    }),
+                };
+                listeners.push(Bound {
+                    listener: listener.name.clone(),
+                    declared: listener.port,
+                    address: place.address,
+                    http: listener.protocol == ListenerProtocol::Http,
+                });
+            }
         }
         let mut data = explicit(format!("{namespace}/{}", workload_name(name)), ip, None);
         data.outbound = None;
@@ -110,13 +120,24 @@ impl GatewayProxy {
         let sidecar = Sidecar::start(&workload_name(name), &settings, mesh.tokens(), None, &mesh.reporter)?;
         // There is no application: it is ready when its proxy is.
         sidecar.ready(true);
-        Ok(GatewayProxy { namespace: namespace.to_owned(), name: name.to_owned(), ip, listeners, places, sidecar })
+        Ok(GatewayProxy {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            ip,
+            listeners,
+            addresses: gateway.addresses.clone(),
+            places,
+            sidecar,
+        })
     }
 
-    /// Whether its ports are still those that `gateway` declares; all else changes without a restart.
+    /// Whether its addresses and ports are still those that `gateway` declares; all else changes without a restart.
     pub(crate) fn fits(&self, gateway: &Gateway) -> bool {
-        let declared = gateway.listeners.iter().map(|l| (&l.name, l.port, l.protocol == ListenerProtocol::Http));
-        declared.eq(self.listeners.iter().map(|b| (&b.listener, b.declared, b.http)))
+        let declared = gateway.listeners.iter().flat_map(|l| {
+            hosts(gateway).into_iter().map(move |_| (&l.name, l.port, l.protocol == ListenerProtocol::Http))
+        });
+        self.addresses == gateway.addresses
+            && declared.eq(self.listeners.iter().map(|b| (&b.listener, b.declared, b.http)))
     }
 
     /// Whether it takes requests.
@@ -137,25 +158,34 @@ impl GatewayProxy {
     }
 }
 
+/// Where `gateway` listens.
+fn hosts(gateway: &Gateway) -> Vec<IpAddr> {
+    if gateway.addresses.is_empty() { vec![HOST] } else { gateway.addresses.clone() }
+}
+
 /// Name of the workload that a gateway's proxy is; no Deployment makes one like it.
 fn workload_name(gateway: &str) -> String {
     format!("gateway-{gateway}")
 }
 
-/// One binding a port, though several listeners may share it.
+/// One binding an address and port, though several listeners may share it.
 fn bindings(listeners: &[Bound]) -> Vec<GatewayBinding> {
     let mut bindings: Vec<GatewayBinding> =
         listeners.iter().map(|b| GatewayBinding { listen: b.address, port: b.declared }).collect();
-    bindings.sort_by_key(|b| b.port);
-    bindings.dedup_by_key(|b| b.port);
+    bindings.sort_by_key(|b| (b.port, b.listen));
+    bindings.dedup_by_key(|b| (b.port, b.listen));
     bindings
 }
 
-/// The address for `declared`.
-pub(crate) fn choose(declared: u16) -> io::Result<Chosen> {
-    let wanted = SocketAddr::new(HOST, declared);
+/// `wanted`, or another port of the same address where that cannot be had.
+///
+/// # Errors
+/// The address is not this machine's, or has no free port.
+pub(crate) fn choose(wanted: SocketAddr) -> io::Result<Chosen> {
+    let declared = wanted.port();
     let why = match claim(wanted) {
         Ok(claim) => return Ok(Chosen { address: wanted, _claim: claim, moved: None }),
+        Err(why) if why.kind() == io::ErrorKind::AddrNotAvailable => return Err(why),
         Err(why) => why,
     };
     let why = match why.kind() {
@@ -164,11 +194,11 @@ pub(crate) fn choose(declared: u16) -> io::Result<Chosen> {
         _ => format!("port {declared} cannot be bound ({why})"),
     };
     let first = if declared < 1024 { declared + MOVE } else { declared.saturating_add(1) };
-    let mut next = (first..=first.saturating_add(TRIES)).map(|port| SocketAddr::new(HOST, port));
+    let mut next = (first..=first.saturating_add(TRIES)).map(|port| SocketAddr::new(wanted.ip(), port));
     let (address, claim) = match next.find_map(|address| Some((address, claim(address).ok()?))) {
         Some(found) => found,
         None => {
-            let any = TcpListener::bind(SocketAddr::new(HOST, 0))?.local_addr()?;
+            let any = listen::free(SocketAddr::new(wanted.ip(), 0))?;
             (any, claim(any)?)
         }
     };
@@ -180,19 +210,39 @@ fn claim(address: SocketAddr) -> io::Result<AddressLock> {
     let taken = |_| io::Error::from(io::ErrorKind::AddrInUse);
     let claim = AddressLock::claim(address).map_err(taken)?;
     AddressLock::take(address).map_err(taken)?;
-    TcpListener::bind(address)?;
+    listen::free(address)?;
     Ok(claim)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
+
+    fn choose_port(port: u16) -> Chosen {
+        choose(SocketAddr::new(HOST, port)).unwrap()
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_refused_and_all_addresses_are_told_by_one() {
+        // Of the block that is for documentation (RFC 5737).
+        let refused = choose("192.0.2.1:8080".parse().unwrap()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrNotAvailable);
+        let url = |address: &str| {
+            let bound = Bound { listener: String::new(), declared: 1, address: address.parse().unwrap(), http: true };
+            bound.url()
+        };
+        assert_eq!(url("0.0.0.0:81"), "http://127.0.0.1:81");
+        assert_eq!(url("[::]:81"), "http://[::1]:81");
+        assert_eq!(url("10.0.0.1:81"), "http://10.0.0.1:81");
+    }
 
     #[test]
     fn a_port_in_use_is_moved_and_said() {
         let holder = TcpListener::bind((HOST, 0)).unwrap();
         let port = holder.local_addr().unwrap().port();
-        let chosen = choose(port).unwrap();
+        let chosen = choose_port(port);
         assert_ne!(chosen.address.port(), port);
         assert_eq!(chosen.address.ip(), HOST);
         assert!(chosen.moved.unwrap().contains("in use"));
@@ -203,18 +253,18 @@ mod tests {
     fn a_port_that_another_mesh_listens_on_is_moved() {
         let free_port = TcpListener::bind((HOST, 0)).unwrap().local_addr().unwrap();
         let _lock = AddressLock::take(free_port).unwrap();
-        assert_ne!(choose(free_port.port()).unwrap().address, free_port);
+        assert_ne!(choose_port(free_port.port()).address, free_port);
     }
 
     #[test]
     fn a_free_port_is_kept_and_chosen_by_one() {
         let free_port = TcpListener::bind((HOST, 0)).unwrap().local_addr().unwrap();
-        let first = choose(free_port.port()).unwrap();
+        let first = choose_port(free_port.port());
         assert_eq!((first.address, &first.moved), (free_port, &None));
         // Its proxy does not listen yet, or has just died.
-        let second = choose(free_port.port()).unwrap();
+        let second = choose_port(free_port.port());
         assert!(second.address != free_port && second.moved.unwrap().contains("in use"));
         drop(first);
-        assert_eq!(choose(free_port.port()).unwrap().address, free_port);
+        assert_eq!(choose_port(free_port.port()).address, free_port);
     }
 }

@@ -41,6 +41,7 @@ use self::sidecar::Tokens;
 use self::status::Status;
 use crate::client::Client;
 use crate::runtime::{Claim, MeshFile, Refused};
+use crate::sidecar::replace::FINISH;
 use crate::sidecar::settings::{ADMIN_PORT, ControlAddress, Registration, SidecarSettings};
 
 /// The longest wait for a control plane's first answer.
@@ -116,6 +117,7 @@ impl Mesh {
             directory: self.runtime.join("instances").join(data.workload.replace('/', ".")),
             admin: Some(SocketAddr::new(data.application, ADMIN_PORT)),
             names: Vec::new(),
+            finish_seconds: FINISH,
             proxy: data,
             gateway,
             access_log: true,
@@ -123,9 +125,11 @@ impl Mesh {
         }
     }
 
-    /// The address for the port that gateway `name` declares; a move is said.
-    fn choose(&self, name: &str, declared: u16) -> anyhow::Result<gateway::Chosen> {
-        let chosen = gateway::choose(declared).with_context(|| format!("no port can be bound for gateway {name}"))?;
+    /// Where gateway `name` listens for the port that it declares; a move is said.
+    fn choose(&self, name: &str, declared: SocketAddr) -> anyhow::Result<gateway::Chosen> {
+        let chosen = gateway::choose(declared).with_context(|| {
+            format!("gateway {name} cannot listen on {}; is that an address of this machine?", declared.ip())
+        })?;
         if let Some(why) = &chosen.moved {
             self.reporter.problem(format_args!("gateway {name}: {why}, so it listens on {}", chosen.address));
         }

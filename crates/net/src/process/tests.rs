@@ -6,6 +6,14 @@ use tokio::process::ChildStdout;
 
 use super::*;
 
+#[test]
+fn open_files_are_raised_to_the_hard_limit() {
+    let hard = getrlimit(Resource::RLIMIT_NOFILE).unwrap().1;
+    setrlimit(Resource::RLIMIT_NOFILE, 100.min(hard), hard).unwrap();
+    raise_open_files().unwrap();
+    assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
+}
+
 /// Starts a shell and waits until it says "up"; its output ends when everything that it started has ended.
 async fn shell(script: &str) -> (Child, Lines<BufReader<ChildStdout>>) {
     let mut command = Command::new("sh");
