@@ -48,6 +48,10 @@ class Running:
         """The processes that are measured."""
         return [pid for process in self.proxies for pid in process.pids()]
 
+    def failed(self):
+        """Requests that failed so far in a way that the load generators do not see."""
+        return 0
+
     def stop(self):
         for process in self.proxies:
             process.stop()

@@ -36,6 +36,12 @@ const PENDING_RESETS: usize = 20;
 /// counted and logged. Beyond it the codec answers 431 by itself, and keeps nothing.
 const SLACK: usize = 16 * 1024;
 
+/// After an answer that came before its request had ended: how long the rest may still come, and how much of it, bytes. What is
+/// on its way is nobody's fault, but `h2` answers each frame of a stream that is over with a reset, and closes a connection after
+/// 1,024 of them however long it has lived, with every request on it.
+const LINGER: Nanos = Nanos::from_millis(1_000);
+const LINGER_BYTES: usize = 64 * 1024;
+
 /// What a field counts for beside its letters (RFC 9113, 6.5.2).
 const FIELD: usize = 32;
 
@@ -152,6 +158,30 @@ pub(crate) async fn stream(worker: &Rc<Worker>, job: Job) {
         }
     }
     worker.give_back_heads(heads);
+    linger(worker, &mut down, &mut deadline).await;
+}
+
+/// Lets a request end whose answer came first.
+async fn linger(worker: &Worker, down: &mut End, deadline: &mut Deadline) {
+    let End::H2(stream) = down else { return };
+    if stream.ended() {
+        return;
+    }
+    deadline.set(Some(worker.now().after(LINGER)));
+    let mut seen = 0;
+    poll_fn(|cx| {
+        loop {
+            match stream.poll_data(cx) {
+                Poll::Ready(Ok(Some(bytes))) if seen < LINGER_BYTES => {
+                    seen += bytes.len();
+                    stream.release(bytes.len());
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return deadline.poll(cx),
+            }
+        }
+    })
+    .await;
 }
 
 /// The size of a request's header list as HTTP/2 counts it.

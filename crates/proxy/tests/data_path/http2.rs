@@ -1,6 +1,7 @@
 //! HTTP/2 and gRPC through two sidecars.
 
 use std::future::poll_fn;
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -342,4 +343,52 @@ fn a_draining_instance_says_goaway_and_its_calls_end_well() {
         connection.await.unwrap().unwrap();
         assert_eq!(sidecar.ended(), 0);
     });
+}
+
+/// An application that answers before it has read the request, as nginx and many gRPC servers do, is no reason to end a
+/// connection: the rest of the request was on its way. (`h2` forgives 1,024 such frames in the life of a connection.)
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_end_after_their_answers_break_no_connection() {
+    let (app, _) = app(|_request, mut respond| async move {
+        respond.send_response(Response::new(()), true).unwrap();
+    })
+    .await;
+    let world = World::new();
+    let mut at = None;
+    let _client = world.client(|settings| at = Some(crate::world::listener(settings)));
+    world.publish(Protocol::Http2, vec![plain(app)]);
+    tokio::task::spawn_blocking(move || answered_early(at.unwrap(), 1_200)).await.unwrap();
+}
+
+/// So many requests on one connection, each of which ends after the whole answer has come.
+fn answered_early(at: SocketAddr, requests: u32) {
+    const HEADERS: u8 = 1;
+    const GOAWAY: u8 = 7;
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = (payload.len() as u32).to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    };
+    let take = |raw: &testkit::raw::Raw, length: usize| {
+        let mut bytes = vec![0; length];
+        raw.stream().read_exact(&mut bytes).unwrap();
+        bytes
+    };
+    let mut raw = testkit::raw::Raw::connect(at);
+    raw.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").send(frame(4, 0, 0, &[])).send(frame(4, 1, 0, &[]));
+    for request in 0..requests {
+        let stream = 2 * request + 1;
+        // POST, http, `/` from the static table, `:authority: cart`; the end of the headers and not of the stream.
+        raw.send(frame(HEADERS, 4, stream, b"\x83\x86\x84\x01\x04cart"));
+        loop {
+            let header = take(&raw, 9);
+            let payload = take(&raw, u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize);
+            let (kind, flags) = (header[3], header[4]);
+            assert_ne!(kind, GOAWAY, "after {request} requests: {}", payload.escape_ascii());
+            if header[5..] == stream.to_be_bytes() && matches!(kind, 0 | HEADERS) && flags & 1 == 1 {
+                assert!(kind != HEADERS || payload[0] == 0x88, "not 200");
+                break;
+            }
+        }
+        raw.send(frame(0, 1, stream, b"late"));
+    }
 }
