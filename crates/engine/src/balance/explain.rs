@@ -77,7 +77,7 @@ pub struct Terms {
     pub trial: bool,
     /// How long nothing must be heard of it before that.
     pub patience: Nanos,
-    /// How long nothing has been heard.
+    /// How long nothing has been heard; of this class of requests, where it answers others.
     pub silence: Nanos,
     /// All of these together, compared with all other endpoints at once; lower is better.
     pub cost: f64,
@@ -171,7 +171,7 @@ fn terms(one: &Compared<'_>, now: Nanos, ask: &Ask<'_>, common: &Common, warm: &
         weight: f64::from(set::weight(one.endpoint)),
         trial: load.trial(now, ask.class),
         patience: load.patience(ask.class),
-        silence: now.since(load.quiet_since()),
+        silence: load.silence(now, ask.class),
         cost: f64::from(cost),
     }
 }

@@ -1,7 +1,7 @@
 //! What is learnt of one endpoint, as atomics that all workers share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::Class;
 use crate::policy::{CheckPolicy, OutlierPolicy};
@@ -112,6 +112,8 @@ pub struct Load {
     reported: AtomicF32,
     /// Requests sent since the last answer.
     unheard: AtomicU32,
+    /// When the last request of each class was sent, in [`tick`]s.
+    sent: [AtomicU16; CLASSES],
 }
 
 /// Latency of one class: an `f32` in nanoseconds, zero for unknown, and when it was updated in milliseconds (which wrap after
@@ -141,6 +143,11 @@ impl Estimate {
 
     fn set(&self, latency: f32, ms: u32) {
         self.0.store(u64::from(ms) << 32 | u64::from(latency.to_bits()), Relaxed);
+    }
+
+    /// Nanoseconds since it was updated.
+    fn age(&self, now: Nanos) -> f32 {
+        since((self.0.load(Relaxed) >> 32) as u32, now).0 as f32 * 1e6
     }
 
     /// Blends in a sample: it counts the more the longer the silence before it, one above the estimate more than one below.
@@ -180,6 +187,14 @@ fn millis(now: Nanos) -> u32 {
     (now.0 / 1_000_000) as u32
 }
 
+/// A clock of 67 ms a tick, which wraps after 73 minutes: enough to tell who waits for a trial.
+const TICK_BITS: u32 = 26;
+
+#[inline]
+fn tick(now: Nanos) -> u16 {
+    (now.0 >> TICK_BITS) as u16
+}
+
 /// Never zero, which stands for no time at all.
 #[inline]
 fn micros(now: Nanos) -> u32 {
@@ -213,6 +228,7 @@ impl Default for Load {
             window_failures: AtomicU32::default(),
             reported: AtomicF32::default(),
             unheard: AtomicU32::default(),
+            sent: Default::default(),
         }
     }
 }
@@ -303,16 +319,35 @@ impl Load {
         if self.started.load(Relaxed) == 0 {
             return false;
         }
+        let patience = self.patience(class).0 as f32;
         match self.owed(now) {
-            None => {
-                let silence = now.since(Nanos(self.quiet_since.load(Relaxed))).0 as f32;
-                silence >= PATIENCE && silence >= self.patience(class).0 as f32
-            }
-            Some(owed) => {
-                let doubled = 1u32 << self.unheard.load(Relaxed).min(16);
-                owed >= PATIENCE && owed >= self.patience(class).0 as f32 * doubled as f32
-            }
+            None if now.since(Nanos(self.quiet_since.load(Relaxed))).0 as f32 >= patience => true,
+            Some(owed) if owed >= patience * (1u32 << self.unheard.load(Relaxed).min(16)) as f32 => true,
+            _ => self.class_trial(now, class, patience),
         }
+    }
+
+    /// The same where requests of other classes keep the endpoint busy: what they find out says nothing of this one. While its
+    /// requests are not answered, the next trial is due after twice the time, too.
+    fn class_trial(&self, now: Nanos, class: Class, patience: f32) -> bool {
+        let Some(silence) = self.class_silence(now, class) else { return false };
+        let ticks = tick(now).wrapping_sub(self.sent[class.index()].load(Relaxed));
+        let sent = (u64::from(ticks) << TICK_BITS) as f32;
+        silence >= patience && sent >= patience.max((silence - sent).min(PATIENCE_MAX))
+    }
+
+    /// Nanoseconds since anything was learnt of this class, if it is known and something was learnt of others since.
+    fn class_silence(&self, now: Nanos, class: Class) -> Option<f32> {
+        let own = &self.latencies[class.index()];
+        let silence = own.age(now);
+        let newer = self.latencies.iter().any(|other| other.get() > 0.0 && other.age(now) < silence);
+        (own.get() > 0.0 && newer).then_some(silence)
+    }
+
+    /// How long nothing has been heard of it; of this class, where it answers others.
+    pub fn silence(&self, now: Nanos, class: Class) -> Nanos {
+        let whole = now.since(self.quiet_since());
+        self.class_silence(now, class).map_or(whole, |silence| whole.max(Nanos(silence as u64)))
     }
 
     /// Nanoseconds since the first request that was sent after the last answer, if there is one.
@@ -382,6 +417,7 @@ impl Load {
         // Two workers at once may count one; it is only for how long to wait.
         self.unheard.store(unheard.saturating_add(1), Relaxed);
         self.expected.set(self.estimate(class));
+        self.sent[class.index()].store(tick(now), Relaxed);
     }
 
     /// The answer to a request has begun.
@@ -478,8 +514,8 @@ impl Load {
         now.0.saturating_sub(u64::from(since((word >> 32) as u32, now).0) * 1_000_000)
     }
 
-    /// Learns from a request that was cancelled after `elapsed` without an answer: its latency was at least that. It never
-    /// lowers the estimate, and is neither a success nor a failure. `fastest` is the least latency known of a peer, in
+    /// Learns from a request that was cancelled after `elapsed` without an answer: its latency was at least that. It counts as
+    /// an answer of that latency would, but never lowers the estimate, and is neither a success nor a failure. `fastest` is the least latency known of a peer, in
     /// nanoseconds, asked for only where nothing is known of this endpoint.
     pub(super) fn cancelled(
         &self,
@@ -496,7 +532,7 @@ impl Load {
         // answer must not make it look faster than that.
         let (elapsed, known) = (elapsed.0 as f32, self.estimate(class));
         if elapsed >= if known > 0.0 { known } else { fastest().unwrap_or(SEED) } {
-            self.latencies[class.index()].set(elapsed.clamp(FLOOR, CEILING), millis(now));
+            self.latencies[class.index()].learn(elapsed, now);
             self.quiet_since.store(now.0, Relaxed);
         }
     }

@@ -234,6 +234,34 @@ fn trials_wait_longer_for_what_is_slow_or_fails() {
     assert!(trial(401_000) && load.failing() == 0.0);
 }
 
+/// One route was slow once and is sent nowhere near since; another keeps the instance busy.
+#[test]
+fn a_route_gets_its_own_trials() {
+    let set = many(2);
+    let (endpoint, load) = (&set.endpoints()[0], &set.endpoints()[0].load);
+    let (slow, busy) = (Class(1), Class(2));
+    let answer = |class, start, end| {
+        InFlight::start(Arc::clone(endpoint), class, at(start)).finish(at(end), Outcome::Success, &set)
+    };
+    answer(slow, 0, 2_000);
+    for i in 0..4_000 {
+        answer(busy, 2_000 + 10 * i, 2_005 + 10 * i);
+        let now = at(2_006 + 10 * i);
+        assert!(!load.trial(now, busy), "it has just answered");
+        let waited = 6 + 10 * i;
+        assert_eq!(load.trial(now, slow), waited >= 16_000, "eight times two seconds: {waited} ms");
+    }
+    assert!(load.silence(at(42_000), slow) >= Nanos::from_millis(39_999));
+    let trial = InFlight::start(Arc::clone(endpoint), slow, at(42_000));
+    answer(busy, 42_000, 42_010);
+    assert!(!load.trial(at(58_000), slow), "the others wait for its answer");
+    answer(busy, 72_000, 72_010);
+    assert!(load.trial(at(72_100), slow), "but no longer than half a minute");
+    trial.finish(at(72_200), Outcome::Success, &set);
+    answer(slow, 72_200, 72_210);
+    assert!(!load.trial(at(73_000), slow));
+}
+
 #[test]
 fn streaming_counts_as_latency_only_to_the_head() {
     let set = many(1);
@@ -266,7 +294,9 @@ fn a_cancelled_request_took_at_least_until_then() {
     let (slow, load) = (&set.endpoints()[0], &set.endpoints()[0].load);
     send(&set, slow, 0, 10, Outcome::Success);
     send(&set, slow, 10, 910, Outcome::Cancelled);
-    assert_eq!(load.latency(Class::default()), Some(900.0 * MS as f64));
+    let share = 900.0 / 5_900.0;
+    let known = load.latency(Class::default()).expect("known") / MS as f64;
+    assert!((known - (10.0 + share * 890.0)).abs() < 0.1, "as an answer of 900 ms would: {known}");
     let before = load.latency(Class::default());
     send(&set, slow, 915, 920, Outcome::Cancelled);
     assert_eq!(load.latency(Class::default()), before, "a lower bound never lowers the estimate");
