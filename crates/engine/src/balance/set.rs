@@ -40,7 +40,9 @@ const OWN: f32 = 0.5;
 /// heavier get more than their share, with none of it less (the rules of D'Hondt, Sainte-Laguë and Adams).
 const HALF: f32 = 0.5;
 
-/// How much of the requests in flight at the busiest candidate counts at each; see the module's documentation.
+/// How much of what is usually in flight at the candidates counts at each; see the module's documentation. That is what this
+/// proxy has in flight at the busiest, or what is in flight at the second busiest by all accounts: what one server says of itself
+/// changes nothing between others.
 const SPREAD: f32 = 0.5;
 
 /// Latencies that are longer than the least by less than this factor are taken to be the same: estimates are not better than
@@ -137,7 +139,9 @@ pub(super) struct Compared<'a> {
     pub(super) endpoint: &'a Arc<Endpoint>,
     /// Half of what one request is for each unit of weight.
     half: f32,
-    /// The same of those in flight, those of others included.
+    /// Requests of this proxy in flight for each unit of weight.
+    own: f32,
+    /// The same, those of others included.
     pub(super) busy: f32,
     /// Zero: unknown.
     pub(super) latency: f32,
@@ -458,7 +462,7 @@ impl<'a> Compared<'a> {
         let part = 1.0 / weight(endpoint);
         let half = HALF * part;
         let busy = (own * (1.0 + OWN * elsewhere) + elsewhere) * part;
-        Compared { endpoint, half, busy, latency }
+        Compared { endpoint, half, own: own * part, busy, latency }
     }
 
     /// What one more request costs here.
@@ -502,11 +506,17 @@ pub(super) struct Common {
 
 #[inline]
 pub(super) fn common<'a>(all: impl Iterator<Item = Compared<'a>>) -> Common {
-    let (mut least, mut most, mut idle) = (f32::MAX, 0f32, 0f32);
+    let (mut least, mut idle, mut own) = (f32::MAX, 0f32, 0f32);
+    let (mut most, mut second) = (0f32, 0f32);
     for one in all {
         // Comparisons and not `max`, which has rules for what is no number.
         if one.busy > most {
-            most = one.busy;
+            (most, second) = (one.busy, most);
+        } else if one.busy > second {
+            second = one.busy;
+        }
+        if one.own > own {
+            own = one.own;
         }
         if one.half > idle {
             idle = one.half;
@@ -515,7 +525,8 @@ pub(super) fn common<'a>(all: impl Iterator<Item = Compared<'a>>) -> Common {
             least = one.latency;
         }
     }
-    Common { assumed: if least < f32::MAX { least } else { load::SEED }, spread: SPREAD * most, idle }
+    let usual = if own > second { own } else { second };
+    Common { assumed: if least < f32::MAX { least } else { load::SEED }, spread: SPREAD * usual, idle }
 }
 
 /// The candidate to take, of [`CANDIDATES`] at most; the first wins a tie.

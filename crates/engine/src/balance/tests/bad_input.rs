@@ -99,6 +99,19 @@ fn a_server_that_claims_to_be_idle_is_judged_by_its_answers() {
 }
 
 #[test]
+fn what_one_server_says_of_itself_changes_nothing_between_others() {
+    let set = many(3);
+    for (endpoint, latency) in set.endpoints().iter().zip([10, 20, 10]) {
+        send(&set, endpoint, 0, latency, Outcome::Success);
+    }
+    let _busy: Vec<_> =
+        (0..4).map(|_| InFlight::start(Arc::clone(&set.endpoints()[0]), Class::default(), at(20))).collect();
+    set.endpoints()[2].load.reported(198, None, at(20));
+    assert_eq!(set.endpoints()[2].load.elsewhere(), 99.0);
+    assert_eq!(shares(&set, at(20), &[])["shop/cart-1"], 1000, "idle, and twice as slow as one with four in flight");
+}
+
+#[test]
 fn absurd_reports_starve_nobody_for_good() {
     let set = many(2);
     let boaster = &set.endpoints()[1];
