@@ -140,13 +140,15 @@ async fn http2(mut upstream: Upstream, question: &Question<'_>) -> Option<Reply>
     while let Some(data) = body.data().await {
         let data = data.ok()?;
         let _ = body.flow_control().release_capacity(data.len());
-        if read.len() + data.len() > BODY {
-            return None;
+        read.extend_from_slice(&data[..data.len().min(BODY - read.len())]);
+        if read.len() == BODY {
+            // As over HTTP/1, the status says it all. Dropping the body takes the rest back.
+            break;
         }
-        read.extend_from_slice(&data);
     }
+    let whole = read.len() < BODY;
     reply.body = read.freeze();
-    if let Ok(Some(trailers)) = body.trailers().await {
+    if whole && let Ok(Some(trailers)) = body.trailers().await {
         reply.grpc_status = reply.grpc_status.or(status(&trailers));
     }
     Some(reply)

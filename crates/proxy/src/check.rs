@@ -42,7 +42,23 @@ struct Checked {
     service: Arc<Backend>,
     check: Rc<HealthCheck>,
     due: Nanos,
-    under_way: Rc<Cell<bool>>,
+    state: Rc<State>,
+}
+
+/// What a check under way and the list of instances tell each other.
+#[derive(Debug, Default)]
+struct State {
+    under_way: Cell<bool>,
+    /// Nobody checks the instance any more: what a check that is still under way finds is not held against it.
+    over: Cell<bool>,
+}
+
+impl Checked {
+    /// Nobody checks it any more, so nothing is held against it.
+    fn forget(&self) {
+        self.state.over.set(true);
+        self.endpoint.load.unchecked();
+    }
 }
 
 /// Checks for ever.
@@ -62,26 +78,33 @@ pub(crate) async fn run(worker: Rc<Worker>) {
                 break;
             }
             one.due = now.after(jittered(&worker, one.check.interval));
-            if one.under_way.replace(true) {
+            if one.state.under_way.replace(true) {
                 continue;
             }
             running.set(running.get() + 1);
             let (worker, endpoint, service) = (Rc::clone(&worker), Arc::clone(&one.endpoint), Arc::clone(&one.service));
-            let (check, under_way, running) = (Rc::clone(&one.check), Rc::clone(&one.under_way), Rc::clone(&running));
+            let (check, state, running) = (Rc::clone(&one.check), Rc::clone(&one.state), Rc::clone(&running));
             tokio::task::spawn_local(async move {
                 let passed =
                     tokio::time::timeout(check.timeout.duration(), passes(&worker, &endpoint, &service, &check));
-                let passed = passed.await.unwrap_or(false);
-                let was = endpoint.load.unhealthy();
-                endpoint.load.checked(passed, &check.policy);
-                if was != endpoint.load.unhealthy() {
-                    let (instance, service) = (&*endpoint.workload, &*service.service);
-                    tracing::info!(instance, service, healthy = was, "health checks changed an instance's state");
-                }
-                under_way.set(false);
+                note(&endpoint, &service, &check, &state, passed.await.unwrap_or(false));
                 running.set(running.get() - 1);
             });
         }
+    }
+}
+
+/// Notes the result of a check.
+fn note(endpoint: &Endpoint, service: &Backend, check: &HealthCheck, state: &State, passed: bool) {
+    state.under_way.set(false);
+    if state.over.get() {
+        return;
+    }
+    let was = endpoint.load.unhealthy();
+    endpoint.load.checked(passed, &check.policy);
+    if was != endpoint.load.unhealthy() {
+        let (instance, service) = (&*endpoint.workload, &*service.service);
+        tracing::info!(instance, service, healthy = was, "health checks changed an instance's state");
     }
 }
 
@@ -102,13 +125,12 @@ fn list(worker: &Worker, checked: &mut HashMap<u64, Checked>, now: Nanos) {
                 service: Arc::clone(&backend),
                 check: Rc::clone(&check),
                 due: due.unwrap_or_else(first),
-                under_way: old.map(|old| old.under_way).unwrap_or_default(),
+                state: old.map(|old| old.state).unwrap_or_default(),
             };
             wanted.insert(id, one);
         }
     }
-    // Nobody checks these any more, so nothing is held against them.
-    checked.values().for_each(|gone| gone.endpoint.load.unchecked());
+    checked.values().for_each(Checked::forget);
     *checked = wanted;
 }
 
@@ -182,6 +204,37 @@ fn is_serving(body: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The check was under way when the policy that wanted it was taken away.
+    #[test]
+    fn a_check_that_nobody_wants_any_more_leaves_nobody_out() {
+        let policy = engine::policy::CheckPolicy { healthy_after: 1, unhealthy_after: 1 };
+        let check = HealthCheck {
+            probe: Probe::Tcp,
+            interval: Nanos::from_millis(1_000),
+            timeout: Nanos::from_millis(100),
+            policy,
+        };
+        let endpoint = Arc::new(Endpoint {
+            workload: "shop/cart-0".into(),
+            address: [127, 0, 0, 1].into(),
+            dial: engine::balance::Dial::Plain(([127, 0, 0, 1], 80).into()),
+            weight: 1,
+            priority: 0,
+            locality: engine::balance::Locality::default(),
+            health: Health::Ready,
+            load: engine::balance::Load::new(),
+        });
+        let set = engine::balance::EndpointSet::default();
+        let service = Arc::new(Backend::new("shop/cart", 80, Protocol::Http1, set));
+        let one = Checked { endpoint, service, check: Rc::new(check), due: Nanos(0), state: Rc::default() };
+        let fails = || note(&one.endpoint, &one.service, &one.check, &one.state, false);
+        fails();
+        assert!(one.endpoint.load.unhealthy());
+        one.forget();
+        fails();
+        assert!(!one.endpoint.load.unhealthy());
+    }
 
     #[test]
     fn a_grpc_health_check_is_written_and_read() {

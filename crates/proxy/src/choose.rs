@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use engine::balance::{Ask, Class, Dial, Endpoint, EndpointSet, InFlight, hash};
 use engine::{Nanos, Reason};
@@ -138,32 +139,59 @@ pub(crate) fn hear(
     }
     let status = parts.map_or_else(|| call.response.status(), |parts| parts.status.as_u16());
     if matches!(status, 429 | 503) {
-        let after = match parts {
-            Some(parts) => parts.headers.get(http::header::RETRY_AFTER).map(http::HeaderValue::as_bytes),
-            None => call.response.fields().get("retry-after"),
+        let field = |name: &'static str| match parts {
+            Some(parts) => parts.headers.get(name).map(http::HeaderValue::as_bytes),
+            None => call.response.fields().get(name),
         };
-        let after = after.and_then(retry_after);
+        let after = field("retry-after").and_then(|value| retry_after(value, field("date")));
         if status == 429 || after.is_some() {
             in_flight.refused(after, now);
         }
     }
 }
 
-/// The seconds of a `Retry-After`. Its other form, a date, is left alone: clocks differ by more than such a wait.
-fn retry_after(value: &[u8]) -> Option<Nanos> {
-    let seconds: u32 = std::str::from_utf8(value).ok()?.trim().parse().ok()?;
-    Some(Nanos::from_millis(u64::from(seconds) * 1000))
+/// The wait that a `Retry-After` asks for: seconds, or a date. The date is compared with the answer's own `Date`, for clocks
+/// differ by more than such a wait; with this machine's clock only where there is none.
+fn retry_after(value: &[u8], date: Option<&[u8]>) -> Option<Nanos> {
+    let text = |bytes| std::str::from_utf8(bytes).ok().map(str::trim);
+    let value = text(value)?;
+    if let Ok(seconds) = value.parse::<u32>() {
+        return Some(Nanos::from_millis(u64::from(seconds) * 1000));
+    }
+    let until = httpdate::parse_http_date(value).ok()?;
+    let said = date.and_then(text).and_then(|date| httpdate::parse_http_date(date).ok());
+    // A date that has passed asks for no wait.
+    let wait = until.duration_since(said.unwrap_or_else(SystemTime::now)).unwrap_or_default();
+    Some(Nanos(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
-    fn only_seconds_are_waited_for() {
-        assert_eq!(retry_after(b" 3 "), Some(Nanos::from_millis(3000)));
-        for other in ["", "-1", "1.5", "Wed, 21 Oct 2026 07:28:00 GMT", "99999999999"] {
-            assert_eq!(retry_after(other.as_bytes()), None, "{other}");
+    fn seconds_are_waited_for() {
+        assert_eq!(retry_after(b" 3 ", None), Some(Nanos::from_millis(3000)));
+        for other in ["", "-1", "1.5", "99999999999", "Wed, 21 Oct 2026", "Wed, 99 Oct 2026 07:28:00 GMT"] {
+            assert_eq!(retry_after(other.as_bytes(), None), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_date_is_waited_for_by_the_servers_own_clock() {
+        let after = |value: &str, date: Option<&str>| retry_after(value.as_bytes(), date.map(str::as_bytes));
+        let at = "Wed, 21 Oct 2026 07:28:00 GMT";
+        assert_eq!(after(at, Some("Wed, 21 Oct 2026 07:27:50 GMT")), Some(Nanos::from_millis(10_000)));
+        assert_eq!(after(at, Some("Wed, 21 Oct 2026 07:28:01 GMT")), Some(Nanos(0)), "it has passed");
+        assert_eq!(after("Wednesday, 21-Oct-26 07:28:00 GMT", Some(at)), Some(Nanos(0)), "the old form");
+        // Without a `Date` that can be read, this machine's clock.
+        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100));
+        for date in [None, Some("yesterday")] {
+            let wait = after(&soon, date).expect("a date");
+            assert!((Nanos::from_millis(90_000)..=Nanos::from_millis(100_000)).contains(&wait), "{wait:?}");
+        }
+        assert_eq!(after("Thu, 01 Jan 1970 00:00:00 GMT", None), Some(Nanos(0)));
     }
 }

@@ -243,6 +243,37 @@ fn a_grpc_check_asks_the_health_service() {
     });
 }
 
+/// What an application shows at its health path may be long; the status says it all, as over HTTP/1.
+#[test]
+fn an_http_check_over_http2_does_not_mind_a_long_body() {
+    test(async {
+        let well = Arc::new(AtomicBool::new(false));
+        let says = Arc::clone(&well);
+        let (at, _) = app(move |_, mut respond: h2::server::SendResponse<Bytes>| {
+            let status = if says.load(Ordering::Relaxed) { 200 } else { 500 };
+            async move {
+                let head = Response::builder().status(status).body(()).unwrap();
+                let mut send = respond.send_response(head, false).unwrap();
+                // The caller may have seen enough before all of it is taken.
+                let _ = send.send_data(Bytes::from(vec![b'x'; 60_000]), true);
+            }
+        })
+        .await;
+        tokio::task::spawn_blocking(move || {
+            let world = World::new();
+            let backend = world.publish(Protocol::Http2, vec![plain(at)]);
+            set_policy(&backend, check(Probe::Http { path: "/".into(), host: "".into(), statuses: Vec::new() }));
+            let _client = world.client(|_| {});
+            let load = load(&backend, 0);
+            unhealthy(&load, true);
+            well.store(true, Ordering::Relaxed);
+            unhealthy(&load, false);
+        })
+        .await
+        .unwrap();
+    });
+}
+
 #[test]
 fn an_http_check_takes_the_statuses_that_it_is_told() {
     let (app, asked) = answering("HTTP/1.1 404 Not Found\r\n");

@@ -88,6 +88,7 @@ impl Place<'_> {
 
 /// One policy that speaks of a place.
 struct Layer<'a> {
+    level: u8,
     name: &'a str,
     traffic: &'a Traffic,
 }
@@ -104,7 +105,7 @@ fn order<'a>(resources: &'a Resources, names: &'a [String], place: &Place<'_>) -
         }
     }
     found.sort_by(|(a, p, _), (b, q, _)| b.cmp(a).then_with(|| (p.created, &p.name).cmp(&(q.created, &q.name))));
-    found.into_iter().map(|(_, policy, traffic)| Layer { name: &policy.name, traffic }).collect()
+    found.into_iter().map(|(level, policy, traffic)| Layer { level, name: &policy.name, traffic }).collect()
 }
 
 /// Takes settings from the layers, and remembers which one each came from.
@@ -121,6 +122,19 @@ impl Merge<'_> {
         };
         self.sources.push(Source { field, object: layer.name.into() });
         value
+    }
+}
+
+impl Merge<'_> {
+    /// Which requests belong together. Whoever chooses an algorithm chooses whether there are sessions, too: a key of a wider
+    /// policy, made for another algorithm, does not stay in force.
+    fn hash(&mut self) -> Option<HashKey> {
+        let deciding = self.layers.iter().find(|l| l.traffic.algorithm.is_some() || l.traffic.hash.is_some())?;
+        let level = deciding.level;
+        let said = |l: &&Layer<'_>| l.level == level && l.traffic.hash.is_some();
+        let layer = self.layers.iter().find(said)?;
+        self.sources.push(Source { field: "loadBalancing.hashKey", object: layer.name.into() });
+        layer.traffic.hash.clone()
     }
 }
 
@@ -156,7 +170,7 @@ pub(crate) fn limit(policy: &mut TrafficPolicy, route: &str, rule: &HttpRule) {
 pub(crate) fn merge_balance(resources: &Resources, names: &[String], place: &Place<'_>) -> BalancePolicy {
     let mut from = Merge { layers: order(resources, names, place), sources: Vec::new() };
     let defaults = BalancePolicy::default();
-    let hash = from.take("loadBalancing.hashKey", defaults.hash, |t| t.hash.clone().map(Some));
+    let hash = from.hash();
     let merged = BalancePolicy {
         algorithm: from.take("loadBalancing.algorithm", defaults.algorithm, |t| t.algorithm),
         bound_percent: from.take("loadBalancing.hashBound", defaults.bound_percent, |t| t.bound_percent),

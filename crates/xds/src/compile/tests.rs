@@ -177,6 +177,37 @@ fn balancing_is_put_together_field_by_field_and_says_from_where() {
 }
 
 #[test]
+fn whoever_chooses_an_algorithm_chooses_whether_there_are_sessions() {
+    use engine::policy::{Algorithm, HashKey};
+    let key = |name: &str| mesh::RequestKey { kind: Some(mesh::request_key::Kind::Header(name.into())) };
+    let of_mesh =
+        || mesh::TrafficRules { algorithm: "maglev".into(), hash_key: Some(key("wide")), ..Default::default() };
+    let merged = |of_cart: &[mesh::TrafficRules]| {
+        let names: Vec<String> = (0..of_cart.len()).map(|i| format!("TrafficPolicy/shop/{i}")).collect();
+        let all: Vec<&str> = names.iter().map(String::as_str).chain(["TrafficPolicy/shop/mesh"]).collect();
+        let narrow =
+            names.iter().zip(of_cart).map(|(name, rules)| traffic(name, 0, ("Service", "cart", ""), rules.clone()));
+        let wide =
+            [service("shop/cart", &[], &all), traffic("TrafficPolicy/shop/mesh", 0, ("Mesh", "", ""), of_mesh())];
+        let resources = hold(narrow.chain(wide).chain([endpoint("shop/cart", "cart-1", "127.7.0.2:15006")]));
+        let destination = compiler().destination(&resources, resources.service("shop/cart").unwrap());
+        let set = destination.ports[0].backend.endpoints.load();
+        (set.policy().algorithm, set.policy().hash.clone())
+    };
+    let header = |name: &str| Some(HashKey::Header(name.into()));
+    let fastest = mesh::TrafficRules { algorithm: "fastest".into(), ..Default::default() };
+    let narrow = mesh::TrafficRules { hash_key: Some(key("narrow")), ..Default::default() };
+    assert_eq!(merged(&[]), (Algorithm::Maglev, header("wide")));
+    assert_eq!(
+        merged(std::slice::from_ref(&fastest)),
+        (Algorithm::Fastest, None),
+        "the mesh's key is not the service's"
+    );
+    assert_eq!(merged(std::slice::from_ref(&narrow)), (Algorithm::Maglev, header("narrow")));
+    assert_eq!(merged(&[fastest, narrow]), (Algorithm::Fastest, header("narrow")), "two policies of one place add up");
+}
+
+#[test]
 fn a_routes_own_timeouts_override_policies() {
     let mut one: mesh::Route = decode(&route("HTTPRoute/shop/r", "shop/cart", &["shop/cart"]));
     one.http[0].request_timeout_ms = Some(0);
