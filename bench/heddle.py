@@ -9,7 +9,6 @@ import json
 import os
 import re
 import subprocess
-import urllib.request
 from pathlib import Path
 
 import loads
@@ -109,16 +108,6 @@ def _sidecars(process):
     return found
 
 
-def _failed(pid):
-    """Requests that a sidecar counted as 5xx: to a gRPC client a refusal is a status in trailers, which load generators do not see."""
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    settings = Path(words[words.index(b"--settings") + 1].decode()).read_text()
-    address = re.search(r'"(127\.[0-9.]+:15020)"', settings).group(1)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    text = opener.open(f"http://{address}/metrics", timeout=10).read().decode()
-    return sum(int(line.split()[-1]) for line in text.splitlines() if line.startswith("heddle_requests_total{") and 'class="5xx"' in line)
-
-
 class View(Running):
     """A mesh as the subject of one kind; its measured processes are sidecars that others started, and it ends with the mesh."""
 
@@ -128,9 +117,6 @@ class View(Running):
 
     def pids(self):
         return self.sidecars
-
-    def failed(self):
-        return sum(_failed(pid) for pid in self.sidecars)
 
     def stop(self):
         pass
@@ -243,7 +229,6 @@ class Known:
                 if (status, body) != (200, BODY):
                     raise Failure(f"{target.host}: answered {status}")
         self.pids = lambda: self.mesh.sidecars(False)
-        self.failed = lambda: 0
 
     def stop(self):
         self.mesh.stop()

@@ -13,10 +13,14 @@ from measure import ENVIRONMENT, HERE, SCRATCH, Failure
 # A gRPC request: not compressed, a message of three bytes.
 GRPC_REQUEST = b"\0\0\0\0\3abc"
 
+# Bytes of an answer's body.
+SMALL, LARGE, GRPC = 1024, 1 << 20, 5 + 1024
+
 
 def build():
     """Compiles the fixed-rate load generator, if its source is newer than the program."""
     source, program = HERE / "open_loop.rs", SCRATCH / "open_loop"
+    SCRATCH.mkdir(parents=True, exist_ok=True)
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         subprocess.run(["rustc", "--edition", "2024", "-O", source, "-o", program], check=True)
     (SCRATCH / "grpc-request").write_bytes(GRPC_REQUEST)
@@ -45,7 +49,10 @@ def http1(target, path, seconds, connections):
     """As many HTTP/1.1 requests as go through; `wrk`'s summary."""
     argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s", "-s", HERE / "report.lua",
             "-H", f"Host: {target.host}", url(target, path)]
-    return _json_line(argv, seconds)
+    seen = _json_line(argv, seconds)
+    # wrk takes 3xx for good, and does not look at how long an answer is.
+    seen["errors"] += missing(seen["requests"], length(path), seen["bytes"])
+    return seen
 
 
 def http2(target, path, requests, connections, streams):
@@ -57,11 +64,24 @@ def http2(target, path, requests, connections, streams):
     counts = re.search(r"requests: \d+ total, \d+ started, (\d+) done, (\d+) succeeded", text)
     codes = re.search(r"status codes: (\d+) 2xx", text)
     took = re.search(r"finished in ([\d.]+)(us|ms|s|m)", text)
-    if not (counts and codes and took):
+    data = re.search(r"traffic: .*\((\d+)\) data", text)
+    if not (counts and codes and took and data):
         raise Failure(f"h2load printed something unknown: {text[-500:]}")
     seconds = float(took.group(1)) * {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60}[took.group(2)]
     good = min(int(counts.group(2)), int(codes.group(1)))
+    # A gRPC call that failed is an answer of 200 without a body; the status that says so is in a trailer.
+    good -= missing(good, length(path), int(data.group(1)))
     return {"requests": int(counts.group(1)), "errors": requests - good, "seconds": seconds}
+
+
+def missing(answers, each, read):
+    """How many of so many answers must have been shorter than they should: one that lacks a byte counts as one."""
+    return min(answers, -(-max(0, answers * each - read) // each))
+
+
+def length(path):
+    """Bytes of the body of a good answer."""
+    return GRPC if is_grpc(path) else {"/1k": SMALL, "/1m": LARGE}[path]
 
 
 def is_grpc(path):
@@ -69,11 +89,24 @@ def is_grpc(path):
     return "." in path
 
 
-def at_rate(target, path, rate, seconds, connections, protocol="http1"):
-    """Latency percentiles at a fixed rate, open loop."""
+def at_rate(target, path, rate, seconds, connections, protocol="http1", starting=lambda: None):
+    """Latency percentiles at a fixed rate, open loop, on connections that have each carried a request already.
+    `starting` is called when those are made, before the first request that counts."""
     address = f"{target.address[0]}:{target.address[1]}"
-    argv = [SCRATCH / "open_loop", protocol, address, target.host, path, rate, seconds, connections]
-    return _json_line(argv, seconds)
+    argv = [SCRATCH / "open_loop", protocol, address, target.host, path, length(path), rate, seconds, connections]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([str(a) for a in argv], env=ENVIRONMENT, **pipes) as child:
+        # A connection that cannot be made fails within the generator's own limits.
+        if child.stdout.readline() == "ready\n":
+            starting()
+        try:
+            out, errors = child.communicate("\n", timeout=seconds + 30)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise
+    if child.returncode != 0:
+        raise Failure(f"open_loop failed: {errors.strip()[-500:]}")
+    return json.loads(out)
 
 
 def handshakes(tls, seconds, processes=2):

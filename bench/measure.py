@@ -88,14 +88,14 @@ def cpu_seconds(pids):
     return sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
 
 
-def pss_kib(pids):
-    """Proportional set size of processes together."""
+def memory_mib(pids, what="Pss"):
+    """Proportional set size of processes together; with `Rss` their resident set size, which counts shared pages whole."""
     total = 0
     for pid in pids:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith(f"{what}:"):
                 total += int(line.split()[1])
-    return total
+    return total / 1024
 
 
 def raise_descriptors(wanted=65536):

@@ -1,16 +1,24 @@
 //! Sends requests at a fixed mean rate and prints latency percentiles as JSON. Standard library only; `bench/run` compiles it.
 //!
-//! `open_loop http1|http2 ADDRESS HOST PATH RATE SECONDS CONNECTIONS`
+//! `open_loop http1|http2 ADDRESS HOST PATH LENGTH RATE SECONDS CONNECTIONS`
+//!
+//! First every connection is made and carries a request that does not count, so that the figures are of warm connections; then it
+//! prints `ready` and waits for a line. An answer counts as good if its status is 200 and its body is LENGTH bytes long (`-`: however
+//! long; a gRPC call that failed is an answer of 200 without a body).
 //!
 //! Open loop: each request has a time at which it is due, whatever became of the ones before it; the arrivals on each connection are
 //! a Poisson process (exponential gaps), so that requests come alone, together and in bursts as independent callers' do. When a
 //! connection is still busy at that time, the wait counts as latency (no coordinated omission). When it is free, latency counts from
 //! the moment of sending, so that the generator's own late wake-ups are not blamed on the server.
 //!
+//! A late wake-up of the generator is therefore not seen, and a proxy that makes the machine busy, so that the generator wakes late, has its
+//! tail understated.
+//!
 //! HTTP/2 is spoken without TLS, one stream at a time on a connection. A path with a dot in it is taken for a gRPC method.
 
-use std::io::{Error, ErrorKind, Read, Result, Write};
+use std::io::{Error, ErrorKind, Read, Result, Write, stdin};
 use std::net::TcpStream;
+use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,36 +36,52 @@ struct Plan {
     address: String,
     host: String,
     path: String,
+    /// Bytes of an answer's body, where they are known.
+    length: Option<usize>,
     /// Mean time between two requests of one connection.
     gap: Duration,
-    start: Instant,
-    end: Instant,
+    duration: Duration,
+}
+
+/// Where all connections meet: once when they are made, once when they may start.
+struct Gate {
+    meet: Barrier,
+    start: OnceLock<Instant>,
 }
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [protocol, address, host, path, rate, seconds, connections] = arguments.as_slice() else {
-        return Err(invalid("usage: open_loop http1|http2 ADDRESS HOST PATH RATE SECONDS CONNECTIONS"));
+    let [protocol, address, host, path, length, rate, seconds, connections] = arguments.as_slice() else {
+        return Err(invalid("usage: open_loop http1|http2 ADDRESS HOST PATH LENGTH RATE SECONDS CONNECTIONS"));
     };
     let rate: f64 = rate.parse().map_err(|_| invalid("RATE is not a number"))?;
     let seconds: f64 = seconds.parse().map_err(|_| invalid("SECONDS is not a number"))?;
     let connections: u32 = connections.parse().map_err(|_| invalid("CONNECTIONS is not a number"))?;
-    let start = Instant::now() + Duration::from_millis(200);
+    let length = match length.as_str() {
+        "-" => None,
+        number => Some(number.parse().map_err(|_| invalid("LENGTH is neither a number nor -"))?),
+    };
     let plan = Plan {
         http2: protocol == "http2",
         address: address.clone(),
         host: host.clone(),
         path: path.clone(),
+        length,
         gap: Duration::from_secs_f64(f64::from(connections) / rate),
-        start,
-        end: start + Duration::from_secs_f64(seconds),
+        duration: Duration::from_secs_f64(seconds),
     };
+    let gate = Arc::new(Gate { meet: Barrier::new(connections as usize + 1), start: OnceLock::new() });
     let threads: Vec<_> = (0..connections)
         .map(|index| {
-            let plan = plan.clone();
-            thread::spawn(move || drive(&plan, Gaps(0x9e37_79b9_7f4a_7c15 ^ (u64::from(index) + 1))))
+            let (plan, gate) = (plan.clone(), Arc::clone(&gate));
+            thread::spawn(move || drive(&plan, &gate, Gaps(0x9e37_79b9_7f4a_7c15 ^ (u64::from(index) + 1))))
         })
         .collect();
+    gate.meet.wait();
+    println!("ready");
+    stdin().read_line(&mut String::new())?;
+    gate.start.get_or_init(|| Instant::now() + Duration::from_millis(50));
+    gate.meet.wait();
     let mut all = Seen::default();
     for thread in threads {
         let seen = thread.join().map_err(|_| invalid("a connection's thread ended badly"))?;
@@ -103,12 +127,20 @@ impl Gaps {
 }
 
 /// Sends one request after the other over one connection, each when it is due, until the plan ends.
-fn drive(plan: &Plan, mut gaps: Gaps) -> Seen {
+fn drive(plan: &Plan, gate: &Gate, mut gaps: Gaps) -> Seen {
     let mut seen = Seen::default();
     let mut connection = None;
-    let mut due = plan.start + gaps.next(plan.gap);
-    let mut free_since = Instant::now();
-    while due < plan.end {
+    if let Err(error) = exchange(plan, &mut connection) {
+        eprintln!("{error}");
+        seen.errors += 1;
+        connection = None;
+    }
+    gate.meet.wait();
+    gate.meet.wait();
+    let start = *gate.start.get().expect("it is set before the second meeting");
+    let mut due = start + gaps.next(plan.gap);
+    let mut free_since = start;
+    while due < start + plan.duration {
         thread::sleep(due.saturating_duration_since(Instant::now()));
         let sent = Instant::now();
         let from = if free_since <= due { sent } else { due };
@@ -126,13 +158,14 @@ fn drive(plan: &Plan, mut gaps: Gaps) -> Seen {
     seen
 }
 
-/// One request and its whole response, which must be 200.
+/// One request and its whole response, which must be 200 and as long as it should.
 fn exchange(plan: &Plan, connection: &mut Option<Connection>) -> Result<()> {
     let connection = match connection {
         Some(connection) => connection,
         None => connection.insert(Connection::open(plan)?),
     };
-    if plan.http2 { connection.http2() } else { connection.http1() }
+    let length = if plan.http2 { connection.http2()? } else { connection.http1()? };
+    if plan.length.is_none_or(|wanted| wanted == length) { Ok(()) } else { Err(invalid("the body has another length")) }
 }
 
 struct Connection {
@@ -195,8 +228,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The response must have a Content-Length.
-    fn http1(&mut self) -> Result<()> {
+    /// Says how long the body was. The response must have a Content-Length.
+    fn http1(&mut self) -> Result<usize> {
         self.stream.write_all(&self.request)?;
         self.input.clear();
         loop {
@@ -209,11 +242,14 @@ impl Connection {
             let body =
                 text.lines().find_map(|line| line.strip_prefix("content-length:")).and_then(|n| n.trim().parse().ok());
             let body: usize = body.ok_or_else(|| invalid("no Content-Length"))?;
-            return self.fill(head + 4 + body);
+            self.fill(head + 4 + body)?;
+            return Ok(body);
         }
     }
 
-    fn http2(&mut self) -> Result<()> {
+    /// Says how long the body was.
+    fn http2(&mut self) -> Result<usize> {
+        let mut body = 0;
         let stream = self.next;
         self.next += 2;
         let end = if self.body.is_empty() { END_STREAM } else { 0 };
@@ -242,11 +278,15 @@ impl Connection {
                     }
                     answered = true;
                 }
-                DATA => self.take(length as u32)?,
+                DATA => {
+                    // Nobody pads here.
+                    body += if of == stream { length } else { 0 };
+                    self.take(length as u32)?;
+                }
                 _ => {}
             }
             if of == stream && matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
-                return Ok(());
+                return Ok(body);
             }
         }
     }

@@ -48,10 +48,6 @@ class Running:
         """The processes that are measured."""
         return [pid for process in self.proxies for pid in process.pids()]
 
-    def failed(self):
-        """Requests that failed so far in a way that the load generators do not see."""
-        return 0
-
     def stop(self):
         for process in self.proxies:
             process.stop()
@@ -161,7 +157,7 @@ NGINX_PROXY = """
     server {{
         listen {listen};
         {server}
-        location / {{ proxy_pass {scheme}://next; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host; {location} }}
+        location / {{ proxy_pass {scheme}://next; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host; proxy_max_temp_file_size 0; {location} }}
     }}
 """
 
@@ -209,7 +205,7 @@ backend next
 """
 
 HAPROXY_OPTIONS = {
-    "http1": "timeout http-keep-alive 300s\n    http-reuse always",
+    "http1": "timeout http-keep-alive 300s\n    http-reuse always\n    option splice-auto",
     "http2": "timeout http-keep-alive 300s\n    http-reuse always",
     "tcp": "option splice-auto",
 }
@@ -279,10 +275,13 @@ def _envoy_filter(kind):
     return {"name": "envoy.filters.network.http_connection_manager", "typed_config": {
         "@type": f"{base}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
+        # What nobody else here does either: a UUID for each request, and fields of its own.
+        "generate_request_id": False,
+        "server_header_transformation": "PASS_THROUGH",
         "codec_type": {"http1": "HTTP1", "http2": "HTTP2", "auto": "AUTO"}[kind],
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
             {"match": {"prefix": "/"}, "route": {"cluster": "next", "timeout": "0s"}}]}]},
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": f"{base}.http.router.v3.Router"}}],
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": f"{base}.http.router.v3.Router", "suppress_envoy_headers": True}}],
     }}
 
 

@@ -14,15 +14,20 @@ def spread(values, digits=1):
 
 
 def _verdict(goal, metric, subjects):
-    """What a goal came to, or none if its figures are not there: {"goal", "values", "limit", "reached", "digits"}; reached by the median."""
+    """What a goal came to: {"goal", "values", "limit", "reached", "digits"}; reached by the median. A goal whose figures were refused is not
+    reached and has no values; one whose subjects did not all take part is none."""
     def usable(name):
         return name in subjects and not subjects[name]["refused"] and subjects[name][goal.metric]
 
     peers = [name for name in goal.against if usable(name)]
-    if not usable(goal.subject) or (goal.against and not peers):
-        return None
-    ours = subjects[goal.subject][goal.metric]
     sign = "≥" if goal.more_is_better else "≤"
+    if goal.subject not in subjects or (goal.against and not any(name in subjects for name in goal.against)):
+        return None
+    if not usable(goal.subject) or (goal.against and not peers):
+        whom = f" of {', '.join(goal.against)}" if goal.against else ""
+        return {"metric": goal.metric, "subject": goal.subject, "against": None, "goal": f"{metric.label} {sign} {goal.limit:g}{whom}", "values": [],
+                "limit": goal.limit, "reached": False, "digits": metric.digits}
+    ours = subjects[goal.subject][goal.metric]
     if not goal.against:
         values, text = ours, f"{metric.label} {sign} {goal.limit:g}"
     else:
@@ -70,6 +75,7 @@ def _row(ident, row):
     lines.append("")
     for verdict in row["verdicts"]:
         state = "reached" if verdict["reached"] else "**not reached**"
+        state += "" if verdict["values"] else ", for the figures were refused"
         lines.append(f"- {verdict['goal']}: {spread(verdict['values'], verdict['digits'])}, {state}")
     lines += [f"- {name} is not compared: {' '.join(figures['refused'].split())}" for name, figures in row["subjects"].items() if figures["refused"]]
     return lines + [""]
@@ -77,6 +83,8 @@ def _row(ident, row):
 
 def _short(verdict):
     """`0.87 of haproxy (≤ 0.9)`, bold where it is not reached."""
+    if not verdict["values"]:
+        return f"**{verdict['goal']}: refused**"
     sign = "≥" if " ≥ " in verdict["goal"] else "≤"
     middle = f"{median(verdict['values']):,.{verdict['digits']}f}"
     if verdict["against"] is None:
@@ -100,7 +108,8 @@ def summary(results):
                 continue
             subject = verdicts[0]["subject"]
             values = [row["subjects"].get(name, {}).get(metric["key"]) for name in (*PEERS, subject)]
-            cells = [f"{median(value):,.{metric['digits']}f}" if value else "" for value in values]
+            refused = [row["subjects"].get(name, {}).get("refused") for name in (*PEERS, subject)]
+            cells = ["refused" if no else f"{median(value):,.{metric['digits']}f}" if value else "" for value, no in zip(values, refused)]
             lines.append(f"| {row['title']}: {metric['label']} | " + " | ".join(cells) + " | " + "; ".join(map(_short, verdicts)) + " |")
     return lines
 

@@ -71,14 +71,20 @@ RPS = Metric("rps", "requests/s", 0)
 SATURATED = (CPU, RPS, Metric("p50_us", "p50 when saturated, µs", 0), Metric("p99_us", "p99 when saturated, µs", 0))
 
 
+def _wrk(running, now, path, connections):
+    """As many requests as go through, after a warm-up (in a quick run in the first round alone): what was seen, and the processor time."""
+    failed = 0
+    if now.number == 0 or not now.quick:
+        failed = loads.http1(running.target, path, 1, connections)["errors"]
+    before = measure.cpu_seconds(running.pids())
+    seen = loads.http1(running.target, path, now.seconds, connections)
+    used = measure.cpu_seconds(running.pids()) - before
+    return seen | {"errors": failed + seen["errors"]}, used
+
+
 def saturated_http1(running, now):
     """As many requests as go through."""
-    # In a quick run the first round alone is preceded by a warm-up.
-    if now.number == 0 or not now.quick:
-        loads.http1(running.target, "/1k", 1, CONNECTIONS)
-    before = measure.cpu_seconds(running.pids())
-    seen = loads.http1(running.target, "/1k", now.seconds, CONNECTIONS)
-    used = measure.cpu_seconds(running.pids()) - before
+    seen, used = _wrk(running, now, "/1k", CONNECTIONS)
     # wrk counts what was answered within the run; up to one request a connection more was worked on.
     return {"errors": seen["errors"], "rps": seen["requests"] / (seen["duration_us"] / 1e6), "cpu_us": used * 1e6 / seen["requests"],
             "p50_us": seen["p50_us"], "p99_us": seen["p99_us"]}
@@ -98,11 +104,7 @@ def saturated_http2(path):
 
 def large_bodies(running, now):
     """1 MiB a response; through a proxy of kind `tcp` these are opaque bytes."""
-    if now.number == 0 or not now.quick:
-        loads.http1(running.target, "/1m", 1, LARGE_CONNECTIONS)
-    before = measure.cpu_seconds(running.pids())
-    seen = loads.http1(running.target, "/1m", now.seconds, LARGE_CONNECTIONS)
-    used = measure.cpu_seconds(running.pids()) - before
+    seen, used = _wrk(running, now, "/1m", LARGE_CONNECTIONS)
     return {"errors": seen["errors"], "mib_per_cpu_s": seen["requests"] / used, "mib_per_s": seen["requests"] / (seen["duration_us"] / 1e6)}
 
 
@@ -111,12 +113,12 @@ def unsaturated(protocol, path):
     connections = HTTP2_CONNECTIONS if protocol == "http2" else CONNECTIONS
 
     def sample(running, now):
-        if not now.quick:
-            loads.at_rate(running.target, path, LOW_RATE, 0.3, connections, protocol)
-        before = measure.cpu_seconds(running.pids())
-        seen = loads.at_rate(running.target, path, LOW_RATE, now.seconds, connections, protocol)
-        used = measure.cpu_seconds(running.pids()) - before
-        return {"errors": seen["errors"], "cpu_us": used * 1e6 / seen["requests"]}
+        # The connections are made before the clock is read.
+        before = []
+        seen = loads.at_rate(running.target, path, LOW_RATE, now.seconds, connections, protocol,
+                             lambda: before.append(measure.cpu_seconds(running.pids())))
+        used = measure.cpu_seconds(running.pids()) - before[0]
+        return {"errors": seen["errors"], "cpu_us": used * 1e6 / max(1, seen["requests"])}
     return sample
 
 
@@ -127,7 +129,6 @@ def added_latency(rate):
         if "direct" not in now.shared:
             now.shared["direct"] = loads.at_rate(now.origin, "/1k", rate, seconds, CONNECTIONS)
         direct = now.shared["direct"]
-        loads.at_rate(running.target, "/1k", rate, 0.3, CONNECTIONS)
         seen = loads.at_rate(running.target, "/1k", rate, seconds, CONNECTIONS)
         return {"errors": seen["errors"] + direct["errors"], "added_p50_us": seen["p50_us"] - direct["p50_us"],
                 "added_p99_us": seen["p99_us"] - direct["p99_us"], "origin_p50_us": direct["p50_us"], "origin_p99_us": direct["p99_us"]}
@@ -144,21 +145,18 @@ def new_connections(running, now):
 
 def memory(running, now):
     """Before the first request, and with connections that have each made one and stay open."""
-    def pss():
-        return measure.pss_kib(running.pids()) / 1024
     time.sleep(1)  # what is started lazily is there
-    figures = {"errors": 0, "idle_mib": pss()}
-    with loads.held(running.target, "/1k", 1000):
-        figures["held_1000_mib"] = pss()
-    with loads.held(running.target, "/1k", 10000):
-        figures["held_10000_mib"] = pss()
+    figures = {"errors": 0, "idle_mib": measure.memory_mib(running.pids()), "idle_rss_mib": measure.memory_mib(running.pids(), "Rss")}
+    for count in (1000, 10000):
+        with loads.held(running.target, "/1k", count):
+            figures[f"held_{count}_mib"] = measure.memory_mib(running.pids())
     return figures
 
 
 def caller_memory(running, _now):
     """Of a sidecar that has used ten services."""
     time.sleep(1)  # what a start needs and frees is freed
-    return {"errors": 0, "pss_mib": measure.pss_kib(running.pids()) / 1024}
+    return {"errors": 0, "pss_mib": measure.memory_mib(running.pids())}
 
 
 def _cpu_goals(haproxy, envoy, nginx=None):
@@ -174,7 +172,9 @@ _LATENCY = (Metric("added_p50_us", "added p50, µs", 0), Metric("added_p99_us", 
             Metric("origin_p50_us", "origin's own p50, µs", 0), Metric("origin_p99_us", "origin's own p99, µs", 0))
 _LATENCY_GOALS = tuple(Goal(key, 0, (peer,), difference=True) for key in ("added_p50_us", "added_p99_us") for peer in ("nginx", "haproxy", "envoy"))
 _MEMORY = (Metric("idle_mib", "PSS idle, MiB"), Metric("held_1000_mib", "PSS with 1,000 connections, MiB"),
-           Metric("held_10000_mib", "PSS with 10,000 connections, MiB"))
+           Metric("held_10000_mib", "PSS with 10,000 connections, MiB"),
+           # Heddle's program pages are shared by its sidecars and control plane, and so divided among them; a peer runs alone.
+           Metric("idle_rss_mib", "RSS idle, MiB"))
 
 ROWS = (
     Row("memory", "Memory of one sidecar", "one", "http1", _MEMORY, memory, rounds=ONCE,
