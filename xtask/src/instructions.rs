@@ -38,6 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What is counted: its name, and how.
 const BENCHMARKS: &[(&str, What)] = &[
     ("parse", What::Alone("h1", &[])),
+    ("hpack-decode", What::Alone("hpack", &["indexed"])),
+    ("hpack-decode-huffman", What::Alone("hpack", &["literal"])),
+    ("hpack-encode", What::Alone("hpack", &["encode"])),
     ("match", What::Alone("hot", &["match"])),
     ("choose", What::Alone("hot", &["choose"])),
     ("forward-http1", What::Road("one", false)),
@@ -172,6 +175,8 @@ fn build(root: &Path) -> Result<PathBuf> {
         "hot",
         "--example",
         "h1",
+        "--example",
+        "hpack",
         "--example",
         "road",
     ]))?;

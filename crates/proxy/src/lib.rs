@@ -60,8 +60,4 @@ pub use start::{Parts, Running, start};
 
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
-pub mod fuzzing {
-    //! The laws of the codecs, for fuzz targets and benchmarks.
-    pub use crate::h1::fuzzing::*;
-    pub use crate::h2::fuzzing::*;
-}
+pub mod fuzzing;

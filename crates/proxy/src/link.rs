@@ -10,6 +10,8 @@
 
 mod drive;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod incoming;
 
 use std::cell::RefCell;

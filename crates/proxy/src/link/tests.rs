@@ -287,3 +287,21 @@ fn a_server_takes_so_many_streams_and_no_more() {
     frames.push(frame(Kind::Data, STREAMS as u32, b"more of it"));
     assert_eq!(tell(&frames), Ok((STREAMS, frame(Kind::Reset, STREAMS as u32, b""))));
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_frames_keep_the_laws(
+        client in any::<u8>(),
+        frames in prop::collection::vec((0..7_u8, 0..4_u32, prop::collection::vec(any::<u8>(), 0..9)), 0..12),
+    ) {
+        let mut data = vec![client];
+        for (kind, stream, payload) in frames {
+            data.extend([kind, 0, 0, payload.len() as u8]);
+            data.extend(stream.to_be_bytes());
+            data.extend(payload);
+        }
+        fuzzing::link(&data);
+    }
+}

@@ -12,8 +12,10 @@ pub(crate) struct Decoder {
     table: Table,
     /// What a peer may make of the table's size.
     most: usize,
-    /// Where strings are decoded to.
+    /// Where strings are decoded to, one behind the other. What is not in use is kept, so that it need not be cleared.
     scratch: Vec<u8>,
+    /// Bytes of it in use.
+    used: usize,
 }
 
 /// A string of a block: in plain there, or so many bytes of the scratch.
@@ -27,7 +29,7 @@ impl Decoder {
     /// [`DEFAULT_TABLE_SIZE`] if that is more: a peer may use so much before it has read our settings.
     pub(crate) fn new(max_table_size: usize) -> Decoder {
         let most = max_table_size.max(DEFAULT_TABLE_SIZE);
-        Decoder { table: Table::new(DEFAULT_TABLE_SIZE), most, scratch: Vec::new() }
+        Decoder { table: Table::new(DEFAULT_TABLE_SIZE), most, scratch: Vec::new(), used: 0 }
     }
 
     /// Decodes a whole header block. Each field is given to `sink` with its name, its value, and whether it must never enter a
@@ -51,7 +53,9 @@ impl Decoder {
             }
             fields = true;
         }
-        self.scratch.shrink_to(KEEP);
+        if self.scratch.len() > KEEP {
+            self.scratch = Vec::new();
+        }
         Ok(())
     }
 
@@ -69,13 +73,15 @@ impl Decoder {
     fn literal(&mut self, first: u8, rest: &mut &[u8], sink: &mut impl FnMut(&[u8], &[u8], bool)) -> Result<(), Error> {
         let enters = first & 0x40 != 0;
         let index = integer::take(rest, if enters { 6 } else { 4 })?;
-        self.scratch.clear();
+        self.used = 0;
         let name = match index {
             0 => self.text(rest)?,
             index if index <= statics::FIELDS.len() => Text::Plain(statics::FIELDS[index - 1].0),
             index => {
                 // Copied, since the entry may have to go for the new one (4.4).
                 let (name, _) = self.table.get(index - 1 - statics::FIELDS.len()).ok_or(Error::Index)?;
+                self.used = name.len();
+                self.scratch.truncate(0);
                 self.scratch.extend_from_slice(name);
                 Text::Decoded(name.len())
             }
@@ -101,14 +107,19 @@ impl Decoder {
     fn text<'a>(&mut self, rest: &mut &'a [u8]) -> Result<Text<'a>, Error> {
         let coded = rest.first().is_some_and(|first| first & 0x80 != 0);
         let length = integer::take(rest, 7)?;
-        let (text, behind) = rest.split_at_checked(length).ok_or(Error::Truncated)?;
+        let block = *rest;
+        let (text, behind) = block.split_at_checked(length).ok_or(Error::Truncated)?;
         *rest = behind;
         if !coded {
             return Ok(Text::Plain(text));
         }
-        let before = self.scratch.len();
-        huffman::decode(text, &mut self.scratch)?;
-        Ok(Text::Decoded(self.scratch.len() - before))
+        let room = self.used + huffman::room(length);
+        if self.scratch.len() < room {
+            self.scratch.resize(room, 0);
+        }
+        let decoded = huffman::decode(block, length, &mut self.scratch[self.used..])?;
+        self.used += decoded;
+        Ok(Text::Decoded(decoded))
     }
 
     fn resize(&mut self, max: usize, fields: bool) -> Result<(), Error> {

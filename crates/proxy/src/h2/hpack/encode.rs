@@ -3,8 +3,9 @@
 use super::table::Table;
 use super::{DEFAULT_TABLE_SIZE, integer, statics};
 
-/// Fields whose hashes are remembered.
-const SEEN: usize = 64;
+/// Fields whose hashes are remembered: sets, by hash, of the last so many. In a set of one, two fields that are sent in turn would
+/// push each other out for ever.
+const SEEN: (usize, usize) = (32, 4);
 
 /// Places for fields that are in the table, which holds fewer than 128.
 const PLACES: usize = 256;
@@ -22,12 +23,12 @@ pub(crate) struct Encoder {
     entered: u32,
     /// Numbers of fields in the table, by hash; those of fields that are gone mean nothing.
     places: [u32; PLACES],
-    /// Hashes of fields that were sent as literals, by hash.
-    seen: [u32; SEEN],
+    /// Hashes of fields that were sent as literals, the last one first in its set.
+    seen: [[u32; SEEN.1]; SEEN.0],
     /// The smallest size that the table had since the last block, if that has to be told.
     smallest: Option<usize>,
     /// A name in lower case.
-    lower: Vec<u8>,
+    lower_case: Vec<u8>,
 }
 
 impl Encoder {
@@ -37,9 +38,9 @@ impl Encoder {
             table: Table::new(DEFAULT_TABLE_SIZE),
             entered: 0,
             places: [0; PLACES],
-            seen: [0; SEEN],
+            seen: [[0; SEEN.1]; SEEN.0],
             smallest: None,
-            lower: Vec::new(),
+            lower_case: Vec::new(),
         }
     }
 
@@ -67,19 +68,20 @@ impl Encoder {
     /// Appends a field. One that must never enter a table, here or further on, says `never_indexed` (RFC 7541, 6.2.3). A name in
     /// upper case is sent in lower case.
     pub(crate) fn field(&mut self, name: &[u8], value: &[u8], never_indexed: bool, out: &mut Vec<u8>) {
-        if has_upper_case(name) {
-            let mut lower = std::mem::take(&mut self.lower);
-            lower.clear();
-            lower.extend(name.iter().map(u8::to_ascii_lowercase));
-            self.lower_field(&lower, value, never_indexed, out);
-            self.lower = lower;
-        } else {
-            self.lower_field(name, value, never_indexed, out);
+        let (hash, upper) = scan(name);
+        if !upper {
+            return self.lower(name, hash, value, never_indexed, out);
         }
+        let mut lower = std::mem::take(&mut self.lower_case);
+        lower.clear();
+        lower.extend(name.iter().map(u8::to_ascii_lowercase));
+        self.lower(&lower, scan(&lower).0, value, never_indexed, out);
+        self.lower_case = lower;
     }
 
+    /// The same for a name in lower case, with its hash.
     #[inline]
-    fn lower_field(&mut self, name: &[u8], value: &[u8], never_indexed: bool, out: &mut Vec<u8>) {
+    fn lower(&mut self, name: &[u8], hash: u64, value: &[u8], never_indexed: bool, out: &mut Vec<u8>) {
         let index = statics::name(name);
         if never_indexed {
             return literal(index, 4, 0x10, name, value, out);
@@ -91,13 +93,14 @@ impl Encoder {
         if !self.may_enter(index, name, value) {
             return literal(index, 4, 0, name, value, out);
         }
-        let hash = hash(name, value);
+        let hash = hash_value(hash, value);
         if let Some(index) = self.find(hash, name, value) {
             return integer::put(statics::FIELDS.len() + 1 + index, 7, 0x80, out);
         }
-        let seen = &mut self.seen[hash as usize % SEEN];
-        if *seen != hash {
-            *seen = hash;
+        let seen = &mut self.seen[hash as usize % SEEN.0];
+        if !seen.contains(&hash) {
+            seen.copy_within(..SEEN.1 - 1, 1);
+            seen[0] = hash;
             return literal(index, 4, 0, name, value, out);
         }
         literal(index, 6, 0x40, name, value, out);
@@ -107,7 +110,7 @@ impl Encoder {
     /// Appends `:status`.
     pub(crate) fn status(&mut self, status: u16, out: &mut Vec<u8>) {
         let digits = [status / 100, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8);
-        self.lower_field(b":status", &digits, false, out);
+        self.field(b":status", &digits, false, out);
     }
 
     /// Neither a secret nor so large that it would push out too much else.
@@ -171,25 +174,30 @@ fn words(bytes: &[u8], mut each: impl FnMut(u64)) {
     }
 }
 
-/// Who finds two fields with one hash gains nothing: the second enters the table one time too soon.
-fn hash(name: &[u8], value: &[u8]) -> u32 {
-    // 2^64 divided by the golden ratio, as in Fibonacci hashing: it spreads a difference over all higher bits.
-    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut hash = (name.len() as u64) << 32 | value.len() as u64;
-    let mut add = |word: u64| hash = (hash.rotate_left(23) ^ word).wrapping_mul(SPREAD);
-    words(name, &mut add);
-    words(value, &mut add);
-    (hash >> 32) as u32
+/// 2^64 divided by the golden ratio, as in Fibonacci hashing: multiplying by it spreads a difference over all higher bits.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+fn mix(hash: u64, word: u64) -> u64 {
+    (hash.rotate_left(23) ^ word).wrapping_mul(SPREAD)
 }
 
-/// Looks at eight bytes at a time: a byte of seven bits is upper case when adding 0x3f carries into its top bit ('A' and above)
-/// and adding 0x25 does not ('[' and above).
-fn has_upper_case(name: &[u8]) -> bool {
+/// A hash of `name`, and whether upper case occurs in it. A byte of seven bits is upper case when adding 0x3f carries into its top
+/// bit ('A' and above) and adding 0x25 does not ('[' and above).
+fn scan(name: &[u8]) -> (u64, bool) {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    let mut upper = 0;
+    let (mut hash, mut upper) = (name.len() as u64, 0);
     words(name, |word| {
         let low = word & (0x7f * ONES);
-        upper |= (low + 0x3f * ONES) & !(low + 0x25 * ONES) & !word & (0x80 * ONES);
+        upper |= (low + 0x3f * ONES) & !(low + 0x25 * ONES) & !word;
+        hash = mix(hash, word);
     });
-    upper != 0
+    (hash, upper & (0x80 * ONES) != 0)
+}
+
+/// A hash of the field whose name has the hash `name`. Who finds two fields with one hash gains nothing: the second enters the
+/// table one time too soon.
+fn hash_value(name: u64, value: &[u8]) -> u32 {
+    let mut hash = name ^ (value.len() as u64) << 32;
+    words(value, |word| hash = mix(hash, word));
+    (hash >> 32) as u32
 }

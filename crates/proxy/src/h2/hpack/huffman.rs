@@ -65,31 +65,22 @@ const LENGTHS: [Length; LONGEST + 1] = {
 /// How many bits choose an entry of [`FAST`]: room for two of the usual symbols, whose codes have five and six bits.
 const WIDTH: usize = 12;
 
-/// What the next [`WIDTH`] bits begin with: one or two whole symbols, or none, where the code is longer.
-#[derive(Clone, Copy)]
-struct Entry {
-    symbols: [u8; 2],
-    /// Bits of all the symbols here, in the low four bits; above them the bits of the first alone.
-    bits: u8,
-    count: u8,
-}
-
-static FAST: [Entry; 1 << WIDTH] = {
-    let mut table = [Entry { symbols: [0; 2], bits: 0, count: 0 }; 1 << WIDTH];
+/// What the next [`WIDTH`] bits begin with: up to two whole symbols in the low bytes, then the bits of their codes, then the bits
+/// of the symbols themselves (0, 8 or 16), a byte each. All of it is zero where the first code is longer.
+static FAST: [u32; 1 << WIDTH] = {
+    let mut table = [0; 1 << WIDTH];
     let mut index = 0;
     while index < table.len() {
         let window = (index as u32) << (32 - WIDTH);
         let (first, bits) = lookup(window);
         if bits <= WIDTH {
             let (second, more) = lookup(window << bits);
-            let entry = &mut table[index];
-            entry.symbols[0] = first as u8;
-            (entry.bits, entry.count) = ((bits << 4 | bits) as u8, 1);
             // The zeros behind the window must not be taken for its bits.
-            if bits + more <= WIDTH {
-                entry.symbols[1] = second as u8;
-                (entry.bits, entry.count) = ((bits << 4 | (bits + more)) as u8, 2);
-            }
+            table[index] = if bits + more <= WIDTH {
+                first as u32 | (second as u32) << 8 | ((bits + more) as u32) << 16 | 16 << 24
+            } else {
+                first as u32 | (bits as u32) << 16 | 8 << 24
+            };
         }
         index += 1;
     }
@@ -111,66 +102,57 @@ const fn lookup(window: u32) -> (u16, usize) {
 /// Lookups in [`FAST`] for which eight bytes hold enough bits wherever in the first byte they begin: 48 of 57.
 const AT_ONCE: usize = 4;
 
-/// Appends to `out` what `input` stands for.
-pub(super) fn decode(input: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
-    let mut end = out.len();
-    // No code is shorter than five bits; what is stored at once may reach eight bytes further.
-    out.resize(end + input.len() / 5 * 8 + 16, 0);
-    // In bits.
-    let mut at = 0;
-    while let Some(bytes) = input[at / 8..].first_chunk() {
-        let mut bits = u64::from_be_bytes(*bytes) << (at % 8);
-        let (mut symbols, mut count, mut used) = (0, 0, 0);
-        for _ in 0..AT_ONCE {
-            let entry = FAST[(bits >> (64 - WIDTH)) as usize];
-            symbols |= u64::from(u16::from_le_bytes(entry.symbols)) << (8 * count);
-            count += u32::from(entry.count);
-            used += usize::from(entry.bits & 15);
-            bits <<= entry.bits & 15;
-        }
-        if used == 0 {
-            let (symbol, length) = lookup((bits >> 32) as u32);
-            symbols = u64::from(u8::try_from(symbol).map_err(|_| Error::Huffman)?);
-            (count, used) = (1, length);
-        }
-        out[end..end + 8].copy_from_slice(&symbols.to_le_bytes());
-        end += count as usize;
-        at += used;
-    }
-    out.truncate(end);
-    finish(&input[at / 8..], at % 8, out)
+/// Room that [`decode`] needs for the text of `length` bytes of code: no code is shorter than five bits, and what is stored at
+/// once may reach eight bytes further.
+pub(super) const fn room(length: usize) -> usize {
+    length / 5 * 8 + 16
 }
 
-/// The last bytes, of which there are at most seven, from their bit `skip` on.
-fn finish(rest: &[u8], skip: usize, out: &mut Vec<u8>) -> Result<(), Error> {
-    // Ones follow: the padding goes on like this, and no code consists of ones alone but the end of string.
-    let mut bytes = [0xff; 8];
-    bytes[..rest.len()].copy_from_slice(rest);
-    let mut bits = u64::from_be_bytes(bytes) << skip | ((1 << skip) - 1);
-    let mut left = rest.len() * 8 - skip;
-    while left > 0 {
-        let entry = FAST[(bits >> (64 - WIDTH)) as usize];
-        let (first, both) = (usize::from(entry.bits >> 4), usize::from(entry.bits & 15));
-        let used = if entry.count == 2 && both <= left {
-            out.extend_from_slice(&entry.symbols);
-            both
-        } else if entry.count > 0 && first <= left {
-            out.push(entry.symbols[0]);
-            first
-        } else {
-            let (symbol, length) = lookup((bits >> 32) as u32);
-            if length > left {
-                // No whole code: padding (5.2), which is shorter than a byte and all ones.
-                return if left < 8 && bits == u64::MAX { Ok(()) } else { Err(Error::Huffman) };
-            }
-            out.push(u8::try_from(symbol).map_err(|_| Error::Huffman)?);
-            length
-        };
-        // Shifted in ones, as above.
-        bits = !(!bits << used);
-        left -= used;
+/// Puts what the first `length` bytes of `input` stand for at the front of `out`, which has [`room`] for it, and returns the
+/// text's length. What is behind those bytes may be read but does not matter.
+pub(super) fn decode(input: &[u8], length: usize, out: &mut [u8]) -> Result<usize, Error> {
+    let (mut at, mut end, total) = (0, 0, 8 * length);
+    while at < total {
+        let window = window(input, at, total - at);
+        // Padding is shorter than a byte and all ones (5.2).
+        if window == u64::MAX && total - at < 8 {
+            break;
+        }
+        let (mut bits, mut symbols, mut sum) = (window, 0, 0);
+        for _ in 0..AT_ONCE {
+            let entry = FAST[(bits >> (64 - WIDTH)) as usize];
+            symbols |= u64::from(entry & 0xffff) << (sum >> 8);
+            sum += entry >> 16;
+            bits <<= (entry >> 16) & 0xff;
+        }
+        let (mut used, mut count) = ((sum & 0xff) as usize, (sum >> 11) as usize);
+        if used == 0 {
+            let (symbol, length) = lookup((window >> 32) as u32);
+            symbols = u64::from(u8::try_from(symbol).map_err(|_| Error::Huffman)?);
+            (used, count) = (length, 1);
+        }
+        out[end..end + 8].copy_from_slice(&symbols.to_le_bytes());
+        at += used;
+        end += count;
     }
-    Ok(())
+    // No code consists of ones alone. So one that ends within those behind the end was cut off, or follows on wrong padding.
+    if at > total { Err(Error::Huffman) } else { Ok(end) }
+}
+
+/// The bits from bit `at` on, 57 of them. There are `left` to be decoded; behind these come ones, as in padding.
+#[inline]
+fn window(input: &[u8], at: usize, left: usize) -> u64 {
+    let bytes = &input[at / 8..];
+    let bits = match bytes.first_chunk() {
+        Some(bytes) if left >= 64 => return u64::from_be_bytes(*bytes) << (at % 8),
+        Some(bytes) => u64::from_be_bytes(*bytes),
+        None => {
+            let mut last = [0; 8];
+            last[..bytes.len()].copy_from_slice(bytes);
+            u64::from_be_bytes(last)
+        }
+    };
+    (bits << (at % 8)) | u64::MAX.checked_shr(left as u32).unwrap_or(0)
 }
 
 /// Appends the code of `text` to `out`.

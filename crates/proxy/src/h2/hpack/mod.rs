@@ -44,18 +44,23 @@ pub(crate) enum Error {
     LateTableSize,
 }
 
-/// A block of `fields` as literals that enter no table, all strings in Huffman's code.
+/// A block of `fields` as literals that enter no table, with static names by their index and all strings in Huffman's code.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn literals(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut out = Vec::new();
+    let text = |text: &[u8], out: &mut Vec<u8>| {
+        let mut coded = Vec::new();
+        huffman::encode(text, &mut coded);
+        integer::put(coded.len(), 7, 0x80, out);
+        out.extend_from_slice(&coded);
+    };
     for (name, value) in fields {
-        out.push(0);
-        for text in [name, value] {
-            let mut coded = Vec::new();
-            huffman::encode(text, &mut coded);
-            integer::put(coded.len(), 7, 0x80, &mut out);
-            out.extend_from_slice(&coded);
+        let index = statics::name(name);
+        integer::put(index, 4, 0, &mut out);
+        if index == 0 {
+            text(name, &mut out);
         }
+        text(value, &mut out);
     }
     out
 }
