@@ -10,6 +10,7 @@
 //! | [`process`] | child processes that end with the test, with their output |
 //! | [`heddle`] | the built `heddle` binary in a runtime directory of its own |
 //! | [`raw`] | a TCP connection told byte by byte what to say and what to expect |
+//! | [`http2`] | the same for HTTP/2, frame by frame |
 //! | [`netns`] | network namespaces with real kernel rules |
 //! | [`nginx`] | nginx in a directory of its own |
 //! | [`grpc`] | a Python gRPC echo server and client (`grpcio`) |
@@ -23,6 +24,7 @@ pub mod address;
 pub mod ca;
 pub mod grpc;
 pub mod heddle;
+pub mod http2;
 pub mod load;
 pub mod netns;
 pub mod nginx;

@@ -52,6 +52,27 @@ impl Raw {
         self
     }
 
+    /// Sends `bytes` as far as the peer lets us; for what it may answer by closing the connection.
+    pub fn offer(&mut self, bytes: impl AsRef<[u8]>) -> &mut Raw {
+        // Reading tells whether the peer is there.
+        let _ = self.stream.write_all(bytes.as_ref());
+        self
+    }
+
+    /// The next `count` bytes, or `None` when the peer ends before them.
+    ///
+    /// # Panics
+    /// They do not come, nor the end.
+    #[track_caller]
+    pub fn next_bytes(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.ahead.len() < count {
+            if !self.read_more(b"more bytes") {
+                return None;
+            }
+        }
+        Some(self.ahead.drain(..count).collect())
+    }
+
     /// Expects exactly these bytes next.
     ///
     /// # Panics

@@ -1,0 +1,96 @@
+//! What may follow a broken rule.
+
+use testkit::http2::{Frame, Peer, flag, frame, kind};
+
+/// Error codes (RFC 9113, 7).
+pub(crate) mod code {
+    pub(crate) const PROTOCOL: u32 = 1;
+    pub(crate) const FLOW_CONTROL: u32 = 3;
+    pub(crate) const STREAM_CLOSED: u32 = 5;
+    pub(crate) const FRAME_SIZE: u32 = 6;
+    pub(crate) const REFUSED: u32 = 7;
+    pub(crate) const CANCEL: u32 = 8;
+    pub(crate) const COMPRESSION: u32 = 9;
+}
+
+/// Cases that the data path fails, with the reason.
+const KNOWN: &[(&str, &str)] = &[
+    ("8.1 pseudo fields in trailers", "the h2 crate drops the fields"),
+    ("3.4 PING first", "the h2 crate answers it"),
+];
+
+/// Whether the data path is known to fail a case.
+pub(crate) fn known(name: &str) -> bool {
+    KNOWN.iter().any(|(known, _)| *known == name)
+}
+
+/// Whether `said` is one of `codes`, or what the h2 crate says of most errors.
+fn allowed(codes: &[u32], said: u32) -> bool {
+    codes.contains(&said) || said == code::PROTOCOL
+}
+
+/// What must follow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Must {
+    /// The connection ends, with GOAWAY and one of these codes.
+    Connection(&'static [u32]),
+    /// The stream is reset with one of these codes, or the connection ends with one. Where `answer`, the request may also be
+    /// answered with 400 (8.1.1).
+    Stream { stream: u32, codes: &'static [u32], answer: bool },
+    /// Nothing: the connection goes on.
+    Nothing,
+}
+
+/// Expects what must follow what was sent on `peer`.
+#[track_caller]
+pub(crate) fn expect(name: &str, peer: &mut Peer, must: Must) {
+    println!("{name}: {must:?}");
+    let mut seen: Vec<Frame> = Vec::new();
+    // Answered behind everything that was sent before it.
+    peer.raw().offer(frame(kind::PING, 0, 0, b"the mark"));
+    while let Some(next) = peer.next() {
+        seen.push(next.clone());
+        match (next.kind, must) {
+            (kind::GOAWAY, Must::Connection(codes) | Must::Stream { codes, .. }) => {
+                assert!(allowed(codes, next.number(4)), "{name}: {next:?} does not say {codes:?}");
+                ends(name, peer);
+                return;
+            }
+            (kind::GOAWAY, Must::Nothing) => panic!("{name}: {next:?}"),
+            (kind::RST_STREAM, Must::Stream { stream, codes, .. }) if next.stream == stream => {
+                assert!(allowed(codes, next.number(0)), "{name}: {next:?} does not say {codes:?}");
+                return alive(name, peer);
+            }
+            (kind::HEADERS, Must::Stream { stream, answer: true, .. }) if next.stream == stream => {
+                assert_eq!(next.status(), Some(400), "{name}: {next:?}");
+                return;
+            }
+            (kind::PING, Must::Nothing) if next.payload == b"the mark" => return,
+            _ => {}
+        }
+    }
+    panic!("{name}: the connection ended without a word: {must:?}; {seen:?}");
+}
+
+/// After GOAWAY with an error the connection is closed (5.4.1).
+#[track_caller]
+fn ends(name: &str, peer: &mut Peer) {
+    let mut frames = 0;
+    while let Some(frame) = peer.next() {
+        frames += 1;
+        assert!(frames < 1000, "{name}: it goes on: {frame:?}");
+    }
+}
+
+/// The connection still answers.
+#[track_caller]
+pub(crate) fn alive(name: &str, peer: &mut Peer) {
+    peer.send(kind::PING, 0, 0, b"is it on");
+    loop {
+        let next = peer.next().unwrap_or_else(|| panic!("{name}: the connection has ended"));
+        assert_ne!(next.kind, kind::GOAWAY, "{name}: {next:?}");
+        if next.kind == kind::PING && next.flags == flag::ACK && next.payload == b"is it on" {
+            return;
+        }
+    }
+}
