@@ -28,6 +28,14 @@ impl Heddle {
         Heddle { binary: binary(), runtime, user: None, mode: mode() }
     }
 
+    /// In this mode of interception, run by whoever runs the tests.
+    ///
+    /// # Panics
+    /// See [`Heddle::new`].
+    pub fn in_mode(mode: &str) -> Heddle {
+        Heddle { mode: mode.to_owned(), ..Heddle::new() }
+    }
+
     /// Run by an ordinary user, in namespace mode: by `user` if the tests are run by root.
     ///
     /// # Panics

@@ -4,6 +4,8 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use testkit::heddle::Heddle;
+
 use super::{Mesh, processes};
 
 /// Settings of every test's mesh.
@@ -75,6 +77,17 @@ impl Mesh {
     /// Runs one manifest, with files beside it that its programs read; [`NGINX`] and [`THINGS`] are always there.
     #[track_caller]
     pub(crate) fn with_files(manifest: &str, files: &[(&str, &[u8])]) -> Mesh {
+        Mesh::run_with_files(Heddle::new(), manifest, files)
+    }
+
+    /// The same, in a mode of interception that the test needs.
+    #[track_caller]
+    pub(crate) fn in_mode(mode: &str, manifest: &str) -> Mesh {
+        Mesh::run_with_files(Heddle::in_mode(mode), manifest, &[])
+    }
+
+    #[track_caller]
+    fn run_with_files(heddle: Heddle, manifest: &str, files: &[(&str, &[u8])]) -> Mesh {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let write = |name: &str, bytes: &[u8]| {
             let path = folder.path().join(name);
@@ -94,7 +107,7 @@ impl Mesh {
         for (name, bytes) in files {
             write(name, bytes);
         }
-        Mesh::start(folder, &[])
+        Mesh::run(heddle, folder, &[])
     }
 
     /// The address of the instance `name`.
