@@ -197,7 +197,7 @@ impl Peer {
     /// # Panics
     /// Neither comes.
     #[track_caller]
-    pub fn next(&mut self) -> Option<Frame> {
+    pub fn next_frame(&mut self) -> Option<Frame> {
         loop {
             let frame = self.next_of_all()?;
             match frame.kind {
@@ -219,15 +219,15 @@ mod tests {
     fn frames_go_there_and_back() {
         let server = RawServer::start(|_, raw| {
             let mut peer = Peer::server(raw, &[(4, 1)]);
-            let head = peer.next().unwrap();
+            let head = peer.next_frame().unwrap();
             assert_eq!((head.kind, head.flags, head.stream), (kind::HEADERS, flag::END, 1));
             assert_eq!(head.payload, b"\x00\x05:path\x01/");
             peer.send(kind::RST_STREAM, 0, 1, 8_u32.to_be_bytes());
-            assert_eq!(peer.next(), None);
+            assert_eq!(peer.next_frame(), None);
         });
         let mut peer = Peer::connect(server.address(), &[]);
         peer.send(kind::HEADERS, flag::END, 1, block(&[(":path", "/")]));
-        let reset = peer.next().unwrap();
+        let reset = peer.next_frame().unwrap();
         assert_eq!((reset.kind, reset.stream, reset.number(0)), (kind::RST_STREAM, 1, 8));
         drop(peer);
         server.finish();

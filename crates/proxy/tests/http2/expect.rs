@@ -44,11 +44,14 @@ pub(crate) enum Must {
 /// Expects what must follow what was sent on `peer`.
 #[track_caller]
 pub(crate) fn expect(name: &str, peer: &mut Peer, must: Must) {
-    println!("{name}: {must:?}");
+    #[allow(clippy::print_stdout, reason = "shown where a case hangs")]
+    {
+        println!("{name}: {must:?}");
+    }
     let mut seen: Vec<Frame> = Vec::new();
     // Answered behind everything that was sent before it.
     peer.raw().offer(frame(kind::PING, 0, 0, b"the mark"));
-    while let Some(next) = peer.next() {
+    while let Some(next) = peer.next_frame() {
         seen.push(next.clone());
         match (next.kind, must) {
             (kind::GOAWAY, Must::Connection(codes) | Must::Stream { codes, .. }) => {
@@ -76,7 +79,7 @@ pub(crate) fn expect(name: &str, peer: &mut Peer, must: Must) {
 #[track_caller]
 fn ends(name: &str, peer: &mut Peer) {
     let mut frames = 0;
-    while let Some(frame) = peer.next() {
+    while let Some(frame) = peer.next_frame() {
         frames += 1;
         assert!(frames < 1000, "{name}: it goes on: {frame:?}");
     }
@@ -87,7 +90,7 @@ fn ends(name: &str, peer: &mut Peer) {
 pub(crate) fn alive(name: &str, peer: &mut Peer) {
     peer.send(kind::PING, 0, 0, b"is it on");
     loop {
-        let next = peer.next().unwrap_or_else(|| panic!("{name}: the connection has ended"));
+        let next = peer.next_frame().unwrap_or_else(|| panic!("{name}: the connection has ended"));
         assert_ne!(next.kind, kind::GOAWAY, "{name}: {next:?}");
         if next.kind == kind::PING && next.flags == flag::ACK && next.payload == b"is it on" {
             return;

@@ -101,7 +101,7 @@ fn window(stream: u32, increment: u32) -> Vec<u8> {
 fn answer(peer: &mut Peer, stream: u32) -> (Option<u16>, usize) {
     let (mut status, mut length) = (None, 0);
     loop {
-        let next = peer.next().expect("an answer");
+        let next = peer.next_frame().expect("an answer");
         assert!(![kind::GOAWAY, kind::RST_STREAM].contains(&next.kind), "{next:?}");
         if next.stream == stream {
             match next.kind {
@@ -131,7 +131,7 @@ fn s3_4_the_preface() {
     for (name, first) in [("3.4 PING first", frame(kind::PING, 0, 0, b"12345678")), ("3.4 HEADERS first", get())] {
         let mut peer = Peer::silent(stage.sidecar.outbound());
         peer.raw().send(PREFACE).send(first).finish();
-        while let Some(next) = peer.next().filter(|_| !known(name)) {
+        while let Some(next) = peer.next_frame().filter(|_| !known(name)) {
             assert_eq!((next.kind, next.number(4)), (kind::GOAWAY, code::PROTOCOL), "{name}: {next:?}");
         }
     }
@@ -376,7 +376,7 @@ fn s6_9_windows_are_kept_to() {
     let take = |peer: &mut Peer, wanted: usize| {
         let mut got = 0;
         while got < wanted {
-            let next = peer.next().unwrap();
+            let next = peer.next_frame().unwrap();
             assert_ne!(next.kind, kind::GOAWAY, "{next:?}");
             if next.kind == kind::DATA {
                 got += next.payload.len();
@@ -515,7 +515,7 @@ fn streams_that_break_do_not_break_others() {
         peer.raw().send(headers(flag::END, good, GET));
         let mut answered = false;
         while !answered {
-            let next = peer.next().unwrap();
+            let next = peer.next_frame().unwrap();
             assert_ne!(next.kind, kind::GOAWAY, "{next:?}");
             assert!(next.kind != kind::RST_STREAM || next.stream == bad, "{next:?}");
             answered = next.stream == good && next.flags & flag::END_STREAM != 0;
