@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::deps::{self, Names, Needs};
 use crate::Kind;
+use crate::compile::endpoint::Instance;
 use crate::compile::resources::{Body, Resources};
 use crate::compile::{self, Compiler};
 
@@ -74,8 +75,22 @@ struct Changed {
     /// More than endpoints.
     structure: bool,
     policies: bool,
-    /// Services whose backends may have other endpoints now.
-    services: BTreeSet<String>,
+    /// Services whose backends may have other endpoints now: which workloads, without their namespace, which is the service's.
+    /// `None`: any of them, or the service itself.
+    services: BTreeMap<String, Option<BTreeSet<String>>>,
+}
+
+impl Changed {
+    /// Of this workload alone, if it is nothing more already.
+    fn workload(&mut self, service: String, workload: &str) {
+        if let Some(workloads) = self.services.entry(service).or_insert_with(|| Some(BTreeSet::new())) {
+            workloads.insert(workload.to_owned());
+        }
+    }
+
+    fn service(&mut self, service: String) {
+        self.services.insert(service, None);
+    }
 }
 
 /// What [`State::sync`] found to do.
@@ -176,6 +191,7 @@ impl State {
                 match compile::parse(kind, &resource.name, &resource.version, &bytes) {
                     Ok(body) => {
                         self.resources.insert(kind, &resource.name, resource.version, bytes, body);
+                        self.touch(kind, &resource.name);
                         Answer::Found(resource.name.clone())
                     }
                     Err(refusal) => {
@@ -248,19 +264,30 @@ impl State {
         }
     }
 
+    /// Notes that a resource changes. Called before it does and, where there is a new one, after it too.
     fn touch(&mut self, kind: Kind, name: &str) {
         match service_of(kind, name) {
             Some(service) => {
                 // One that came although its collection is no longer wanted must be dropped again.
                 let wanted = self.subscribed[kind as usize].contains(&format!("{service}/*"));
                 self.changed.structure |= !wanted;
-                self.changed.services.insert(service);
+                // An endpoint is called as its workload is, of its service's namespace. Of any other it is not known whose place
+                // it takes.
+                let object = name.get(service.len() + 1..).unwrap_or_default();
+                let own = |held: &Instance| {
+                    held.workload().strip_suffix(object).and_then(|rest| rest.strip_suffix('/')) == namespace(&service)
+                };
+                if wanted && object != "*" && self.resources.endpoint(name).is_none_or(own) {
+                    self.changed.workload(service, object);
+                } else {
+                    self.changed.service(service);
+                }
             }
             None => {
                 self.changed.structure = true;
                 self.changed.policies |= kind == Kind::Policy;
                 if kind == Kind::Service {
-                    self.changed.services.insert(name.to_owned());
+                    self.changed.service(name.to_owned());
                 }
             }
         }
@@ -281,9 +308,11 @@ impl State {
         }
         if changed.policies {
             let services: Vec<String> = self.resources.all(Kind::Service).map(|(name, _)| name.to_owned()).collect();
-            services.iter().for_each(|service| self.compiler.refresh(&self.resources, service));
+            services.iter().for_each(|service| self.compiler.refresh(&self.resources, service, None));
         } else {
-            changed.services.iter().for_each(|service| self.compiler.refresh(&self.resources, service));
+            for (service, workloads) in &changed.services {
+                self.compiler.refresh(&self.resources, service, workloads.as_ref());
+            }
         }
         synced
     }
@@ -464,6 +493,10 @@ fn want(wanted: &mut Names, needs: Needs, published: Option<(u64, &Names)>) {
     for (wanted, names) in wanted.iter_mut().zip(needs.names) {
         wanted.extend(names);
     }
+}
+
+fn namespace(service: &str) -> Option<&str> {
+    service.split_once('/').map(|(namespace, _)| namespace)
 }
 
 /// The service that an endpoint's name belongs to.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use engine::snapshot::{Destination, Resolution, Slot};
 use engine::{Nanos, SeriesId};
 use proptest::prelude::*;
+use prost::Message as _;
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use proto::mesh;
 
@@ -588,4 +589,45 @@ fn same(old: &Destination, new: &Destination) {
     };
     assert_eq!(dials(old), dials(new), "{}", old.name);
     assert_eq!(old.ports[0].implicit.policy, new.ports[0].implicit.policy, "{}", old.name);
+}
+
+/// Endpoints one by one, and endpoints anew: the same set, however they came and went.
+#[test]
+fn changes_of_single_endpoints_add_up() {
+    let mut pair = Pair::new();
+    pair.publish([service("shop/cart", &[], &[])]);
+    let slot = pair.ask("cart.shop");
+    pair.settle();
+    let mut random = engine::Rng::seeded(7);
+    for round in 0..200 {
+        for _ in 0..=random.below(3) {
+            let name = format!("cart-{}", random.below(12));
+            let change = match random.below(3) {
+                0 => remove(Kind::Endpoint, &format!("shop/cart/{name}")),
+                dial => Upsert(endpoint("shop/cart", &name, &format!("127.0.0.{dial}:15006"))),
+            };
+            pair.publisher.apply(vec![change]);
+        }
+        let before = found(&slot).ports[0].backend.endpoints.load_full();
+        pair.settle();
+        let after = found(&slot).ports[0].backend.endpoints.load_full();
+        let known = after.endpoints().iter().filter(|new| before.endpoints().iter().any(|old| Arc::ptr_eq(new, old)));
+        assert!(known.count() + 3 >= after.endpoints().len(), "round {round}: what did not change is the same object");
+        let mut fresh = new_state();
+        let mut wanted = Vec::new();
+        for (name, held) in pair.state.resources.all(Kind::Endpoint) {
+            fresh.restore(Kind::Endpoint, name, held.version.clone(), held.bytes.clone()).unwrap();
+            wanted.push(fresh.resources.endpoint(name).unwrap().workload().to_owned());
+        }
+        let seen: Vec<_> = after.endpoints().iter().map(|endpoint| endpoint.workload.to_string()).collect();
+        assert!(seen.is_sorted(), "{seen:?}");
+        wanted.sort();
+        assert_eq!(seen, wanted, "round {round}");
+        for endpoint in after.endpoints() {
+            let name = endpoint.workload.replacen("shop/", "shop/cart/", 1);
+            let held = mesh::Endpoint::decode(&pair.state.resources.get(Kind::Endpoint, &name).unwrap().bytes[..]);
+            let engine::balance::Dial::Mesh { address, .. } = &endpoint.dial else { panic!("no sidecar") };
+            assert_eq!(address.to_string(), held.unwrap().dial, "round {round}");
+        }
+    }
 }

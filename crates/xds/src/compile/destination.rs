@@ -1,5 +1,6 @@
 //! Services as their callers see them, and a workload's own inbound side.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use engine::balance::{Backend, EndpointSet};
@@ -171,8 +172,13 @@ impl Compiler {
         backend
     }
 
-    /// Gives the backends of `service` the endpoints that are held now. Routes are not touched.
-    pub(crate) fn refresh(&mut self, resources: &Resources, service: &str) {
+    /// Gives the backends of `service` the endpoints that are held now. `workloads`, named without the service's namespace: those
+    /// alone may have changed, and neither policies nor ports; `None`: anything may. Routes are not touched.
+    pub(crate) fn refresh(&mut self, resources: &Resources, service: &str, workloads: Option<&BTreeSet<String>>) {
+        let namespace = service.split_once('/').map_or("", |(namespace, _)| namespace);
+        let instance =
+            |name: &String| (format!("{namespace}/{name}"), resources.endpoint(&format!("{service}/{name}")));
+        let changed: Option<Vec<_>> = workloads.map(|names| names.iter().map(instance).collect());
         let range = (service.to_owned(), 0)..=(service.to_owned(), u16::MAX);
         let mut dead = Vec::new();
         let mut backends = self.backends.lock();
@@ -181,6 +187,15 @@ impl Compiler {
                 dead.push(key.clone());
                 continue;
             };
+            if let Some(changed) = &changed {
+                let old = backend.endpoints.load();
+                if let Some(set) =
+                    endpoint::patched(&old, changed.iter().map(|(w, i)| (w.as_str(), *i)), key.1, &self.here)
+                {
+                    backend.endpoints.store(Arc::new(set));
+                }
+                continue;
+            }
             let declared = resources.service(service).and_then(|s| s.port(key.1).map(|port| (s, port)));
             let old = backend.endpoints.load();
             let balance = match declared {

@@ -86,6 +86,11 @@ pub(crate) fn parse(name: &str, endpoint: mesh::Endpoint) -> Result<Instance> {
 }
 
 impl Instance {
+    /// `namespace/name`.
+    pub(crate) fn workload(&self) -> &str {
+        &self.workload
+    }
+
     /// How to reach the instance's part of a service port, if it has one.
     fn dial(&self, service_port: u16) -> Option<Dial> {
         let at = self.ports.binary_search_by_key(&service_port, |(port, _)| *port).ok()?;
@@ -116,6 +121,29 @@ pub(crate) fn set<'a>(
         && endpoints.iter().zip(old.endpoints()).all(|(new, old)| Arc::ptr_eq(new, old))
         && policy == *old.policy();
     (!same).then(|| EndpointSet::new(endpoints, policy, here).following(old))
+}
+
+/// The set for `port` after changes of some of its instances, by workload; what is `None` is there no more. The others are not
+/// looked at. `None`: nothing changed.
+pub(crate) fn patched<'a>(
+    old: &EndpointSet,
+    changed: impl Iterator<Item = (&'a str, Option<&'a Instance>)>,
+    port: u16,
+    here: &Locality,
+) -> Option<EndpointSet> {
+    let mut endpoints: Option<Vec<Arc<Endpoint>>> = None;
+    for (workload, instance) in changed {
+        let held = endpoints.as_deref().unwrap_or(old.endpoints());
+        let place = held.binary_search_by(|endpoint| (*endpoint.workload).cmp(workload));
+        match (place, instance.and_then(|instance| one(old, instance, port))) {
+            (Ok(at), Some(new)) if Arc::ptr_eq(&held[at], &new) => {}
+            (Ok(at), Some(new)) => endpoints.get_or_insert_with(|| old.endpoints().to_vec())[at] = new,
+            (Ok(at), None) => _ = endpoints.get_or_insert_with(|| old.endpoints().to_vec()).remove(at),
+            (Err(at), Some(new)) => endpoints.get_or_insert_with(|| old.endpoints().to_vec()).insert(at, new),
+            (Err(_), None) => {}
+        }
+    }
+    Some(EndpointSet::sorted(endpoints?, old.policy().clone(), here).following(old))
 }
 
 fn one(old: &EndpointSet, instance: &Instance, port: u16) -> Option<Arc<Endpoint>> {

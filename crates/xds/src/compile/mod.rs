@@ -5,7 +5,7 @@
 
 mod authorize;
 mod destination;
-mod endpoint;
+pub(crate) mod endpoint;
 mod gateway;
 mod policy;
 mod problem;

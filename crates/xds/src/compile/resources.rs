@@ -244,6 +244,14 @@ impl Resources {
         }
     }
 
+    /// The instance that is held by this name.
+    pub(crate) fn endpoint(&self, name: &str) -> Option<&endpoint::Instance> {
+        match &self.get(Kind::Endpoint, name)?.body {
+            Body::Endpoint(instance) => Some(instance),
+            _ => None,
+        }
+    }
+
     /// The instances of `service`, sorted by resource name.
     pub(crate) fn endpoints(&self, service: &str) -> impl Iterator<Item = &endpoint::Instance> {
         let prefix = format!("{service}/");
