@@ -38,7 +38,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 
@@ -55,6 +55,7 @@ mod table;
 pub use explain::{Candidate, Standing, Terms};
 pub use in_flight::InFlight;
 pub use load::{CLASSES, Load};
+pub use review::Review;
 pub use set::{Ask, EndpointSet};
 pub use table::hash;
 
@@ -72,6 +73,8 @@ pub struct Backend {
     pub endpoints: ArcSwap<EndpointSet>,
     /// Who has which latency class: series plus one, or zero.
     classes: [AtomicU32; CLASSES - 1],
+    /// Since when each class is known to be unused; zero: it is used.
+    idle: [AtomicU64; CLASSES - 1],
 }
 
 /// Requests of one backend whose latencies are like each other's: those of one route. A slow route then does not hide that
@@ -141,23 +144,33 @@ impl Backend {
     /// A backend that nothing was sent to yet.
     pub fn new(service: impl Into<Box<str>>, port: u16, protocol: Protocol, endpoints: EndpointSet) -> Backend {
         let endpoints = ArcSwap::from_pointee(endpoints);
-        Backend { service: service.into(), port, protocol, endpoints, classes: Default::default() }
+        Backend {
+            service: service.into(),
+            port,
+            protocol,
+            endpoints,
+            classes: Default::default(),
+            idle: Default::default(),
+        }
     }
 
-    /// The latency class of requests that are counted as `series`. The first seven have one each, later ones share one.
+    /// The latency class of requests that are counted as `series`. Seven have one each, further ones share one until a class
+    /// is free ([`Backend::free_classes`]).
     #[inline]
     pub fn class(&self, series: SeriesId) -> Class {
         let key = series.0.wrapping_add(1);
-        for (i, class) in self.classes.iter().enumerate() {
-            let mut owner = class.load(Relaxed);
-            if owner == 0 {
-                owner = class.compare_exchange(0, key, Relaxed, Relaxed).map_or_else(|other| other, |_| key);
-            }
-            if owner == key {
-                return Class(i as u8 + 1);
-            }
+        match self.classes.iter().position(|owner| owner.load(Relaxed) == key) {
+            Some(place) => Class(place as u8 + 1),
+            None => self.claim(key),
         }
-        Class::default()
+    }
+
+    /// A class for who has none. Workers that claim for the same series at the same time may take two, of which one is soon
+    /// free again.
+    fn claim(&self, key: u32) -> Class {
+        let free =
+            |owner: &AtomicU32| owner.load(Relaxed) == 0 && owner.compare_exchange(0, key, Relaxed, Relaxed).is_ok();
+        self.classes.iter().position(free).map_or(Class::default(), |place| Class(place as u8 + 1))
     }
 }
 

@@ -39,6 +39,7 @@ mod probe;
 mod relay;
 mod reply;
 mod request;
+mod review;
 mod route;
 mod send;
 pub mod session;

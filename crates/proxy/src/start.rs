@@ -173,6 +173,7 @@ async fn run(worker: std::rc::Rc<Worker>, listeners: Vec<(Acceptor, Entry)>) {
     }
     if worker.is_first() {
         tokio::task::spawn_local(check::run(std::rc::Rc::clone(&worker)));
+        tokio::task::spawn_local(crate::review::run(std::rc::Rc::clone(&worker)));
     }
     let mut drain = worker.shared.drain.clone();
     let mut closing = worker.shared.drain.clone();

@@ -73,9 +73,10 @@ impl InFlight {
         if !outcome.is_failure() {
             load.succeeded(self.class, latency, self.started, now, self.refused);
         } else if load.failed(self.class, latency, self.started, now, (outcome, &peers.policy().outlier, self.refused))
-            && peers.may_eject(now)
+            && peers.may_eject()
+            && load.eject(now, &peers.policy().outlier)
         {
-            load.eject(now, &peers.policy().outlier);
+            peers.view().ejects();
         }
         self.answered(now);
     }

@@ -593,21 +593,40 @@ impl Load {
     }
 
     /// Leaves it out for a time that grows with each ejection in a row. What was learnt is forgotten, so that it comes back
-    /// as an endpoint never heard of and its past does not starve it.
-    pub(super) fn eject(&self, now: Nanos, policy: &OutlierPolicy) {
+    /// as an endpoint never heard of and its past does not starve it. False if it is left out for as long already.
+    pub(super) fn eject(&self, now: Nanos, policy: &OutlierPolicy) -> bool {
         let before = self.left_out_until.load(Relaxed);
         let ejections = u64::from(self.ejections.load(Relaxed)) + 1;
         let length = policy.base_ejection.0.saturating_mul(ejections).min(policy.max_ejection.0);
         let until = now.after(Nanos(length)).0;
         // Of workers that see the last failure at the same time, one ejects; and no time that is already set gets shorter.
         if until <= before || self.left_out_until.compare_exchange(before, until, Relaxed, Relaxed).is_err() {
-            return;
+            return false;
         }
         self.ejections.fetch_add(1, Relaxed);
         self.streak.store(0, Relaxed);
         self.gateway_streak.store(0, Relaxed);
         self.latencies.iter().for_each(|estimate| estimate.set(0.0, 0));
         self.failing.set(0.0);
+        true
+    }
+
+    /// Nothing is known of this class any more.
+    pub(super) fn forget(&self, class: Class) {
+        self.latencies[class.index()].set(0.0, 0);
+    }
+
+    /// Nanoseconds since anything was learnt of this class; `None`: nothing is known.
+    pub(super) fn learnt_ago(&self, class: Class, now: Nanos) -> Option<f32> {
+        let estimate = &self.latencies[class.index()];
+        (estimate.get() > 0.0).then(|| estimate.age(now))
+    }
+
+    /// Gives an endpoint that nothing was ever sent to the least part of its weight.
+    pub(super) fn begin(&self, slow_start: &crate::policy::SlowStart) {
+        if self.first.load(Relaxed) == 0 {
+            self.ramp.set(slow_start.min_percent.clamp(1, 100) as f32 / 100.0);
+        }
     }
 
     /// Outcomes and failures since it was last asked, which starts the count again.

@@ -1,10 +1,12 @@
-//! What holds for the whole set and is looked at now and then: which groups are used, panic, and who is worse than its peers.
+//! What holds for the whole set and is looked at now and then: which groups are used, panic, who is worse than its peers, and
+//! which latency classes nobody uses any more. It looks at every endpoint, so it is no part of a request: whoever runs the engine
+//! calls [`EndpointSet::review_due`] ten times a second and takes the steps of the [`Review`] when it suits.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::load::CLASSES;
 use super::set::{EndpointSet, Group};
-use super::{Class, Endpoint, Health};
+use super::{Backend, Class, Endpoint, Health};
 use crate::Nanos;
 
 /// Time between reviews: long enough that a review, which looks at every endpoint, costs next to nothing, short enough that
@@ -12,6 +14,9 @@ use crate::Nanos;
 const PERIOD_MIN: u64 = 100_000_000;
 const PERIOD_MAX: u64 = 1_000_000_000;
 const PERIOD_PER_ENDPOINT: u64 = 250_000;
+
+/// A latency class that has learnt nothing for this long is given to whoever comes next.
+const CLASS_IDLE: Nanos = Nanos::from_millis(600_000);
 
 /// A group's part of the requests is counted in these.
 pub(super) const WHOLE: u32 = 1 << 16;
@@ -29,6 +34,50 @@ pub(super) struct View {
     in_flight: AtomicU32,
     /// The greatest part of its weight that an endpoint has, bits of an `f32`; zero stands for one.
     ramp: AtomicU32,
+    /// Endpoints that are ejected.
+    ejected: AtomicU32,
+}
+
+/// What one look at all endpoints has found so far; made by [`EndpointSet::review_due`]. It belongs to that set.
+#[derive(Debug, Default)]
+pub struct Review {
+    phase: Phase,
+    /// Where the phase is among the endpoints.
+    place: usize,
+    peers: Peers,
+    tallies: Vec<Tally>,
+    ejected: u32,
+    ramp: f32,
+    /// By class, nanoseconds since anything was learnt of it at any endpoint, where that was looked at.
+    learnt: Option<[f32; CLASSES]>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// How endpoints do on average.
+    Gather,
+    /// Which of them do much worse.
+    Compare,
+    /// Who is usable in each group.
+    #[default]
+    Count,
+}
+
+/// What is usual among endpoints with enough requests.
+#[derive(Debug, Default)]
+struct Peers {
+    count: f64,
+    success: f64,
+    success_squared: f64,
+    usual: Usual,
+}
+
+/// One group.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    usable: u64,
+    in_flight: u64,
+    weight: u64,
 }
 
 impl View {
@@ -47,82 +96,204 @@ impl View {
         if ramp > 0.0 { ramp } else { 1.0 }
     }
 
-    /// Goes on from where `old` was, so that changes of the set do not put comparisons off.
-    pub(super) fn follow(&self, old: &View) {
+    /// The same for a set that was not reviewed yet.
+    pub(super) fn ramps(&self, ramp: f32) {
+        self.ramp.store(ramp.to_bits(), Relaxed);
+    }
+
+    /// Endpoints that are ejected.
+    pub(super) fn ejected(&self) -> u32 {
+        self.ejected.load(Relaxed)
+    }
+
+    /// One more of them, which counts before the next review does.
+    pub(super) fn ejects(&self) {
+        self.ejected.fetch_add(1, Relaxed);
+    }
+
+    /// Goes on from where `old` was. `alike`: whether the groups are still the same ones; if not, a review is due at once.
+    pub(super) fn follow(&self, old: &View, alike: bool) {
         self.compared.store(old.compared.load(Relaxed), Relaxed);
+        self.panic.store(old.panic(), Relaxed);
+        self.in_flight.store(old.in_flight.load(Relaxed), Relaxed);
+        self.ejected.store(old.ejected(), Relaxed);
+        if alike {
+            self.reviewed.store(old.reviewed.load(Relaxed), Relaxed);
+        }
     }
 }
 
 impl EndpointSet {
-    /// Whether a review is due. A clock that jumped back makes it due too.
-    #[inline]
-    pub(super) fn review_due(&self, now: Nanos) -> bool {
+    /// A review, if one is due; a clock that jumped back makes it due too. Of those who ask at the same time one gets it.
+    pub fn review_due(&self, now: Nanos) -> Option<Review> {
         let period = (self.endpoints().len() as u64 * PERIOD_PER_ENDPOINT).clamp(PERIOD_MIN, PERIOD_MAX);
-        let reviewed = self.view().reviewed.load(Relaxed);
-        reviewed == 0 || now.0.wrapping_sub(reviewed) >= period
-    }
-
-    #[cold]
-    pub(super) fn review(&self, now: Nanos) {
         let view = self.view();
         let before = view.reviewed.load(Relaxed);
-        // Of workers that find it due at the same time, one does it.
-        if view.reviewed.compare_exchange(before, now.0.max(1), Relaxed, Relaxed).is_err() {
-            return;
+        let due = before == 0 || now.0.wrapping_sub(before) >= period;
+        if !due || view.reviewed.compare_exchange(before, now.0.max(1), Relaxed, Relaxed).is_err() {
+            return None;
         }
-        self.compare(now);
-        let (mut all, mut usable, mut in_flight, mut weight) = (0, 0, 0, 0);
-        let (mut parts, mut ramp) = (Vec::with_capacity(self.groups().len()), 0f32);
-        for group in self.groups() {
-            let mut well = 0;
-            for endpoint in group.members.iter().map(|i| &self.endpoints()[i]) {
-                let load = &endpoint.load;
-                load.grow(now, self.policy().slow_start.as_ref());
-                ramp = load.ramp().max(ramp);
-                well += u64::from(!load.ejected(now) && !load.unhealthy());
-                in_flight += u64::from(load.in_flight());
-                weight += u64::from(endpoint.weight.max(1));
-            }
-            all += u64::from(group.members.len());
-            usable += well;
-            let wanted = u64::from(group.members.len()) * u64::from(self.policy().failover_percent.clamp(1, 100));
-            parts.push((well * 100) as f64 / wanted.max(1) as f64);
+        let mut review = Review { tallies: vec![Tally::default(); self.groups().len()], ..Review::default() };
+        let compared = view.compared.load(Relaxed);
+        if compared == 0 || now.0.wrapping_sub(compared) >= self.policy().outlier.interval.0 {
+            view.compared.store(now.0.max(1), Relaxed);
+            review.learnt = Some([f32::INFINITY; CLASSES]);
+            // The first time what was counted is of no known length.
+            review.phase = if compared == 0 { Phase::Compare } else { Phase::Gather };
         }
-        let panic = usable * 100 < all * u64::from(self.policy().panic_percent.min(100));
-        view.panic.store(panic, Relaxed);
-        view.in_flight.store((in_flight as f32 / weight.max(1) as f32).to_bits(), Relaxed);
-        view.ramp.store(ramp.to_bits(), Relaxed);
-        share_out(self.groups(), &parts, panic);
+        Some(review)
     }
 
-    /// Ejects endpoints that are much worse than their peers. Every interval counts its own outcomes.
-    fn compare(&self, now: Nanos) {
-        let (view, policy) = (self.view(), &self.policy().outlier);
-        let compared = view.compared.load(Relaxed);
-        if compared != 0 && now.0.wrapping_sub(compared) < policy.interval.0 {
-            return;
+    /// The whole review at once, if one is due: where nobody waits, as in simulations.
+    pub fn review(&self, now: Nanos) {
+        if let Some(mut review) = self.review_due(now) {
+            while !review.step(self, now, usize::MAX) {}
         }
-        view.compared.store(now.0.max(1), Relaxed);
-        let counted = || {
-            self.endpoints().iter().filter(|e| {
-                e.health == Health::Ready && !e.load.ejected(now) && e.load.window().0 >= policy.min_requests.max(1)
-            })
-        };
-        if compared != 0 && counted().count() as u64 >= u64::from(policy.min_hosts.max(2)) {
-            let floor = success_floor(counted(), policy.success_rate_stdev);
-            let usual = usual_latencies(counted());
-            for endpoint in counted() {
-                let failed = policy.success_rate_stdev > 0 && success(endpoint) < floor;
-                let ceiling = f64::from(policy.latency_percent) / 100.0;
-                let slow = policy.latency_percent > 0 && slowness(endpoint, &usual) > ceiling;
-                if (failed || slow) && self.may_eject(now) {
-                    endpoint.load.eject(now, policy);
+    }
+
+    /// Whether one more endpoint may be ejected, by what was counted last. Workers that eject different endpoints in the same
+    /// instant may exceed the share by one each.
+    pub(super) fn may_eject(&self) -> bool {
+        let all: u64 = self.groups().iter().map(|group| u64::from(group.members.len())).sum();
+        let share = all * u64::from(self.policy().outlier.max_ejected_percent.min(100)) / 100;
+        u64::from(self.view().ejected()) < share.max(u64::from(all >= 2))
+    }
+
+    fn counts(&self, endpoint: &Endpoint, now: Nanos) -> bool {
+        let enough = endpoint.load.window().0 >= self.policy().outlier.min_requests.max(1);
+        enough && endpoint.health == Health::Ready && !endpoint.load.ejected(now)
+    }
+}
+
+impl Review {
+    /// Looks at up to `count` endpoints of `set`, which must be the one that this is a review of; true when it is done.
+    pub fn step(&mut self, set: &EndpointSet, now: Nanos, count: usize) -> bool {
+        let all = set.endpoints();
+        let until = self.place.saturating_add(count.max(1));
+        match self.phase {
+            Phase::Gather => {
+                let part = &all[self.place.min(all.len())..until.min(all.len())];
+                part.iter().filter(|e| set.counts(e, now)).for_each(|e| self.peers.add(e));
+                self.go_on(until, all.len(), Phase::Compare);
+            }
+            Phase::Compare => {
+                for endpoint in &all[self.place.min(all.len())..until.min(all.len())] {
+                    self.compare(set, endpoint, now);
+                }
+                self.go_on(until, all.len(), Phase::Count);
+            }
+            Phase::Count => {
+                let mut from = 0;
+                for (group, tally) in set.groups().iter().zip(&mut self.tallies) {
+                    let members = group.members.len() as usize;
+                    let of = |place: usize| place.clamp(from, from + members) - from;
+                    for member in of(self.place)..of(until) {
+                        let endpoint = &all[group.members.member(member as u32)];
+                        let load = &endpoint.load;
+                        load.grow(now, set.policy().slow_start.as_ref());
+                        self.ramp = self.ramp.max(load.ramp());
+                        self.ejected += u32::from(load.ejected(now));
+                        tally.usable += u64::from(!load.ejected(now) && !load.unhealthy());
+                        tally.in_flight += u64::from(load.in_flight());
+                        tally.weight += u64::from(endpoint.weight.max(1));
+                    }
+                    from += members;
+                }
+                self.place = until;
+                if until >= from {
+                    self.publish(set);
+                    return true;
                 }
             }
         }
-        for endpoint in self.endpoints() {
-            endpoint.load.take_window();
+        false
+    }
+
+    fn go_on(&mut self, until: usize, all: usize, next: Phase) {
+        (self.place, self.phase) = if until >= all { (0, next) } else { (until, self.phase) };
+    }
+
+    /// Ejects an endpoint that is much worse than its peers. Every interval counts its own outcomes.
+    fn compare(&mut self, set: &EndpointSet, endpoint: &Endpoint, now: Nanos) {
+        let policy = &set.policy().outlier;
+        if self.peers.count >= f64::from(policy.min_hosts.max(2)) && set.counts(endpoint, now) {
+            let floor = self.peers.success_floor(policy.success_rate_stdev);
+            let failed = policy.success_rate_stdev > 0 && success(endpoint) < floor;
+            let ceiling = f64::from(policy.latency_percent) / 100.0;
+            let slow = policy.latency_percent > 0 && slowness(endpoint, &self.peers.usual) > ceiling;
+            if (failed || slow) && set.may_eject() && endpoint.load.eject(now, policy) {
+                set.view().ejects();
+            }
         }
+        endpoint.load.take_window();
+        if let Some(learnt) = &mut self.learnt {
+            for (class, least) in (0..).zip(learnt) {
+                *least = least.min(endpoint.load.learnt_ago(Class(class), now).unwrap_or(f32::INFINITY));
+            }
+        }
+    }
+
+    fn publish(&self, set: &EndpointSet) {
+        let (view, policy) = (set.view(), set.policy());
+        let sum = |of: fn(&Tally) -> u64| self.tallies.iter().map(of).sum::<u64>();
+        let all: u64 = set.groups().iter().map(|group| u64::from(group.members.len())).sum();
+        let panic = sum(|t| t.usable) * 100 < all * u64::from(policy.panic_percent.min(100));
+        view.panic.store(panic, Relaxed);
+        let in_flight = sum(|t| t.in_flight) as f32 / sum(|t| t.weight).max(1) as f32;
+        view.in_flight.store(in_flight.to_bits(), Relaxed);
+        view.ramps(self.ramp);
+        view.ejected.store(self.ejected, Relaxed);
+        let failover = u64::from(policy.failover_percent.clamp(1, 100));
+        let part = |(group, tally): (&Group, &Tally)| {
+            let wanted = u64::from(group.members.len()) * failover;
+            (tally.usable * 100) as f64 / wanted.max(1) as f64
+        };
+        let parts: Vec<f64> = set.groups().iter().zip(&self.tallies).map(part).collect();
+        share_out(set.groups(), &parts, panic);
+    }
+}
+
+impl Backend {
+    /// Frees latency classes that nobody has used for ten minutes, by what `review` of its endpoints has found. Forgets what
+    /// was learnt of them, so that whoever gets one next starts anew. A request that is still under way teaches its successor
+    /// once, which an average can bear.
+    pub fn free_classes(&self, review: &Review, now: Nanos) {
+        let Some(learnt) = &review.learnt else { return };
+        for ((class, owner), (idle, learnt)) in (1..).zip(&self.classes).zip(self.idle.iter().zip(&learnt[1..])) {
+            let since = idle.load(Relaxed);
+            if owner.load(Relaxed) == 0 || *learnt < (CLASS_IDLE.0 / 10) as f32 {
+                idle.store(0, Relaxed);
+            } else if since == 0 || since > now.0 {
+                // Just claimed perhaps, and not answered yet.
+                idle.store(now.0.max(1), Relaxed);
+            } else if now.0 - since >= CLASS_IDLE.0 {
+                self.endpoints.load().endpoints().iter().for_each(|e| e.load.forget(Class(class)));
+                idle.store(0, Relaxed);
+                owner.store(0, Relaxed);
+            }
+        }
+    }
+}
+
+impl Peers {
+    fn add(&mut self, endpoint: &Endpoint) {
+        let success = success(endpoint);
+        self.count += 1.0;
+        self.success += success;
+        self.success_squared += success * success;
+        for (class, (sum, count)) in (0..).zip(&mut self.usual) {
+            if let Some(latency) = endpoint.load.latency(Class(class)) {
+                *sum += latency.ln();
+                *count += 1.0;
+            }
+        }
+    }
+
+    /// The share of successes below which an endpoint is an outlier, as Envoy computes it.
+    fn success_floor(&self, thousandths: u32) -> f64 {
+        let mean = self.success / self.count;
+        let variance = (self.success_squared / self.count - mean * mean).max(0.0);
+        mean - variance.sqrt() * f64::from(thousandths) / 1000.0
     }
 }
 
@@ -155,29 +326,8 @@ fn success(endpoint: &Endpoint) -> f64 {
     1.0 - f64::from(failed) / f64::from(all.max(1))
 }
 
-/// The share of successes below which an endpoint is an outlier, as Envoy computes it.
-fn success_floor<'a>(counted: impl Iterator<Item = &'a std::sync::Arc<Endpoint>> + Clone, thousandths: u32) -> f64 {
-    let count = counted.clone().count().max(1) as f64;
-    let mean = counted.clone().map(|e| success(e)).sum::<f64>() / count;
-    let variance = counted.map(|e| (success(e) - mean).powi(2)).sum::<f64>() / count;
-    mean - variance.sqrt() * f64::from(thousandths) / 1000.0
-}
-
 /// By class, the sum of the logarithms of latencies, and how many.
 type Usual = [(f64, f64); CLASSES];
-
-fn usual_latencies<'a>(counted: impl Iterator<Item = &'a std::sync::Arc<Endpoint>>) -> Usual {
-    let mut usual = Usual::default();
-    for endpoint in counted {
-        for (class, (sum, count)) in (0..).zip(&mut usual) {
-            if let Some(latency) = endpoint.load.latency(Class(class)) {
-                *sum += latency.ln();
-                *count += 1.0;
-            }
-        }
-    }
-    usual
-}
 
 /// How many times longer than its peers an endpoint takes: the geometric mean over the classes that it shares with them.
 fn slowness(endpoint: &Endpoint, usual: &Usual) -> f64 {

@@ -79,6 +79,7 @@ pub struct EndpointSet {
 /// Endpoints that are used alike.
 #[derive(Debug)]
 pub(super) struct Group {
+    priority: u32,
     /// 0: the caller's zone; 1: its region; 2: elsewhere.
     pub(super) distance: u32,
     pub(super) members: Spread,
@@ -166,6 +167,7 @@ impl EndpointSet {
         let groups: Vec<Group> = ready
             .chunk_by(|a, b| (a.0, a.1) == (b.0, b.1))
             .map(|group| Group {
+                priority: group[0].0,
                 distance: group[0].1,
                 members: Spread::new(group.iter().map(|(_, _, i)| *i).collect(), &endpoints),
                 until: AtomicU32::new(WHOLE),
@@ -183,14 +185,27 @@ impl EndpointSet {
             (Algorithm::Maglev, _) | (_, Some(_)) => Table::maglev(&members(), &endpoints),
             _ => None,
         };
-        EndpointSet { endpoints, policy, groups, table, ..EndpointSet::default() }
+        let view = View::default();
+        if let Some(slow_start) = &policy.slow_start {
+            // At once, and not with the first review: until then it might get a hundred requests.
+            let ready = || endpoints.iter().filter(|e| e.health == Health::Ready);
+            ready().for_each(|e| e.load.begin(slow_start));
+            view.ramps(ready().map(|e| e.load.ramp()).fold(0.0, f32::max));
+        }
+        EndpointSet { endpoints, policy, groups, table, view, ..EndpointSet::default() }
     }
 
     /// Goes on from where `old` was: its turn in a round, its measurements of the moment.
     pub fn following(self, old: &EndpointSet) -> EndpointSet {
         self.turn.store(old.turn.load(Relaxed), Relaxed);
         self.probe.store(old.probe.load(Relaxed), Relaxed);
-        self.view.follow(&old.view);
+        let places = |set: &EndpointSet| -> Vec<_> { set.groups.iter().map(|g| (g.priority, g.distance)).collect() };
+        let alike = places(&self) == places(old);
+        self.view.follow(&old.view, alike);
+        if alike {
+            let pairs = self.groups.iter().zip(&old.groups);
+            pairs.for_each(|(new, old)| new.until.store(old.until.load(Relaxed), Relaxed));
+        }
         self
     }
 
@@ -224,9 +239,6 @@ impl EndpointSet {
         ask: &Ask<'_>,
         warm: impl Fn(&Endpoint) -> bool,
     ) -> Option<Arc<Endpoint>> {
-        if self.review_due(now) {
-            self.review(now);
-        }
         if let (Some(hash), Some(table)) = (ask.hash, &self.table)
             && let Some(found) = self.by_hash(table, hash, now, ask)
         {
@@ -421,18 +433,10 @@ impl EndpointSet {
         first
     }
 
-    /// The least latency that is known of an endpoint, in nanoseconds. Looks at all of them.
+    /// The least latency that is known of an endpoint, in nanoseconds. Of many, looks at [`FEW`] or so.
     pub(super) fn least_latency(&self, class: Class) -> Option<f32> {
-        self.endpoints.iter().map(|e| e.load.estimate(class)).filter(|known| *known > 0.0).min_by(f32::total_cmp)
-    }
-
-    /// Whether one more endpoint may be ejected. Looks at all of them, but only when one has failed too often. Workers that
-    /// eject different endpoints in the same instant may exceed the share by one each.
-    pub(super) fn may_eject(&self, now: Nanos) -> bool {
-        let ready = || self.endpoints.iter().filter(|e| e.health == Health::Ready);
-        let (all, out) = (ready().count(), ready().filter(|e| e.load.ejected(now)).count());
-        let share = all * self.policy.outlier.max_ejected_percent.min(100) as usize / 100;
-        out < share.max(usize::from(all >= 2))
+        let some = self.endpoints.iter().step_by(1 + self.endpoints.len() / FEW as usize);
+        some.map(|e| e.load.estimate(class)).filter(|known| *known > 0.0).min_by(f32::total_cmp)
     }
 }
 

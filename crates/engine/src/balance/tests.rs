@@ -59,6 +59,7 @@ fn failure() -> Outcome {
 fn shares(set: &EndpointSet, now: Nanos, tried: &[u64]) -> BTreeMap<Box<str>, usize> {
     let mut rng = Rng::seeded(7);
     let mut shares = BTreeMap::new();
+    set.review(now);
     for _ in 0..1000 {
         let chosen = set.choose(now, &mut rng, &Ask { tried, ..Ask::default() }, |_| true).expect("there is one");
         *shares.entry(chosen.workload.clone()).or_default() += 1;
@@ -367,6 +368,7 @@ fn ejection_after_failures_in_a_row_with_growing_time() {
 
     send(&set, bad, 5_000, 5_011, failure());
     assert!(!load.ejected(at(5_011)), "sent before it came back");
+    set.review(at(5_012));
     send(&set, bad, 5_012, 5_013, failure());
     assert!(load.ejected(at(15_012)) && !load.ejected(at(15_013)), "one failure on probation, twice the time");
     send(&set, bad, 15_013, 15_014, Outcome::Success);
@@ -401,6 +403,7 @@ fn ejection_time_is_bounded_and_zero_turns_it_off() {
         }
         assert!(load.ejected(at(now + 1)) && !load.ejected(at(now + 12_002)));
         now += 12_002;
+        set.review(at(now));
     }
     let set = with([endpoint("a"), endpoint("b")], never());
     for _ in 0..50 {

@@ -65,7 +65,10 @@ impl Balancer for Engine {
         let tried: Option<[u64; 1]> = avoid.map(|server| [self.all[server].load.id]);
         let tried = tried.as_ref().map_or(&[][..], |tried| &tried[..]);
         let ask = Ask { class: self.class(route), tried, hash: None };
-        let chosen = self.backend.endpoints.load().choose(now, rng, &ask, |_| true)?;
+        let set = self.backend.endpoints.load();
+        // A proxy does it ten times a second beside its requests.
+        set.review(now);
+        let chosen = set.choose(now, rng, &ask, |_| true)?;
         chosen.workload.parse().ok()
     }
 

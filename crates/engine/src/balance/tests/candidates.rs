@@ -197,6 +197,7 @@ fn a_busy_endpoint_passes_sessions_on() {
     let mut rng = Rng::seeded(1);
     let mut under_way = Vec::new();
     for i in 0..400 {
+        set.review(at(200 * i));
         let chosen = set.choose(at(200 * i), &mut rng, &ask, |_| true).expect("there is one");
         under_way.push(InFlight::start(chosen, Class::default(), at(200 * i)));
     }
@@ -265,6 +266,95 @@ fn probes_go_to_idle_endpoints_within_the_budget() {
     let off = built([endpoint("a")], BalancePolicy { probes_per_second: 0, ..BalancePolicy::default() });
     send(&off, &off.endpoints()[0], 0, 1, Outcome::Success);
     assert!(off.probe_due(at(5_000), &mut rng).is_none());
+}
+
+/// A review in steps of one endpoint finds what one does that looks at all at once.
+#[test]
+fn a_review_may_be_made_piece_by_piece() {
+    for step in [1, 3, usize::MAX] {
+        let first = (0..10).map(|i| endpoint(&format!("first-{i}")));
+        let second = (0..4).map(|i| Endpoint { priority: 1, ..endpoint(&format!("second-{i}")) });
+        let set = built(first.chain(second), policy(Algorithm::Random));
+        let review = |now: u64| {
+            let mut review = set.review_due(at(now)).expect("it is due");
+            assert!(set.review_due(at(now)).is_none(), "one at a time");
+            let mut steps = 1;
+            while !review.step(&set, at(now), step) {
+                steps += 1;
+            }
+            steps
+        };
+        review(1);
+        for round in 0..150 {
+            for (i, endpoint) in set.endpoints().iter().enumerate() {
+                let outcome = if i < 4 && round % 3 == 0 { failure() } else { Outcome::Success };
+                send(&set, endpoint, 60 * round, 60 * round + 10, outcome);
+            }
+        }
+        let steps = review(10_500);
+        assert!(if step == 1 { steps >= 3 * 14 } else { steps <= 15 }, "{steps} steps of {step}");
+        // Four of fourteen fail a third: each is 1.58 standard deviations below the mean, so nobody is ejected.
+        assert!(set.endpoints().iter().all(|e| !e.load.ejected(at(10_500))));
+        let checks = CheckPolicy { healthy_after: 1, unhealthy_after: 1 };
+        set.endpoints()[..6].iter().for_each(|e| e.load.checked(false, &checks));
+        review(11_500);
+        let stays = percent(&set, 11_500, "first");
+        assert!((50.0..65.0).contains(&stays), "40 of 70 %: step {step}: {stays}");
+    }
+}
+
+/// A change of the set neither forgets what the last review found nor waits for the next.
+#[test]
+fn what_a_review_found_outlives_changes_of_the_set() {
+    let all = || (0..10).map(|i| endpoint(&i.to_string()));
+    let set = built(all(), policy(Algorithm::Random));
+    let checks = CheckPolicy { healthy_after: 1, unhealthy_after: 1 };
+    set.endpoints()[..6].iter().for_each(|e| e.load.checked(false, &checks));
+    assert_eq!(shares(&set, at(100), &[]).len(), 10, "panic");
+    let here = Locality { region: "north".into(), zone: "a".into() };
+    let next = EndpointSet::new(set.endpoints()[1..].to_vec(), policy(Algorithm::Random), &here).following(&set);
+    let mut rng = Rng::seeded(1);
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..200 {
+        seen.insert(next.choose(at(101), &mut rng, &Ask::default(), |_| true).expect("there is one").workload.clone());
+    }
+    assert_eq!(seen.len(), 9, "still a panic");
+}
+
+#[test]
+fn classes_that_nobody_uses_are_given_to_others() {
+    let backend = Backend::new("shop/cart", 80, crate::Protocol::Http1, many(2));
+    let set = backend.endpoints.load();
+    let series = crate::SeriesId;
+    let first: Vec<Class> = (0..7).map(|i| backend.class(series(i))).collect();
+    let answer = |class, now: u64| {
+        let request = InFlight::start(Arc::clone(&set.endpoints()[0]), class, at(now));
+        request.finish(at(now + 5), Outcome::Success, &set);
+    };
+    first.iter().for_each(|class| answer(*class, 1));
+    assert_eq!(backend.class(series(7)), Class::default(), "all are taken");
+    let review = |now: u64| {
+        if let Some(mut review) = set.review_due(at(now)) {
+            while !review.step(&set, at(now), 1) {}
+            backend.free_classes(&review, at(now));
+        }
+    };
+    for second in (10..=700).step_by(10) {
+        // The first goes on; nobody asks for the others any more.
+        answer(first[0], second * 1_000);
+        review(second * 1_000 + 20);
+        if second < 600 {
+            assert_eq!(backend.class(series(7)), Class::default(), "after {second} s");
+        }
+    }
+    assert_eq!(backend.class(series(0)), first[0], "it is used");
+    let late = backend.class(series(7));
+    assert!(late != Class::default() && late != first[0]);
+    assert_eq!(set.endpoints()[0].load.latency(late), None, "what others taught is forgotten");
+    assert_eq!(backend.class(series(7)), late);
+    // Whoever comes back gets another place, and one that is used keeps its own though places before it are free.
+    let last = backend.class(series(6));
+    assert!(last != late && last != first[0] && backend.class(series(6)) == last);
 }
 
 #[test]
