@@ -1,6 +1,7 @@
 //! The accept phase: one loop a listener, one task a connection.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 
 use net::listen::Acceptor;
@@ -54,10 +55,13 @@ pub(crate) fn entries(settings: &Settings) -> Vec<(SocketAddr, Entry)> {
 
 /// Accepts connections until the proxy has told its peers that it drains, and they had time to hear it.
 pub(crate) async fn run(worker: Rc<Worker>, mut acceptor: Acceptor, entry: Entry) {
+    // Made once: its time must not begin anew with every connection that comes.
+    let mut quiet = pin!(worker.drained_quietly());
     loop {
         let accepted = tokio::select! {
+            biased;
+            () = &mut quiet => return,
             accepted = acceptor.accept() => accepted,
-            () = worker.drained_quietly() => return,
         };
         match accepted {
             Ok((stream, peer)) => {

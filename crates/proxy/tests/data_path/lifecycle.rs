@@ -1,8 +1,9 @@
 //! Starting and ending.
 
+use std::net::TcpStream;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::Protocol;
 use testkit::raw::{Raw, RawServer};
@@ -39,6 +40,26 @@ fn draining_is_announced_and_waits_for_what_is_under_way() {
     assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("onnection: close\r\n"), "{head}");
     raw.expect("ok").expect_end();
     assert_eq!(client.ended(), 0, "nothing was cut off");
+}
+
+/// Whom nobody answers any more must be refused, however many come, so that they go elsewhere.
+#[test]
+fn a_listener_closes_when_its_peers_had_time_to_hear_though_connections_keep_coming() {
+    let grace = Duration::from_secs(10);
+    let world = World::new();
+    let client = world.client(|_| {});
+    let begin = Instant::now();
+    client.drain(grace);
+    let mut accepted = 0;
+    wait::until("a connection to be refused", wait::LONG, || match TcpStream::connect(client.outbound()) {
+        Ok(_) => {
+            accepted += 1;
+            Err(format!("{accepted} were accepted"))
+        }
+        Err(_) => Ok(()),
+    });
+    assert!(begin.elapsed() < grace / 2, "it took {:?}, and {accepted} were accepted", begin.elapsed());
+    assert!(accepted > 10, "they kept coming: {accepted}");
 }
 
 #[test]
