@@ -96,10 +96,12 @@ pub struct Failed {
     pub sent: bool,
     /// Whether the whole request can be sent again.
     pub replayable: bool,
+    /// How long the request may still take, pauses included; `None`: as long as it likes.
+    pub left: Option<Nanos>,
 }
 
 /// How long to wait before the next attempt; `None`: do not. A request that may have had effects is repeated only if it is
-/// idempotent or the policy names its outcome. The wait is a random part ("full jitter") of a bound that starts at the
+/// idempotent or the policy names its outcome, and none for which there would be no time left. The wait is a random part ("full jitter") of a bound that starts at the
 /// policy's base and doubles with every attempt.
 pub fn decide(policy: &RetryPolicy, budget: &RetryBudget, failed: Failed, now: Nanos, rng: &mut Rng) -> Option<Nanos> {
     let sent = failed.sent && failed.outcome != Outcome::ConnectFailure;
@@ -112,7 +114,11 @@ pub fn decide(policy: &RetryPolicy, budget: &RetryBudget, failed: Failed, now: N
     if !wanted || failed.attempts > policy.attempts || (sent && !failed.replayable) {
         return None;
     }
-    budget.withdraw(now).then(|| backoff(policy, failed.attempts, rng))
+    let wait = backoff(policy, failed.attempts, rng);
+    if failed.left.is_some_and(|left| wait >= left) {
+        return None;
+    }
+    budget.withdraw(now).then_some(wait)
 }
 
 impl RetryPolicy {

@@ -91,6 +91,18 @@ struct Failure {
 }
 
 impl Failure {
+    /// Time was up before anything was sent; `why` no connection was there by then.
+    fn late(call: &Call<'_>, why: Option<Failure>) -> Failure {
+        let (reason, outcome) = match call.overdue(None) {
+            Reason::RequestTimeout if call.due.is_none_or(|due| call.worker.recently() < due) => {
+                (Reason::AttemptTimeout, Outcome::ConnectFailure)
+            }
+            reason => (reason, Outcome::Timeout),
+        };
+        let text = why.map_or_else(|| "".into(), |failure| failure.refusal.text);
+        Failure { refusal: Refusal::new(reason, text), outcome, sent: false, client: false }
+    }
+
     fn before_sending(refusal: Refusal) -> Failure {
         Failure { refusal, outcome: Outcome::ConnectFailure, sent: false, client: false }
     }
@@ -139,11 +151,11 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
         call.record.attempts += 1;
         call.record.endpoint.clone_from(&attempt.endpoint);
         let mut in_flight = attempt.endpoint.as_ref().map(|endpoint| InFlight::start(Arc::clone(endpoint), class, now));
-        let failure = match connect(call, &attempt, wire, policy, fresh, now).await {
+        let due = earlier(call.due, policy.attempt_timeout.map(|length| now.after(length)));
+        let failure = match connect(call, &attempt, wire, policy.connect_timeout, fresh, now, due).await {
             Err(failure) => failure,
             Ok(mut upstream) => {
                 let reused = upstream.reused && wire == Wire::Http1;
-                let due = earlier(call.due, policy.attempt_timeout.map(|length| now.after(length)));
                 let due = earlier(due, upstream.expires.map(|term| term.ends));
                 call.deadline.set(earlier(due, policy.idle_timeout.map(|idle| now.after(idle))));
                 // A pooled connection was ready at once, and the clock need not be read again.
@@ -226,13 +238,15 @@ pub(crate) fn earlier(a: Option<Nanos>, b: Option<Nanos>) -> Option<Nanos> {
     }
 }
 
+/// A connection for one attempt, within `limit` and before `due`; but not for a client that is gone.
 async fn connect(
     call: &mut Call<'_>,
     attempt: &Try,
     wire: Wire,
-    policy: &TrafficPolicy,
+    limit: Nanos,
     fresh: bool,
     now: Nanos,
+    due: Option<Nanos>,
 ) -> Result<Upstream, Failure> {
     if wire == Wire::Http1
         && !fresh
@@ -240,20 +254,19 @@ async fn connect(
     {
         return Ok(upstream);
     }
-    let limit = call.due.map_or(policy.connect_timeout, |due| policy.connect_timeout.min(due.since(now)));
+    let limit = due.map_or(limit, |due| limit.min(due.since(now)));
     // Boxed: connecting is rare, and its state, a TLS handshake, would make every connection's task larger.
-    let opened = Box::pin(upstream::open(call.worker, attempt.peer, attempt.route(), wire, limit)).await;
-    opened.map_err(|refusal| {
-        if call.due.is_some_and(|due| call.worker.now() >= due) {
-            return Failure {
-                refusal: call.overdue(None).into(),
-                outcome: Outcome::Timeout,
-                sent: false,
-                client: false,
-            };
-        }
-        Failure::before_sending(refusal)
-    })
+    let mut opening = Box::pin(upstream::open(call.worker, attempt.peer, attempt.route(), wire, limit));
+    let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
+        Poll::Ready(opened) => Poll::Ready(opened.map_err(Failure::before_sending)),
+        Poll::Pending => poll_gone(cx, call).map(|()| Err(client_failed(Fault::Gone))),
+    });
+    let opened = opened.await;
+    // A request that is overdue is not sent.
+    if due.is_some_and(|due| call.worker.now() >= due) && !opened.as_ref().is_err_and(|failure| failure.client) {
+        return Err(Failure::late(call, opened.err()));
+    }
+    opened
 }
 
 /// How an answer counts, and whether the request can have reached the application. A sidecar that answers itself says why.
@@ -289,22 +302,24 @@ fn may_repeat(
     if !upload.can_restart() {
         return None;
     }
-    let failed = Failed { outcome, attempts: call.record.attempts, idempotent, sent, replayable: true };
+    let left = call.due.map(|due| due.since(now));
+    let failed = Failed { outcome, attempts: call.record.attempts, idempotent, sent, replayable: true, left };
     retry::decide(&policy.retry, &choice.rule.budget, failed, now, &mut call.worker.rng())
 }
 
 /// Waits before the next attempt, but not for a client that is gone.
 async fn pause(call: &mut Call<'_>, wait: Nanos) -> Result<(), Refusal> {
-    if wait == Nanos(0) {
-        return Ok(());
-    }
-    let until = call.worker.now().after(wait);
-    if call.due.is_some_and(|due| until >= due) {
-        return Err(call.overdue(None).into());
-    }
-    call.deadline.set(Some(until));
-    poll_fn(|cx| call.deadline.poll(cx)).await;
-    Ok(())
+    call.deadline.set(Some(call.worker.now().after(wait)));
+    poll_fn(|cx| match poll_gone(cx, call) {
+        Poll::Ready(()) => Poll::Ready(Err(Reason::ClientGone.into())),
+        Poll::Pending => call.deadline.poll(cx).map(Ok),
+    })
+    .await
+}
+
+/// Ready when nobody waits for the answer any more. What is left of the request is read ahead meanwhile, within bounds.
+fn poll_gone(cx: &mut Context<'_>, call: &mut Call<'_>) -> Poll<()> {
+    call.down.poll_gone(cx, call.worker, call.worker.limits().head_bytes, request::is_last(&call.head))
 }
 
 /// Writes the request and waits for the head of its answer, both at once, until `due` or until nothing has moved for `idle`
@@ -318,8 +333,6 @@ async fn transmit(
     idle: Option<Nanos>,
 ) -> Result<(Option<http::response::Parts>, bool), Failure> {
     request::begin(call, plan, upstream, upload).map_err(|fault| failed(fault, false))?;
-    let ahead = call.worker.limits().head_bytes;
-    let last = request::is_last(&call.head);
     let mut moved = 0;
     let mut broken = false;
     call.response.reset();
@@ -337,7 +350,7 @@ async fn transmit(
             Poll::Ready(Err(fault)) => return Poll::Ready(Err(failed(fault, true))),
             Poll::Pending => {}
         }
-        if upload.is_done() && call.down.poll_gone(cx, call.worker, ahead, last).is_ready() {
+        if upload.is_done() && poll_gone(cx, call).is_ready() {
             return Poll::Ready(Err(client_failed(Fault::Gone)));
         }
         while call.deadline.poll(cx).is_ready() {

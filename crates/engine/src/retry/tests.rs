@@ -13,7 +13,7 @@ fn policy() -> RetryPolicy {
 }
 
 fn failed(outcome: Outcome) -> Failed {
-    Failed { outcome, attempts: 1, idempotent: true, sent: true, replayable: true }
+    Failed { outcome, attempts: 1, idempotent: true, sent: true, replayable: true, left: None }
 }
 
 fn retried(policy: &RetryPolicy, failed: Failed) -> bool {
@@ -39,6 +39,20 @@ fn a_budget_of_nothing_allows_nothing() {
     let budget = RetryBudget::new(&none);
     budget.deposit(at(5));
     assert!(!budget.withdraw(at(5)));
+}
+
+#[test]
+fn a_repetition_that_would_come_too_late_is_none_and_costs_none_of_the_budget() {
+    let slow = RetryPolicy { backoff_base: at(3_600), backoff_max: at(3_600), ..policy() };
+    let budget = RetryBudget::new(&slow);
+    let late = Failed { left: Some(Nanos::from_millis(1)), ..failed(Outcome::Reset) };
+    for seed in 0..100 {
+        assert_eq!(decide(&slow, &budget, late, at(1), &mut Rng::seeded(seed)), None);
+    }
+    assert!(budget.withdraw(at(1)));
+    let over = RetryPolicy { backoff_base: Nanos(0), backoff_max: Nanos(0), ..policy() };
+    assert!(!retried(&over, Failed { left: Some(Nanos(0)), ..late }));
+    assert!(retried(&over, late));
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
+use engine::balance::Dial;
 use engine::policy::{RetryOn, RetryPolicy, TrafficPolicy};
 use engine::{Nanos, Protocol};
 use testkit::address;
@@ -11,7 +13,7 @@ use testkit::raw::{Raw, RawServer};
 use testkit::wait;
 
 use crate::ways::reason;
-use crate::world::{World, plain};
+use crate::world::{World, endpoint, plain};
 
 const GET: &str = "GET http://cart/ HTTP/1.1\r\nHost: cart\r\n\r\n";
 const POST: &str = "POST http://cart/ HTTP/1.1\r\nHost: cart\r\nContent-Length: 4\r\n\r\nbody";
@@ -154,6 +156,100 @@ fn time_limits_end_in_their_own_reasons() {
         assert!(head.starts_with("HTTP/1.1 504 "), "{head}");
         assert_eq!(reason(&head), why);
     }
+}
+
+/// An instance that cannot be reached must not take more of a request's time than an attempt may.
+#[test]
+fn connecting_is_part_of_an_attempt() {
+    let limit = Nanos::from_millis(200);
+    let (silent, app) = (RawServer::start(|_, mut raw| drop(raw.read_to_end())), good());
+    let world = World::new();
+    let client = world.client(|_| {});
+    // It takes connections, and never answers a handshake.
+    let stalls = || {
+        let (sni, identity) = ("p80.cart-0.shop.heddle".into(), "spiffe://mesh.test/ns/shop/sa/cart".into());
+        endpoint("cart-0", Dial::Mesh { address: silent.address(), sni, identity })
+    };
+    let policy = |attempts| TrafficPolicy {
+        attempt_timeout: Some(limit),
+        connect_timeout: Nanos::from_millis(20_000),
+        retry: RetryPolicy { attempts, ..RetryPolicy::default() },
+        ..TrafficPolicy::default()
+    };
+    let begin = Instant::now();
+    world.publish_with(Protocol::Http1, vec![stalls()], policy(0), None);
+    let head = client.connect().send(GET).read_head();
+    assert_eq!((&head[..12], reason(&head)), ("HTTP/1.1 504", "attempt_timeout"), "{head}");
+    world.publish_with(Protocol::Http1, vec![stalls(), plain(app.address())], policy(1), None);
+    let mut raw = client.connect();
+    for _ in 0..8 {
+        let head = raw.send(POST).read_head();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        raw.expect("ok");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(10), "it took {:?}", begin.elapsed());
+}
+
+/// Answers every request with 503, and counts them.
+fn busy() -> (RawServer, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&count);
+    let app = RawServer::start(move |_, mut raw| {
+        while raw.next_head().is_some() {
+            seen.fetch_add(1, Ordering::Relaxed);
+            raw.send("HTTP/1.1 503 Busy\r\nContent-Length: 5\r\n\r\nsorry");
+        }
+    });
+    (app, count)
+}
+
+fn repeats_after(pause: Nanos) -> RetryPolicy {
+    let on = RetryOn { gateway_errors: true, ..RetryOn::default() };
+    RetryPolicy { attempts: 8, on, backoff_base: pause, backoff_max: pause, ..RetryPolicy::default() }
+}
+
+#[test]
+fn nothing_is_repeated_for_a_client_that_is_gone() {
+    let (app, count) = busy();
+    let world = World::new();
+    let policy = TrafficPolicy { retry: repeats_after(Nanos::from_millis(3_000)), ..TrafficPolicy::default() };
+    world.publish_with(Protocol::Http1, vec![plain(app.address())], policy, None);
+    let client = world.client(|_| {});
+    const CLIENTS: usize = 8;
+    let mut clients: Vec<Raw> = (0..CLIENTS).map(|_| client.connect()).collect();
+    for raw in &mut clients {
+        raw.send(GET);
+    }
+    wait::until("the first attempts", wait::LONG, || {
+        let seen = count.load(Ordering::Relaxed);
+        if seen >= CLIENTS { Ok(()) } else { Err(format!("{seen} requests")) }
+    });
+    drop(clients);
+    // What is under way ends before the proxy does.
+    client.drain(Duration::from_secs(60));
+    assert_eq!(client.ended(), 0);
+    let seen = count.load(Ordering::Relaxed);
+    // Pauses are random: one may be too short for its client to go in.
+    assert!(seen < CLIENTS + CLIENTS / 2, "{seen} requests for {CLIENTS} clients");
+}
+
+#[test]
+fn an_answer_is_not_thrown_away_for_a_repetition_that_would_come_too_late() {
+    let (app, count) = busy();
+    let world = World::new();
+    let policy = TrafficPolicy {
+        request_timeout: Some(Nanos::from_millis(5_000)),
+        retry: repeats_after(Nanos::from_millis(3_600_000)),
+        ..TrafficPolicy::default()
+    };
+    world.publish_with(Protocol::Http1, vec![plain(app.address())], policy, None);
+    let client = world.client(|_| {});
+    let mut raw = client.connect();
+    // The pause is random: one of a thousand is short enough.
+    let head = raw.send(GET).read_head();
+    assert!(head.starts_with("HTTP/1.1 503 Busy\r\n"), "{head}");
+    raw.expect("sorry");
+    assert_eq!(count.load(Ordering::Relaxed), 1);
 }
 
 #[test]
