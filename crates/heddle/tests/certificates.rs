@@ -15,13 +15,14 @@ use testkit::load::curl;
 use testkit::wait::{LONG, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// What an instance of `back`, called with `identity`, answers: all bytes until the end, or the error that was met.
-fn call_back(mesh: &Mesh, identity: &Identity) -> Result<String, std::io::Error> {
+/// What an instance of `back`, called with `identity` for its `port`, answers: all bytes until the end, or the error that was met.
+fn call_back(mesh: &Mesh, identity: &Identity, port: u16) -> Result<String, std::io::Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let stream = tokio::net::TcpStream::connect((mesh.address("back-0"), 15006)).await.expect("it listens");
         let server = "spiffe://test.example/ns/pair/sa/back";
-        let stream = tls::connect(stream, identity, server, "p8080.back-0.pair.heddle", Alpn::Http1).await;
+        let sni = format!("p{port}.back-0.pair.heddle");
+        let stream = tls::connect(stream, identity, server, &sni, Alpn::Http1).await;
         // TLS 1.3 tells a client what became of its certificate with the first bytes that it reads.
         let mut stream = stream.expect("the server's certificate is good");
         stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: back\r\nConnection: close\r\n\r\n").await?;
@@ -36,10 +37,10 @@ fn a_sidecar_refuses_a_caller_whose_certificate_has_expired() {
     let mesh = Mesh::up(PAIR);
     let ca = Ca::open(&mesh.runtime().join("ca"));
     let front = Leaf::in_domain("test.example", "pair", "front");
-    let answer = call_back(&mesh, &ca.issue(&front)).expect("a good certificate is let in");
+    let answer = call_back(&mesh, &ca.issue(&front), 8080).expect("a good certificate is let in");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 
-    let error = call_back(&mesh, &ca.issue(&front.expired())).expect_err("an expired one is not");
+    let error = call_back(&mesh, &ca.issue(&front.expired()), 8080).expect_err("an expired one is not");
     assert_eq!(
         tls::refusal(&error).map(|alert| format!("{alert:?}")).as_deref(),
         Some("CertificateExpired"),
@@ -56,6 +57,25 @@ fn a_sidecar_refuses_a_caller_whose_certificate_has_expired() {
         });
         if told { Ok(()) } else { Err(said) }
     });
+    mesh.end(Signal::SIGINT);
+}
+
+#[test]
+fn nobody_comes_in_for_what_a_sidecar_listens_on_itself() {
+    let mesh = Mesh::up(PAIR);
+    let identity = Ca::open(&mesh.runtime().join("ca")).issue(&Leaf::in_domain("test.example", "pair", "front"));
+    // The forward proxy, the inbound side, the metrics with `/drain`, and a service's port.
+    for (count, port) in (1_u8..).zip([15001, 15006, 15020, 16000]) {
+        let answer = call_back(&mesh, &identity, port).unwrap_or_default();
+        assert_eq!(answer, "", "port {port}");
+        until("it to be counted", LONG, || {
+            let counter = "heddle_peers_refused_total{direction=\"inbound\",reason=\"own_port\"}";
+            match mesh.metric("back-0", &[counter]) {
+                n if n == f64::from(count) => Ok(()),
+                n => Err(n.to_string()),
+            }
+        });
+    }
     mesh.end(Signal::SIGINT);
 }
 

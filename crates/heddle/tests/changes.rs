@@ -113,6 +113,87 @@ fn a_gateway_follows_its_ports_and_goes_when_it_is_removed() {
 }
 
 #[test]
+fn gateways_swap_ports_and_change_names_in_one_edit() {
+    let (first, second) = (testkit::address::free().port(), testkit::address::free().port());
+    let manifest = |door: u16, side: u16, name: &str| {
+        let own = PAIR.replace("port: 8080, protocol: HTTP", &format!("port: {door}, protocol: HTTP"));
+        format!(
+            "{own}---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: {name}, namespace: pair}}
+spec:
+  gatewayClassName: heddle
+  listeners: [{{name: http, port: {side}, protocol: HTTP}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: side, namespace: pair}}
+spec:
+  parentRefs: [{{name: {name}}}]
+  rules:
+  - backendRefs: [{{name: front, port: 80}}]
+"
+        )
+    };
+    let mesh = Mesh::up(&manifest(first, second, "side"));
+    let leads = |port: u16, who: &str| {
+        until(&format!("port {port} to lead to {who}"), LONG, || {
+            match try_curl([format!("http://127.0.0.1:{port}/")])? {
+                answer if answer.text().contains(who) => Ok(()),
+                answer => Err(answer.text().to_owned()),
+            }
+        });
+    };
+    leads(first, "back-");
+    leads(second, "front-");
+    let file = mesh.folder.path().join("mesh.yaml");
+    std::fs::write(&file, manifest(second, first, "side")).unwrap();
+    leads(second, "back-");
+    leads(first, "front-");
+    // Another name and another port at once.
+    std::fs::write(&file, manifest(first, second, "yard")).unwrap();
+    leads(first, "back-");
+    leads(second, "front-");
+    let said = mesh.said();
+    assert!(said.contains(&format!("gateway yard listens on http://127.0.0.1:{second}")), "{said}");
+    assert!(!said.contains("in use"), "no port was moved: {said}");
+    mesh.end(Signal::SIGINT);
+}
+
+#[test]
+fn a_gateway_that_cannot_run_is_tried_again_by_itself() {
+    let mesh = Mesh::up(PAIR);
+    let in_the_way = mesh.runtime().join("instances/pair.gateway-late");
+    std::fs::write(&in_the_way, "").unwrap();
+    let port = testkit::address::free().port();
+    let gateway = format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: late, namespace: pair}}
+spec:
+  gatewayClassName: heddle
+  listeners: [{{name: http, port: {port}, protocol: HTTP}}]
+"
+    );
+    std::fs::write(mesh.folder.path().join("late.yaml"), gateway).unwrap();
+    for wait in ["100ms", "200ms"] {
+        until("the report", LONG, || match mesh.said() {
+            said if said.contains(&format!("pair.gateway-late is not a folder; tried again in {wait}")) => Ok(()),
+            said => Err(said),
+        });
+    }
+    std::fs::remove_file(&in_the_way).unwrap();
+    until("the gateway", LONG, || match try_curl([format!("http://127.0.0.1:{port}/")])? {
+        // It runs and has no route.
+        answer if answer.header("heddle-reason") == Some("no_route") => Ok(()),
+        answer => Err(answer.text().to_owned()),
+    });
+    assert!(mesh.said().contains(&format!("gateway late listens on http://127.0.0.1:{port}")), "{}", mesh.said());
+    mesh.end(Signal::SIGINT);
+}
+
+#[test]
 fn what_is_removed_ends_and_what_is_added_runs() {
     let mesh = Mesh::up(PAIR);
     let extra = mesh.folder.path().join("extra.yaml");

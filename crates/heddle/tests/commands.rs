@@ -236,7 +236,7 @@ fn a_run_that_is_ended_before_its_command_starts_leaves_nothing() {
 
 #[test]
 fn demo_ends_by_itself_with_a_summary() {
-    let heddle = Heddle::new();
+    let heddle = Heddle::as_shipped();
     let answer = heddle.run(["demo", "--for", "12s", "-o", "json"]);
     let summary: serde_json::Value =
         serde_json::from_str(&answer.stdout).unwrap_or_else(|e| panic!("{e}: {}\n{}", answer.stdout, answer.stderr));
@@ -249,7 +249,7 @@ fn demo_ends_by_itself_with_a_summary() {
 
 #[test]
 fn demo_prints_tables_where_there_is_no_terminal_and_ends_at_once_with_ctrl_c() {
-    let heddle = Heddle::new();
+    let heddle = Heddle::as_shipped_to(support::USER);
     let mut demo = heddle.start(["demo", "--name", "d"]);
     let gateway = demo.wait_line("a page, through the gateway", LONG);
     demo.wait_line("SHARE", LONG);
@@ -258,6 +258,21 @@ fn demo_prints_tables_where_there_is_no_terminal_and_ends_at_once_with_ctrl_c() 
         Ok(page) if page.status == 200 => Ok(()),
         other => Err(format!("{other:?}")),
     });
+    // Every hint works as it is printed, by whoever types it.
+    let said = demo.stdout();
+    let hints: Vec<(&str, &str)> =
+        said.lines().filter_map(|line| line.strip_prefix("  ")?.split_once("   # ")).collect();
+    assert_eq!(hints.len(), 9, "{said}");
+    for (command, why) in hints {
+        let answer = heddle.program("sh", ["-c", command]).run(LONG);
+        assert!(answer.status.success(), "{command}: {answer:?}");
+        if why.contains("403") {
+            assert!(answer.stdout.starts_with("HTTP/1.1 403"), "{command}: {answer:?}");
+        } else if command.contains("curl") {
+            assert!(answer.stdout.contains('{') || answer.stdout.contains('<'), "{command}: {answer:?}");
+        }
+    }
+    demo.wait_line("killed by SIGTERM", LONG);
     demo.signal(Signal::SIGINT);
     assert!(demo.wait(LONG).success());
     assert!(demo.stdout().contains("pages in"), "{}", demo.stdout());

@@ -5,9 +5,9 @@ mod support;
 use std::fs;
 use std::time::Duration;
 
-use support::{examples, nothing_left};
+use support::{PAIR, USER, examples, nothing_left};
 use testkit::heddle::Heddle;
-use testkit::process::{Command, Process};
+use testkit::process::Process;
 use testkit::wait::{LONG, until};
 
 /// A fenced block: what stands behind the fence, and what is in it.
@@ -25,25 +25,33 @@ fn blocks(page: &str) -> Vec<(String, String)> {
 
 #[test]
 fn getting_started_works_as_it_is_written() {
-    let page = fs::read_to_string(examples().join("../docs/getting-started.md")).unwrap();
-    let heddle = Heddle::new();
-    let folder = tempfile::tempdir().unwrap();
+    follow("getting-started.md", &Heddle::as_shipped());
+    // Not at the same time: the page names ports.
+    if nix::unistd::Uid::effective().is_root() {
+        follow("getting-started.md", &Heddle::as_shipped_to(USER));
+    }
+}
+
+/// Does what a page tells people to do.
+fn follow(page: &str, heddle: &Heddle) {
+    let page = fs::read_to_string(examples().join("../docs").join(page)).expect("the page");
+    let folder = heddle.folder();
     // `heddle` by its name, in the folder of the page.
     let shell = |line: &str| {
         let script = format!("heddle() {{ \"$BINARY\" \"$@\"; }}; cd \"$FOLDER\" && {line}");
-        heddle
-            .surround(Command::new("sh").args(["-c", &script]))
-            .env("FOLDER", folder.path())
-            .env("BINARY", heddle.binary())
+        heddle.program("sh", ["-c", &script]).env("FOLDER", folder.path()).env("BINARY", heddle.binary())
     };
     let mut up: Option<Process> = None;
     let mut commands = 0;
     for (kind, body) in blocks(&page) {
         match kind.split_once(' ').unwrap_or((&kind, "")) {
-            ("yaml", file) if !file.is_empty() => fs::write(folder.path().join(file), body).unwrap(),
+            ("yaml", file) if !file.is_empty() => fs::write(folder.path().join(file), body).expect("a file"),
             ("sh", "background") => {
-                let mut process =
-                    shell(&format!("exec \"$BINARY\" {}", body.trim().strip_prefix("heddle ").unwrap())).start();
+                let mut process = shell(&format!(
+                    "exec \"$BINARY\" {}",
+                    body.trim().strip_prefix("heddle ").expect("a command of ours")
+                ))
+                .start();
                 process.wait_line("is up after", LONG);
                 up = Some(process);
             }
@@ -62,6 +70,31 @@ fn getting_started_works_as_it_is_written() {
     }
     assert!(commands > 8, "the page has lost its commands");
     let mut up = up.expect("the page starts a mesh");
+    up.signal(nix::sys::signal::Signal::SIGINT);
+    assert!(up.wait(Duration::from_secs(10)).success());
+    nothing_left(heddle);
+}
+
+#[test]
+fn what_up_prints_works_as_it_is_printed() {
+    let heddle = Heddle::as_shipped();
+    let folder = heddle.folder();
+    fs::write(folder.path().join("pair.yaml"), PAIR).unwrap();
+    let mut up = heddle.start(["up".as_ref(), folder.path().as_os_str()]);
+    up.wait_line("Ctrl-C", LONG);
+    let said = up.stdout();
+    let line = |name: &str| {
+        let found = said.lines().find_map(|line| line.split_once("| ")?.1.trim_start().strip_prefix(name));
+        found.unwrap_or_else(|| panic!("{name} is missing: {said}")).trim_start()
+    };
+    let run = |command: &str| heddle.program("sh", ["-c", command]).run(LONG).success();
+    let gateway = line("gateway ").split("   ").next().unwrap();
+    assert!(run(&format!("curl -s {gateway}")).contains("back-"), "{said}");
+    assert!(run(line("inside ")).contains("back-"), "{said}");
+    let (metrics, list) = line("metrics ").split_once(" and others (`").unwrap();
+    assert!(run(&format!("curl -s {metrics}")).contains("heddle_requests_total"), "{said}");
+    assert!(run(list.split('`').next().unwrap()).contains("front-0"), "{said}");
+    assert!(run(line("numbers ")).contains("SHARE"), "{said}");
     up.signal(nix::sys::signal::Signal::SIGINT);
     assert!(up.wait(Duration::from_secs(10)).success());
     nothing_left(&heddle);

@@ -5,6 +5,7 @@ mod support;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use support::manifest::{STRICT, instances, service};
 use support::{Mesh, PAIR, nothing_left, processes};
 use testkit::heddle::Heddle;
 use testkit::load::{curl, h2load};
@@ -171,6 +172,41 @@ fn a_stubborn_application_is_killed_with_what_it_started() {
         mesh.end(Signal::SIGCONT);
         eprintln!("after {signals} signals it took {:?}", before.elapsed());
     }
+}
+
+/// Starts daemons, which no signal to its process group reaches: one, and where it is asked for one that forgets where it is from.
+const DAEMONS: &str = r#"
+setsid sh -c 'echo $$ >> left; exec sleep 1000' &
+[ "$1" = forgetful ] && env -i PATH="$PATH" setsid sh -c 'echo $$ >> left; exec sleep 1000' &
+exec "$HEDDLE" demo-service --role cart --listen "$POD_IP:8080"
+"#;
+
+/// Ends `mesh` when the daemons of its two instances run, and waits for their end.
+#[track_caller]
+fn ends_with_its_daemons(mesh: Mesh, daemons: usize) {
+    let list = mesh.folder.path().join("left");
+    let pids: Vec<String> = until("the daemons", LONG, || {
+        let text = std::fs::read_to_string(&list).unwrap_or_default();
+        let pids: Vec<String> = text.lines().map(str::to_owned).collect();
+        if pids.len() == daemons { Ok(pids) } else { Err(text) }
+    });
+    let alive = |pid: &String| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
+    assert!(pids.iter().all(alive), "{pids:?}");
+    mesh.up.signal(Signal::SIGINT);
+    let mut mesh = mesh;
+    assert!(mesh.up.wait(LONG).success());
+    until("their end", LONG, || if pids.iter().any(alive) { Err(format!("{pids:?}")) } else { Ok(()) });
+    nothing_left(&mesh.heddle);
+}
+
+#[test]
+fn daemons_end_with_the_application_that_started_them() {
+    let manifest =
+        |command: &str| STRICT.to_owned() + &service("cart", "http") + &instances("cart", "cart", 2, command);
+    let files = [("daemons.sh", DAEMONS)];
+    let bytes = files.map(|(name, text)| (name, text.as_bytes()));
+    ends_with_its_daemons(Mesh::with_files(&manifest("exec sh daemons.sh"), &bytes), 2);
+    ends_with_its_daemons(Mesh::of_user(&manifest("exec sh daemons.sh forgetful"), &files), 4);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The built `heddle` binary in a runtime directory of its own.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -14,7 +15,8 @@ pub struct Heddle {
     runtime: TempDir,
     /// Who runs it, where that is not who runs the tests.
     user: Option<u32>,
-    mode: String,
+    /// What `HEDDLE_MODE` says; `None`: it is not set, as people have it.
+    mode: Option<String>,
 }
 
 impl Heddle {
@@ -25,7 +27,23 @@ impl Heddle {
     pub fn new() -> Heddle {
         // Unix socket paths end at 108 bytes, so the directory's name is short whatever TMPDIR says.
         let runtime = tempfile::Builder::new().prefix("hd-").tempdir_in("/tmp").expect("/tmp takes a directory");
-        Heddle { binary: binary(), runtime, user: None, mode: mode() }
+        Heddle { binary: binary(), runtime, user: None, mode: Some(mode()) }
+    }
+
+    /// In the mode that people get who say nothing.
+    ///
+    /// # Panics
+    /// See [`Heddle::new`].
+    pub fn as_shipped() -> Heddle {
+        Heddle { mode: None, ..Heddle::new() }
+    }
+
+    /// [`Heddle::as_shipped`] for an ordinary user: for `user` if the tests are run by root.
+    ///
+    /// # Panics
+    /// See [`Heddle::of_user`].
+    pub fn as_shipped_to(user: u32) -> Heddle {
+        Heddle { mode: None, ..Heddle::of_user(user) }
     }
 
     /// In this mode of interception, run by whoever runs the tests.
@@ -33,7 +51,7 @@ impl Heddle {
     /// # Panics
     /// See [`Heddle::new`].
     pub fn in_mode(mode: &str) -> Heddle {
-        Heddle { mode: mode.to_owned(), ..Heddle::new() }
+        Heddle { mode: Some(mode.to_owned()), ..Heddle::new() }
     }
 
     /// Run by an ordinary user, in namespace mode: by `user` if the tests are run by root.
@@ -41,7 +59,7 @@ impl Heddle {
     /// # Panics
     /// See [`Heddle::new`]; or the binary is where `user` cannot reach it.
     pub fn of_user(user: u32) -> Heddle {
-        let mut heddle = Heddle { mode: "namespace".to_owned(), ..Heddle::new() };
+        let mut heddle = Heddle { mode: Some("namespace".to_owned()), ..Heddle::new() };
         if nix::unistd::Uid::effective().is_root() {
             std::os::unix::fs::chown(heddle.runtime.path(), Some(user), Some(user)).expect("root may give it away");
             heddle.user = Some(user);
@@ -57,17 +75,30 @@ impl Heddle {
     }
 
     /// `heddle ARGS`, not started yet. Proxy variables of the surroundings are taken away.
-    pub fn command<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        self.program(&self.binary, args)
+    }
+
+    /// `PROGRAM ARGS` in the same surroundings, by the same user.
+    pub fn program<S: AsRef<OsStr>>(&self, program: impl AsRef<OsStr>, args: impl IntoIterator<Item = S>) -> Command {
         let command = match self.user {
             Some(user) => {
                 let user = user.to_string();
-                Command::new("setpriv")
-                    .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
-                    .args([&self.binary])
+                Command::new("setpriv").args(["--reuid", &user, "--regid", &user, "--clear-groups"]).args([program])
             }
-            None => Command::new(&self.binary),
+            None => Command::new(program),
         };
         self.surround(command.args(args))
+    }
+
+    /// An empty folder of whoever runs it, that is no runtime directory.
+    ///
+    /// # Panics
+    /// The system takes no folder.
+    pub fn folder(&self) -> TempDir {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::os::unix::fs::chown(folder.path(), self.user, self.user).expect("root may give it away");
+        folder
     }
 
     /// The binary.
@@ -77,7 +108,11 @@ impl Heddle {
 
     /// Gives `command` the surroundings of [`Heddle::command`].
     pub fn surround(&self, command: Command) -> Command {
-        let mut command = command.env("XDG_RUNTIME_DIR", self.runtime.path()).env("HEDDLE_MODE", &self.mode);
+        let mut command = command.env("XDG_RUNTIME_DIR", self.runtime.path());
+        command = match &self.mode {
+            Some(mode) => command.env("HEDDLE_MODE", mode),
+            None => command.env_remove("HEDDLE_MODE"),
+        };
         if self.user.is_some() {
             command = command.env("HOME", self.runtime.path());
         }
@@ -89,13 +124,13 @@ impl Heddle {
 
     /// Starts `heddle ARGS`.
     #[track_caller]
-    pub fn start<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Process {
+    pub fn start<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Process {
         self.command(args).start()
     }
 
     /// Runs `heddle ARGS` to its end.
     #[track_caller]
-    pub fn run<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Finished {
+    pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Finished {
         self.command(args).run(wait::LONG)
     }
 }

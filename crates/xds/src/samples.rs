@@ -91,6 +91,19 @@ pub(crate) fn timeout(name: &str, service: &str, ms: u64) -> Published {
     Published::new(Kind::Policy, name, &message, Vec::new())
 }
 
+/// A workload that no policy concerns.
+pub(crate) fn workload(name: &str) -> Published {
+    let (namespace, object) = name.split_once('/').expect("a pair");
+    let message = mesh::Workload { namespace: namespace.into(), name: object.into(), ..mesh::Workload::default() };
+    Published::new(Kind::Workload, name, &message, Vec::new())
+}
+
+/// The mesh's settings.
+pub(crate) fn trust(strict: bool) -> Published {
+    let message = mesh::Trust { trust_domain: "test".into(), strict, ..mesh::Trust::default() };
+    Published::new(Kind::Trust, proto::TRUST_NAME, &message, Vec::new())
+}
+
 /// The message inside.
 pub(crate) fn decode<M: prost::Message + Default>(published: &Published) -> M {
     M::decode(published.body.as_slice()).expect("it was encoded as this")

@@ -19,7 +19,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::Kind;
 use crate::client::{Client, ConnectError, Connecting, Settings};
-use crate::samples::{bad_route, endpoint, remove, route, service};
+use crate::samples::{bad_route, endpoint, remove, route, service, trust, workload};
 use crate::server::Change::Upsert;
 use crate::server::{Alias, Options, Published, Publisher, Report};
 
@@ -116,11 +116,9 @@ fn publish(publisher: &Publisher, list: impl IntoIterator<Item = Published>) {
 }
 
 fn shop() -> Vec<Published> {
-    let workload = mesh::Workload { namespace: "shop".into(), name: "front-1".into(), ..mesh::Workload::default() };
-    let trust = mesh::Trust { trust_domain: "test".into(), strict: true, ..mesh::Trust::default() };
     vec![
-        Published::new(Kind::Trust, proto::TRUST_NAME, &trust, Vec::new()),
-        Published::new(Kind::Workload, "shop/front-1", &workload, Vec::new()),
+        trust(true),
+        workload("shop/front-1"),
         service("shop/cart", &["HTTPRoute/shop/r"], &[]),
         route("HTTPRoute/shop/r", "shop/cart", &["shop/cart"]),
         endpoint("shop/cart", "cart-1", "127.7.0.2:15006"),

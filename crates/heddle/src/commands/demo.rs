@@ -240,7 +240,8 @@ impl Screen {
         if let Some(instance) = status.instances.iter().find(|i| i.set == "catalog") {
             hint(format!("curl -s {}", instance.metrics), "one sidecar's metrics");
             hint(
-                format!("pkill -f 'demo-service --role catalog --listen {}'", instance.address),
+                // The brackets keep it from fitting the shell that it is typed into.
+                format!("pkill -f '[d]emo-service --role catalog --listen {}:'", instance.address),
                 "kill an instance and watch",
             );
         }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::environment::{REMOVED, REMOVED_INSIDE};
 use super::inside::Inside;
 use super::instance::Stop;
+use super::leftover::{self, Mark};
 use super::output::{Label, copy_lines};
 use super::probe::{Probes, Verdict};
 use super::reach;
@@ -72,6 +73,12 @@ impl Program {
         command.envs(&self.environment);
         die_with_parent(&mut command);
         Ok(command)
+    }
+
+    /// How it and what it starts are known.
+    fn mark(&self) -> Mark {
+        let value = self.environment.get(leftover::VARIABLE).map_or("", String::as_str);
+        Mark { variable: format!("{}={value}", leftover::VARIABLE), inside: self.inside.clone() }
     }
 
     /// Connects to `address` of the application, wherever its network is. Bound the wait.
@@ -144,7 +151,7 @@ impl Program {
     ) -> anyhow::Result<Ended> {
         let mut child = self.start()?;
         // What it started itself does not outlive it, however this future ends.
-        let _group = self.label.as_ref().and_then(|_| Group::of(&child));
+        let _group = self.label.as_ref().and_then(|_| Group::of(&child, self.mark()));
         let mut seen = verdict.subscribe();
         enum Why {
             Exited(std::io::Result<ExitStatus>),
@@ -181,19 +188,23 @@ impl Program {
     }
 }
 
-/// A process group of a child that leads it; killed when this is dropped.
-struct Group(Pid);
+/// A process group of a child that leads it, and what left the group; killed when this is dropped.
+struct Group {
+    leader: Pid,
+    mark: Mark,
+}
 
 impl Group {
-    fn of(child: &Child) -> Option<Group> {
-        child.id().and_then(|pid| i32::try_from(pid).ok()).map(|pid| Group(Pid::from_raw(pid)))
+    fn of(child: &Child, mark: Mark) -> Option<Group> {
+        child.id().and_then(|pid| i32::try_from(pid).ok()).map(|pid| Group { leader: Pid::from_raw(pid), mark })
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
         // A group that is gone is no error, and none other can be expected of our own children.
-        let _ = signal(self.0, Signal::SIGKILL);
+        let _ = signal(self.leader, Signal::SIGKILL);
+        self.mark.end();
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use api::{EnvValue, EnvVar, FieldRef};
 use control::admin::model::ServiceEntry;
 
+use super::leftover;
 use super::mode::Mode;
 use crate::sidecar::settings::FORWARD_PROXY_PORT;
 
@@ -128,6 +129,7 @@ pub(crate) fn environment(
         };
         variables.insert(variable.name.clone(), value);
     }
+    variables.insert(leftover::VARIABLE.to_owned(), pod.ip.to_string());
     variables
 }
 

@@ -163,6 +163,12 @@ fn hosts(gateway: &Gateway) -> Vec<IpAddr> {
     if gateway.addresses.is_empty() { vec![HOST] } else { gateway.addresses.clone() }
 }
 
+/// Whether `gateway` has a listener at `address`.
+pub(crate) fn declares(gateway: &Gateway, address: SocketAddr) -> bool {
+    let port = gateway.listeners.iter().any(|listener| listener.port == address.port());
+    port && hosts(gateway).into_iter().any(|ip| ip == address.ip())
+}
+
 /// Name of the workload that a gateway's proxy is; no Deployment makes one like it.
 fn workload_name(gateway: &str) -> String {
     format!("gateway-{gateway}")

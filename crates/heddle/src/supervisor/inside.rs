@@ -6,11 +6,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use net::handoff::{self, Channel, inherit};
 use net::inside::{self, Listeners, Made, Namespaces, Order, Plan, Sockets};
 use net::process::{die_with_parent, own_group};
+use nix::unistd::Pid;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
@@ -34,6 +37,8 @@ pub(crate) struct Inside {
     /// The sidecar's end of its channel to the helper: a sidecar that is started again gets the same.
     sidecar: OwnedFd,
     sockets: Sockets,
+    /// The helper's process, 0 while there is none.
+    helper: Arc<AtomicU32>,
     keeper: JoinHandle<()>,
 }
 
@@ -45,6 +50,8 @@ struct Helper {
     /// The helper's ends of its channels. They are held here too, so that whoever asks does not notice another helper.
     channels: [OwnedFd; 2],
     namespaces: Namespaces,
+    /// Its process.
+    process: Arc<AtomicU32>,
     reporter: Reporter,
 }
 
@@ -61,10 +68,17 @@ impl Inside {
         let answer = answer.map_err(|_| anyhow::anyhow!("no namespaces were made within {SETUP_TIMEOUT:?}"))??;
         let Made { namespaces, listeners } = inside::made(answer)?;
         let sockets = Sockets::start(own)?;
-        let helper =
-            Helper { name: name.to_owned(), ip, channels, namespaces: namespaces.clone(), reporter: reporter.clone() };
+        let process = Arc::new(AtomicU32::new(child.id().unwrap_or_default()));
+        let helper = Helper {
+            name: name.to_owned(),
+            ip,
+            channels,
+            namespaces: namespaces.clone(),
+            process: Arc::clone(&process),
+            reporter: reporter.clone(),
+        };
         let keeper = tokio::spawn(helper.keep(child));
-        Ok(Inside { ip, namespaces, listeners, sidecar, sockets, keeper })
+        Ok(Inside { ip, namespaces, listeners, sidecar, sockets, helper: process, keeper })
     }
 
     /// What a sidecar process inherits: a socket in which the sockets that it needs are waiting.
@@ -88,6 +102,12 @@ impl Inside {
     /// Makes `command`'s process run inside, in `folder`.
     pub(crate) fn enter(&self, command: &mut Command, folder: &Path) -> io::Result<()> {
         self.namespaces.enter(command, folder)
+    }
+
+    /// Whether `process` is one of the application's, or was started by it.
+    pub(crate) fn is_inside(&self, process: Pid) -> bool {
+        self.namespaces.is_inside(process)
+            && i64::from(process.as_raw()) != i64::from(self.helper.load(Ordering::Relaxed))
     }
 
     /// Connects to the application. Bound the wait.
@@ -125,7 +145,10 @@ impl Helper {
                 descriptors.extend(self.channels.each_ref().map(AsFd::as_fd));
                 let order = Order::Join { user: self.namespaces.has_user(), ip: self.ip };
                 match start(&order, &descriptors) {
-                    Ok((child, _)) => break child,
+                    Ok((child, _)) => {
+                        self.process.store(child.id().unwrap_or_default(), Ordering::Relaxed);
+                        break child;
+                    }
                     Err(error) => self.reporter.problem(format_args!("{}: {error}", self.name)),
                 }
             };

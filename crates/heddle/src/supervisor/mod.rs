@@ -6,8 +6,10 @@ mod backoff;
 mod control;
 pub(crate) mod environment;
 mod gateway;
+mod gateways;
 pub(crate) mod inside;
 pub(crate) mod instance;
+mod leftover;
 pub(crate) mod mode;
 pub(crate) mod output;
 pub(crate) mod port;
@@ -38,7 +40,7 @@ use self::mode::{Choice, Mode};
 use self::reconcile::{Action, Actual, Kind, Phase, Wanted, plan};
 use self::report::Reporter;
 use self::sidecar::Tokens;
-use self::status::Status;
+use self::status::{GatewayProblem, Status};
 use crate::client::Client;
 use crate::runtime::{Claim, MeshFile, Refused};
 use crate::sidecar::replace::FINISH;
@@ -179,12 +181,16 @@ pub(crate) struct Supervisor {
     desired: mpsc::Receiver<Desired>,
     first: Option<Desired>,
     sets: BTreeMap<(Kind, String, String), Set>,
-    gateways: BTreeMap<(String, String), GatewayProxy>,
+    gateways: BTreeMap<gateways::Key, GatewayProxy>,
+    /// Gateways that could not be started.
+    waiting: BTreeMap<gateways::Key, gateways::Waiting>,
     services: Vec<ServiceEntry>,
     problems: Vec<String>,
     next_host: u16,
     changed: (mpsc::UnboundedSender<()>, mpsc::UnboundedReceiver<()>),
     status: watch::Sender<Status>,
+    /// It has been up.
+    announced: bool,
     block: net::block::Block,
     claim: Claim,
 }
@@ -221,11 +227,13 @@ impl Supervisor {
             first: Some(first),
             sets: BTreeMap::new(),
             gateways: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             services: Vec::new(),
             problems: Vec::new(),
             next_host: 1,
             changed: mpsc::unbounded_channel(),
             status: watch::channel(Status::default()).0,
+            announced: false,
             block,
             claim,
         })
@@ -255,9 +263,11 @@ impl Supervisor {
         loop {
             self.reconcile();
             self.publish();
+            let next_try = self.next_try();
             tokio::select! {
                 () = &mut stop => return,
                 Some(desired) = self.desired.recv() => self.take(desired).await,
+                () = next_try => self.try_again(),
                 Some(()) = self.changed.1.recv() => while self.changed.1.try_recv().is_ok() {},
             }
         }
@@ -307,50 +317,6 @@ impl Supervisor {
         set.backoff_limit = backoff_limit;
         set.folder = folder;
         Some(key)
-    }
-
-    /// Starts, restarts and ends gateways. Only a change of ports restarts one.
-    async fn take_gateways(&mut self, objects: &[Object]) {
-        let key = |object: &Object| (object.meta.namespace.to_string(), object.meta.name.to_string());
-        let wanted: BTreeMap<_, _> = objects
-            .iter()
-            .filter_map(
-                |object| if let Spec::Gateway(wanted) = &object.spec { Some((key(object), wanted)) } else { None },
-            )
-            .collect();
-        let fits = |key: &_, gateway: &GatewayProxy| wanted.get(key).is_some_and(|wanted| gateway.fits(wanted));
-        let (stay, go): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            std::mem::take(&mut self.gateways).into_iter().partition(|(key, gateway)| fits(key, gateway));
-        self.gateways = stay;
-        // All that end do so first: what starts may want their ports, under another name too.
-        let mut places = BTreeMap::new();
-        for (key, gateway) in go {
-            let place = gateway.end(Duration::from_secs(1)).await;
-            if wanted.contains_key(&key) {
-                places.insert(key, place);
-            }
-        }
-        for (key, wanted) in wanted {
-            if self.gateways.contains_key(&key) {
-                continue;
-            }
-            let kept = places.remove(&key).unwrap_or_default();
-            let ip = self.address();
-            match GatewayProxy::start(&self.mesh, &key.0, &key.1, wanted, ip, kept) {
-                Ok(gateway) => {
-                    // The summary of a mesh that has just come up says where its gateways are.
-                    if self.status.borrow().up {
-                        for bound in &gateway.listeners {
-                            self.mesh.reporter.note(format_args!("gateway {} listens on {}", key.1, bound.url()));
-                        }
-                    }
-                    let (mut state, changed) = (gateway.state(), self.changed.0.clone());
-                    tokio::spawn(async move { while state.changed().await.is_ok() && changed.send(()).is_ok() {} });
-                    self.gateways.insert(key, gateway);
-                }
-                Err(error) => self.mesh.reporter.problem(format_args!("gateway {} cannot run: {error:#}", key.1)),
-            }
-        }
     }
 
     /// The next address of the block that no instance has.
@@ -436,14 +402,20 @@ impl Supervisor {
         self.problems = now;
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let status = Status::of(
             &self.mesh.name,
             self.sets.values().flat_map(|s| s.instances.iter().map(|(_, _, i)| (s.name.as_str(), i))),
             self.gateways.values(),
+            self.waiting.iter().map(|((namespace, name), waiting)| GatewayProblem {
+                namespace: namespace.clone(),
+                name: name.clone(),
+                problem: waiting.why.clone(),
+            }),
             self.sets.values().all(settled),
             self.problems.len(),
         );
+        self.announced |= status.up;
         self.status.send_if_modified(|s| {
             let differs = *s != status;
             *s = status;

@@ -165,13 +165,15 @@ impl Life {
     async fn next(&mut self) -> Said {
         loop {
             tokio::select! {
-                status = self.child.wait() => {
-                    return Said::Ended(status.map_or_else(|e| e.to_string(), |s| format!("ended ({})", describe(s))));
-                }
+                // What it said before it ended counts: that it took over from another, or why it cannot go on.
+                biased;
                 message = self.messages.next(), if self.linked => match message {
                     Some(message) => return Said::Message(message),
                     None => self.linked = false,
                 },
+                status = self.child.wait() => {
+                    return Said::Ended(status.map_or_else(|e| e.to_string(), |s| format!("ended ({})", describe(s))));
+                }
             }
         }
     }

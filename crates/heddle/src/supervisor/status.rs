@@ -19,6 +19,9 @@ pub(crate) struct Status {
     pub(crate) up: bool,
     /// In order of namespace and name.
     pub(crate) gateways: Vec<GatewayStatus>,
+    /// Gateways that cannot run; each is tried again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) failed_gateways: Vec<GatewayProblem>,
     /// In order of what they are instances of.
     pub(crate) instances: Vec<InstanceStatus>,
     /// How many things are wrong with the manifests.
@@ -36,6 +39,15 @@ pub(crate) struct GatewayStatus {
     /// The first HTTP listener's.
     pub(crate) url: Option<String>,
     pub(crate) metrics: String,
+}
+
+/// A gateway that cannot run now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct GatewayProblem {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) problem: String,
 }
 
 /// An instance.
@@ -57,6 +69,7 @@ impl Status {
         mesh: &str,
         instances: impl Iterator<Item = (&'a str, &'a Instance)>,
         gateways: impl Iterator<Item = &'a GatewayProxy>,
+        failed_gateways: impl Iterator<Item = GatewayProblem>,
         settled: bool,
         problems: usize,
     ) -> Status {
@@ -81,8 +94,9 @@ impl Status {
                 metrics: metrics(i.ip),
             })
             .collect();
-        let up = settled && gateways.iter().all(|g| g.ready);
-        Status { mesh: mesh.to_owned(), up, gateways, instances, problems }
+        let failed_gateways: Vec<GatewayProblem> = failed_gateways.collect();
+        let up = settled && failed_gateways.is_empty() && gateways.iter().all(|g| g.ready);
+        Status { mesh: mesh.to_owned(), up, gateways, failed_gateways, instances, problems }
     }
 }
 

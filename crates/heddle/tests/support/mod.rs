@@ -54,12 +54,12 @@ impl Mesh {
         Mesh::run(Heddle::of_user(USER), folder, &[])
     }
 
-    /// Runs a copy of `examples/NAME`.
+    /// Runs a copy of `examples/NAME` as it is shipped.
     #[track_caller]
     pub(crate) fn example(name: &str, env: &[(&str, &Path)]) -> Mesh {
         let folder = tempfile::tempdir().expect("a temporary folder");
         copy(&examples().join(name), folder.path());
-        Mesh::start(folder, env)
+        Mesh::run(Heddle::as_shipped(), folder, env)
     }
 
     #[track_caller]

@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns};
+use nix::unistd::Pid;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
 use tokio::process::Command;
 
@@ -64,6 +66,14 @@ impl Namespaces {
     /// Whether there is a namespace of users.
     pub fn has_user(&self) -> bool {
         self.0.user.is_some()
+    }
+
+    /// Whether `process` is inside. One that cannot be looked at, as those of other users, is not.
+    pub fn is_inside(&self, process: Pid) -> bool {
+        let own = self.0.network.try_clone().and_then(|own| File::from(own).metadata());
+        let own = own.map(|found| (found.dev(), found.ino()));
+        let of = std::fs::metadata(format!("/proc/{process}/ns/net")).map(|found| (found.dev(), found.ino()));
+        matches!((own, of), (Ok(own), Ok(of)) if own == of)
     }
 
     /// Moves the calling process, which has no other thread, inside.

@@ -122,6 +122,12 @@ fn a_caller_without_sidecar_is_let_in_unless_the_mesh_is_strict() {
             } else {
                 assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
                 raw.expect("application /b");
+                // Who has not proved to be a sidecar learns nothing of the load: the application answers, or nobody.
+                let mut raw = Raw::connect(address);
+                raw.send("OPTIONS /.well-known/heddle/load HTTP/1.1\r\nHost: whatever\r\nheddle-probe: 1\r\n\r\n");
+                let head = raw.read_head();
+                assert!(head.starts_with("HTTP/1.1 200 ") && !head.contains("heddle-load"), "{head}");
+                raw.expect("application /.well-known/heddle/load");
             }
             // Directly, the same listener takes mutual TLS alone.
             let mut raw = Raw::connect(at("127.0.0.1:15006"));

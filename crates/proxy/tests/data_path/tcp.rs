@@ -6,6 +6,7 @@ use engine::Protocol;
 use engine::policy::TrafficPolicy;
 use engine::route::RouteInput;
 use testkit::raw::{Raw, RawServer};
+use testkit::wait::{LONG, until};
 
 use crate::world::{World, listener, plain};
 
@@ -171,4 +172,28 @@ fn a_silent_client_and_a_server_that_only_closes_make_no_port_opaque() {
         raw.expect("ok");
     }
     assert!(backend.endpoints.load().endpoints()[0].load.requests() >= before + 2, "each request was counted");
+}
+
+#[test]
+fn a_connection_that_is_cut_off_without_an_answer_counts_as_a_failure() {
+    let app = RawServer::start(|_, mut raw| {
+        raw.expect("ping");
+        raw.reset();
+    });
+    let world = World::new();
+    let server = world.server(app.address(), Protocol::Tcp, Default::default());
+    for endpoint in [plain(app.address()), server.endpoint(app.address().port())] {
+        let backend = world.publish(Protocol::Tcp, vec![endpoint]);
+        let mut at = None;
+        let _client = world.client(|settings| at = Some(listener(settings)));
+        for count in 1..=2 {
+            let mut raw = Raw::connect(at.unwrap());
+            raw.send("ping");
+            assert!(raw.next_head().is_none());
+            until("it to be counted", LONG, || match backend.endpoints.load().endpoints()[0].load.failures() {
+                failures if failures == count => Ok(()),
+                failures => Err(failures.to_string()),
+            });
+        }
+    }
 }

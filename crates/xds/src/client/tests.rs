@@ -15,7 +15,7 @@ use super::state::State;
 use super::task::refused;
 use crate::Kind;
 use crate::compile::Compiler;
-use crate::samples::{bad_route, decode, endpoint, remove, route, service, timeout};
+use crate::samples::{bad_route, decode, endpoint, remove, route, service, timeout, trust, workload};
 use crate::server::Change::Upsert;
 use crate::server::stream::Stream;
 use crate::server::{Change, Published, Publisher, Report};
@@ -250,6 +250,23 @@ fn no_destination_is_published_before_its_policy() {
     pair.publish([timeout("TrafficPolicy/shop/later", "shop/cart", 900)]);
     pair.settle();
     assert_eq!(found(&slot).ports[0].implicit.policy.request_timeout, Some(Nanos::from_millis(900)));
+}
+
+/// Without them nobody knows whether the mesh is strict.
+#[test]
+fn nothing_comes_in_before_the_settings_of_the_mesh_are_held() {
+    let mut pair = Pair::new();
+    pair.publish([workload("shop/front-1")]);
+    pair.settle();
+    assert!(pair.state.live.inbound.load().is_none());
+    pair.publish([trust(true)]);
+    pair.settle();
+    assert!(pair.state.live.inbound.load().is_some());
+    assert!(pair.state.live.mesh.load().strict);
+    // A change of them takes nothing away.
+    pair.publish([trust(false)]);
+    pair.settle();
+    assert!(pair.state.live.inbound.load().is_some() && !pair.state.live.mesh.load().strict);
 }
 
 #[test]
