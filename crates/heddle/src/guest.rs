@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,20 +104,6 @@ impl Guest {
     pub(crate) async fn end(mut self, limit: Duration) {
         self.sidecar.drain(limit);
         self.sidecar.ended().await;
-    }
-}
-
-/// The folder of a guest's sidecar, which goes with this. End the sidecar first: it writes there.
-#[derive(Debug)]
-pub(crate) struct Folder(pub(crate) PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-        // The folder of all meshes goes with the last thing in it; it is not empty otherwise.
-        if self.0.parent() == Some(runtime::base().as_path()) {
-            let _ = std::fs::remove_dir(runtime::base());
-        }
     }
 }
 

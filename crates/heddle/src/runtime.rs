@@ -57,6 +57,20 @@ pub(crate) fn base() -> PathBuf {
     }
 }
 
+/// The folder of a sidecar, which goes with this. End the sidecar first: it writes there.
+#[derive(Debug)]
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+        // The folder of all meshes goes with the last thing in it; it is not empty otherwise.
+        if self.0.parent() == Some(base().as_path()) {
+            let _ = std::fs::remove_dir(base());
+        }
+    }
+}
+
 /// Checks a mesh's name: it becomes a folder.
 pub(crate) fn check_name(name: &str) -> anyhow::Result<()> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';

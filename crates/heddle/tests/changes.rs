@@ -5,6 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use support::manifest::{STRICT, WHO, client, instances, service};
 use support::{Mesh, PAIR};
 use testkit::load::{curl, try_curl};
 use testkit::wait::{LONG, until};
@@ -234,6 +235,28 @@ spec:
     });
     let (status, body) = mesh.ask("front", "http://extra/");
     assert!(status >= 500, "{status} {body}");
+    mesh.end(Signal::SIGINT);
+}
+
+#[test]
+fn a_service_account_is_changed_where_names_stay() {
+    let manifest = [STRICT.to_owned(), client(), service("db", "http"), instances("db", "db", 1, WHO)].concat();
+    let (rest, set) = manifest.rsplit_once("kind: Deployment").unwrap();
+    let mesh = Mesh::with_files(&format!("{rest}kind: StatefulSet{set}"), &[]);
+    assert_eq!(mesh.instance_of("client", "http://db/"), "db-0");
+    mesh.edit("serviceAccountName: db", "serviceAccountName: other");
+    until("the instance with its new name", LONG, || match mesh.instances() {
+        all if all.iter().any(|i| {
+            i["name"] == "db-0"
+                && i["identity"].as_str().is_some_and(|id| id.ends_with("/sa/other"))
+                && i["state"] == "ready"
+        }) =>
+        {
+            Ok(())
+        }
+        all => Err(format!("{all:?}\n{}", mesh.said())),
+    });
+    assert_eq!(mesh.instance_of("client", "http://db/"), "db-0");
     mesh.end(Signal::SIGINT);
 }
 

@@ -4,11 +4,14 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use support::Mesh;
 use support::manifest::{STRICT, WHO, client, instances, service};
+use testkit::load::try_curl;
 use testkit::process::{Command, Process};
 use testkit::raw::Raw;
 use testkit::steady::Steady;
@@ -69,6 +72,33 @@ fn no_request_is_lost_when_every_proxy_is_replaced() {
     gone(&mesh, &first);
     // New ones are replaced like old ones, and the control plane counts each instance once.
     assert_eq!(mesh.ready("t/back"), ["back-0", "back-1"]);
+    mesh.end(Signal::SIGTERM);
+}
+
+#[test]
+fn after_an_upgrade_proxies_are_replaced_and_what_dies_comes_back() {
+    let mesh = Mesh::upgradable(&two("http", WHO));
+    let proxy = mesh.forward_proxy("client-0");
+    // It keeps the process that has it, which must not stand in anybody's way.
+    let mut quiet = Raw::connect(proxy);
+    quiet.send(HEAD);
+    assert!(quiet.read_head().starts_with("HTTP/1.1 200 "));
+    mesh.heddle.renew();
+    let old = replace(&mesh);
+    let line = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let new = proxies(&mesh).difference(&old).copied().find(|pid| line(pid).contains("t.client-0/"));
+    kill(Pid::from_raw(i32::try_from(new.unwrap()).unwrap()), Signal::SIGKILL).unwrap();
+    let proxy = format!("http://{proxy}");
+    until("an answer", Duration::from_secs(8), || match try_curl(["-m", "2", "-x", &proxy, "http://back/"])? {
+        answer if answer.status == 200 => Ok(()),
+        answer => Err(format!("{answer:?}")),
+    });
+    mesh.kill(&["heddle control"]);
+    until("a new control plane", LONG, || match mesh.heddle.run(["get", "instances"]) {
+        list if list.status.success() => Ok(()),
+        list => Err(format!("{}{}", list.stderr, mesh.said())),
+    });
+    drop(quiet);
     mesh.end(Signal::SIGTERM);
 }
 

@@ -1,6 +1,9 @@
-//! Children that do not outlive their parent, and how many files a process may open.
+//! Children that do not outlive their parent, what they are started from, and how many files a process may open.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -22,6 +25,22 @@ pub fn raise_open_files() -> io::Result<()> {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
     Ok(())
+}
+
+/// What to start another process of this program from: its file, or the newer one that has taken its place. Where there is none
+/// any more, the file that this process was started from, which the kernel keeps.
+pub fn executable() -> PathBuf {
+    std::env::current_exe().ok().and_then(in_place).unwrap_or_else(|| "/proc/self/exe".into())
+}
+
+/// The file at the place of `running`, as the kernel says where that is: with a mark at its end when the file has gone from there
+/// (proc_pid_exe(5)).
+fn in_place(running: PathBuf) -> Option<PathBuf> {
+    if running.exists() {
+        return Some(running);
+    }
+    let place = running.as_os_str().as_bytes().strip_suffix(b" (deleted)")?;
+    Some(PathBuf::from(OsStr::from_bytes(place))).filter(|place| place.exists())
 }
 
 /// Makes the child start a process group of its own, so that [`terminate`] reaches what it starts itself, and a Ctrl-C in the

@@ -72,15 +72,19 @@ pub fn start(parts: Parts) -> io::Result<Running> {
     let count = settings.workers.max(1);
     let load = ServerLoad::new(count);
     let shared = Arc::new(Shared { settings, discover, live, identity, clock, drain, inside, load });
+    // Held here alone, so that no listener outlives what is done with it: one that nobody accepts from would swallow connections.
     let given = Arc::new(given);
+    let offered = Arc::downgrade(&given);
     let (report, bound) = mpsc::channel();
     let workers = net::worker::spawn(count, "data", move |index| {
         let observer = Observer::new(&registry, access_log.as_ref().map(|log| log.handle()));
         let worker = Worker::new(index, Arc::clone(&shared), observer, seed(index));
-        let (report, entries, given) = (report.clone(), entries.clone(), Arc::clone(&given));
+        let (report, entries, given) = (report.clone(), entries.clone(), Weak::clone(&offered));
         async move {
-            let bound = bind(&entries, &given, index, count).and_then(|bound| transparent(&worker, bound));
-            drop(given);
+            let given = given.upgrade().ok_or_else(|| io::Error::other("another worker could not start"));
+            let bound = given
+                .and_then(|given| bind(&entries, &given, index, count))
+                .and_then(|bound| transparent(&worker, bound));
             match bound {
                 Err(error) => {
                     // `start` waits for every report and fails on the first error; then nobody listens here.
@@ -205,6 +209,12 @@ impl Running {
     pub fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
         let listeners = self.listeners.iter().filter_map(Weak::upgrade).map(|l| l.as_fd().try_clone_to_owned());
         listeners.chain(self.locks.iter().map(|lock| lock.as_fd().try_clone_to_owned())).collect()
+    }
+
+    /// Lets go of the locks of its addresses, for the process that has taken its place and holds them too: if that one dies,
+    /// another can start.
+    pub fn let_go(&mut self) {
+        self.locks.clear();
     }
 
     /// Waits until all workers have ended, which they do when the drain has closed.

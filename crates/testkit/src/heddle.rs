@@ -17,6 +17,8 @@ pub struct Heddle {
     user: Option<u32>,
     /// What `HEDDLE_MODE` says; `None`: it is not set, as people have it.
     mode: Option<String>,
+    /// The folder of the binary, where that is its own.
+    own: Option<TempDir>,
 }
 
 impl Heddle {
@@ -27,7 +29,7 @@ impl Heddle {
     pub fn new() -> Heddle {
         // Unix socket paths end at 108 bytes, so the directory's name is short whatever TMPDIR says.
         let runtime = tempfile::Builder::new().prefix("hd-").tempdir_in("/tmp").expect("/tmp takes a directory");
-        Heddle { binary: binary(), runtime, user: None, mode: Some(mode()) }
+        Heddle { binary: binary(), runtime, user: None, mode: Some(mode()), own: None }
     }
 
     /// In the mode that people get who say nothing.
@@ -67,6 +69,29 @@ impl Heddle {
             assert!(reached.status.success(), "user {user} cannot run {}: {reached:?}", heddle.binary.display());
         }
         heddle
+    }
+
+    /// With a name of its own for the binary, which [`Heddle::renew`] puts a new file under.
+    ///
+    /// # Panics
+    /// See [`Heddle::new`]; or the binary's file system has no hard links.
+    pub fn linked() -> Heddle {
+        let heddle = Heddle::new();
+        let folder = heddle.binary.parent().expect("a file is in a folder");
+        let own = tempfile::Builder::new().prefix("linked-").tempdir_in(folder).expect("a folder beside the binary");
+        let binary = own.path().join("heddle");
+        std::fs::hard_link(&heddle.binary, &binary).expect("a link beside the binary");
+        Heddle { binary, own: Some(own), ..heddle }
+    }
+
+    /// Puts a new file where the binary is, as an upgrade does.
+    ///
+    /// # Panics
+    /// It was not made by [`Heddle::linked`].
+    pub fn renew(&self) {
+        assert!(self.own.is_some(), "the binary is everybody's");
+        std::fs::remove_file(&self.binary).expect("it is ours");
+        std::fs::hard_link(binary(), &self.binary).expect("a link beside the binary");
     }
 
     /// The directory that stands for `$XDG_RUNTIME_DIR`.

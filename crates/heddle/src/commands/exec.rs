@@ -12,8 +12,8 @@ use control::admin::model::{Desired, ObjectDetail, ServiceEntry};
 
 use crate::client::Client;
 use crate::console;
-use crate::guest::{self, Folder, Guest, GuestAddress};
-use crate::runtime::{MeshArgs, find, read};
+use crate::guest::{self, Guest, GuestAddress};
+use crate::runtime::{Folder, MeshArgs, find, read};
 use crate::sidecar::settings::{Registration, SidecarSettings};
 use crate::signals::{Interrupted, Signals};
 use crate::supervisor::environment::Pod;

@@ -438,7 +438,7 @@ impl Proxy {
 
     /// Tells everyone, finishes what is under way as long as it may, and lets go of everything.
     async fn end(self, drain: Drain, end: End) -> anyhow::Result<()> {
-        let Proxy { settings, session, running, pages, door, held, wiring, ready, standalone, .. } = self;
+        let Proxy { settings, session, mut running, pages, door, held, wiring, ready, standalone, .. } = self;
         drop(door);
         ready.send_replace(false);
         match end {
@@ -457,6 +457,7 @@ impl Proxy {
             End::Replaced => {
                 // The instance goes on. What this process says of it no longer counts.
                 drop((pages, held));
+                running.let_go();
                 session.close().await;
                 let limit = Duration::from_secs(settings.finish_seconds);
                 drain.leave(limit);
@@ -508,16 +509,24 @@ async fn receive(inbox: &mut Option<mpsc::Receiver<ToProxy>>) -> Option<ToProxy>
     }
 }
 
-/// What was kept from the last run, or a new key that trusts the mesh's roots.
+/// What was kept from the last run, or a new key that trusts the mesh's roots. What was kept of another service account is of no
+/// use: the control plane refuses who comes with it.
 fn identity(settings: &SidecarSettings) -> anyhow::Result<Identity> {
     match Identity::load(&settings.directory) {
-        Ok(identity) => return Ok(identity),
+        Ok(identity) if identity.id().is_none_or(|id| is_own(&id, settings)) => return Ok(identity),
+        Ok(_) => tracing::info!("the service account has changed; a new key is made"),
         Err(error) if is_missing(&error) => {}
         Err(error) => tracing::warn!(%error, "what was kept of the identity is not used; a new key is made"),
     }
     let identity = Identity::generate()?;
     identity.set_roots(roots(&settings.roots)?)?;
     Ok(identity)
+}
+
+/// Whether `id` is that of the settings' namespace and service account.
+fn is_own(id: &net::spiffe::Id, settings: &SidecarSettings) -> bool {
+    let namespace = settings.proxy.workload.split('/').next().unwrap_or_default();
+    id.namespace() == namespace && id.service_account() == settings.registration.service_account
 }
 
 fn is_missing(error: &net::identity::Error) -> bool {

@@ -123,11 +123,8 @@ async fn answer(channel: &Channel, sockets: &[OwnedFd], application: Option<bool
 /// Starts a new process in this one's place, from the file that this one was started from, which may be another version by
 /// now. It is nobody's child to wait for but ours.
 pub(super) fn start_successor(settings: &Path) -> anyhow::Result<tokio::process::Child> {
-    let own = std::env::current_exe().context("what this process was started from is not known")?;
-    // The kernel marks a file that was replaced.
-    let own = own.to_string_lossy();
-    let own = own.strip_suffix(" (deleted)").unwrap_or(&own);
-    let mut command = tokio::process::Command::new(own);
+    let own = net::process::executable();
+    let mut command = tokio::process::Command::new(&own);
     command.args(["proxy", "--standalone", "--replace", "--settings"]).arg(settings);
-    command.spawn().with_context(|| format!("{own} cannot be started"))
+    command.spawn().with_context(|| format!("{} cannot be started", own.display()))
 }

@@ -5,14 +5,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use control::admin::model::Desired;
-use net::process::{die_with_parent, own_group, terminate};
+use net::process::{die_with_parent, executable, own_group, terminate};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::application::describe;
 use super::backoff::Backoff;
-use super::environment::own_path;
 use super::output::copy_lines;
 use super::{Mesh, reach};
 use crate::client::Client;
@@ -88,7 +87,7 @@ async fn keep(mesh: Mesh, paths: Vec<PathBuf>, mut stop: watch::Receiver<bool>, 
 }
 
 fn spawn(mesh: &Mesh, paths: &[PathBuf]) -> std::io::Result<Child> {
-    let mut command = Command::new(own_path());
+    let mut command = Command::new(executable());
     command.arg("control").arg("--runtime").arg(&mesh.runtime).arg("--name").arg(&mesh.name).arg("--").args(paths);
     if std::env::var_os("HEDDLE_LOG").is_none() {
         // What is wrong with manifests is told by the supervisor, from the watch.

@@ -118,7 +118,7 @@ pub(crate) fn environment(
         variables.extend(proxy_variables(pod.ip));
     }
     // The running binary, for manifests that use it itself.
-    variables.insert("HEDDLE".to_owned(), own_path());
+    variables.insert("HEDDLE".to_owned(), net::process::executable().to_string_lossy().into_owned());
     variables.insert("POD_IP".to_owned(), pod.ip.to_string());
     variables.insert("POD_NAME".to_owned(), pod.name.clone());
     variables.insert("POD_NAMESPACE".to_owned(), pod.namespace.clone());
@@ -131,11 +131,6 @@ pub(crate) fn environment(
     }
     variables.insert(leftover::VARIABLE.to_owned(), pod.ip.to_string());
     variables
-}
-
-/// Path of the running binary.
-pub(crate) fn own_path() -> String {
-    std::env::current_exe().map_or_else(|_| "heddle".to_owned(), |path| path.to_string_lossy().into_owned())
 }
 
 /// Replaces `$(NAME)` by its value. As Kubernetes has it: `$$` stands for `$`, a name that is not known stays as it is

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use net::handoff::{self, Channel, inherit};
 use net::inside::{self, Listeners, Made, Namespaces, Order, Plan, Sockets};
-use net::process::{die_with_parent, own_group};
+use net::process::{die_with_parent, executable, own_group};
 use nix::unistd::Pid;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -20,7 +20,6 @@ use tokio::task::JoinHandle;
 
 use super::application::describe;
 use super::backoff::Backoff;
-use super::environment::own_path;
 use super::report::Reporter;
 use crate::sidecar::settings::explicit;
 
@@ -160,7 +159,7 @@ impl Helper {
 fn start(order: &Order, descriptors: &[BorrowedFd<'_>]) -> io::Result<(Child, Channel)> {
     let (ours, theirs) = handoff::pair()?;
     handoff::send(&ours, &serde_json::to_vec(order)?, descriptors)?;
-    let mut command = Command::new(own_path());
+    let mut command = Command::new(executable());
     let number = inherit(&mut command, theirs);
     command.args(["inside", "--control", &number.to_string()]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);

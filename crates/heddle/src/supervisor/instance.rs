@@ -20,6 +20,7 @@ use super::reconcile::{Kind, Phase};
 use super::settings;
 use super::sidecar::{ProxyState, Sidecar};
 use super::{Mesh, reach};
+use crate::runtime::Folder;
 
 /// What an application that is told to end at once is given before it is killed.
 const HURRY: Duration = Duration::from_secs(2);
@@ -122,6 +123,8 @@ impl Life {
     }
 
     async fn run(mut self) {
+        // Its key is of no use to anybody, least of all to the next instance of that name.
+        let folder = Folder(self.mesh.directory(&format!("{}/{}", self.plan.namespace, self.name)));
         let end = match self.prepare().await {
             Ok((sidecar, program, probes)) => self.live(sidecar, &program, &probes).await,
             Err(error) => {
@@ -131,6 +134,7 @@ impl Life {
                 Phase::Gone
             }
         };
+        drop(folder);
         self.phase(end);
     }
 

@@ -105,6 +105,11 @@ impl Mesh {
         Tokens::Admin(self.client.clone())
     }
 
+    /// The folder of the sidecar of `workload` (`namespace/name`).
+    pub(crate) fn directory(&self, workload: &str) -> PathBuf {
+        self.runtime.join("instances").join(workload.replace('/', "."))
+    }
+
     /// The settings of a proxy of this mesh on its Unix socket.
     pub(crate) fn settings(
         &self,
@@ -116,7 +121,7 @@ impl Mesh {
             mesh: self.name.clone(),
             control: ControlAddress::Unix(self.runtime.join("control.sock")),
             roots: self.runtime.join("roots.pem"),
-            directory: self.runtime.join("instances").join(data.workload.replace('/', ".")),
+            directory: self.directory(&data.workload),
             admin: Some(SocketAddr::new(data.application, ADMIN_PORT)),
             names: Vec::new(),
             finish_seconds: FINISH,

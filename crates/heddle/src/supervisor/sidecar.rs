@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use control::admin::model::ServiceEntry;
 use net::handoff::inherit;
-use net::process::{die_with_parent, own_group};
+use net::process::{die_with_parent, executable, own_group};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,7 +19,6 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::application::describe;
 use super::backoff::Backoff;
-use super::environment::own_path;
 use super::inside::Inside;
 use super::output::copy_lines;
 use super::report::Reporter;
@@ -242,7 +241,7 @@ impl Keeper {
 
     /// Starts a process. `replace`: in place of the one that runs.
     async fn spawn(&self, replace: bool) -> anyhow::Result<Life> {
-        let mut command = Command::new(own_path());
+        let mut command = Command::new(executable());
         // A token that `run` was given goes over standard input, to whoever asks for it.
         command.arg("proxy").arg("--settings").arg(&self.file).env_remove("HEDDLE_JOIN_TOKEN");
         if replace {

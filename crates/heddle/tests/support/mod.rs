@@ -54,6 +54,14 @@ impl Mesh {
         Mesh::run(Heddle::of_user(USER), folder, &[])
     }
 
+    /// Runs one manifest by a binary that [`Heddle::renew`] replaces.
+    #[track_caller]
+    pub(crate) fn upgradable(manifest: &str) -> Mesh {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join("mesh.yaml"), manifest).expect("a manifest");
+        Mesh::run(Heddle::linked(), folder, &[])
+    }
+
     /// Runs a copy of `examples/NAME` as it is shipped.
     #[track_caller]
     pub(crate) fn example(name: &str, env: &[(&str, &Path)]) -> Mesh {

@@ -14,6 +14,22 @@ fn open_files_are_raised_to_the_hard_limit() {
     assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
 }
 
+#[test]
+fn a_newer_file_stands_for_one_that_was_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("heddle");
+    let mut gone = file.clone().into_os_string();
+    gone.push(" (deleted)");
+    let gone = PathBuf::from(gone);
+    assert_eq!(in_place(gone.clone()), None);
+    std::fs::write(&file, "new").unwrap();
+    assert_eq!(in_place(gone.clone()), Some(file.clone()));
+    assert_eq!(in_place(file.clone()), Some(file));
+    // It may really be called that.
+    std::fs::write(&gone, "odd").unwrap();
+    assert_eq!(in_place(gone.clone()), Some(gone));
+}
+
 /// Starts a shell and waits until it says "up"; its output ends when everything that it started has ended.
 async fn shell(script: &str) -> (Child, Lines<BufReader<ChildStdout>>) {
     let mut command = Command::new("sh");

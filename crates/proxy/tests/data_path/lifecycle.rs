@@ -1,15 +1,16 @@
 //! Starting and ending.
 
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use engine::Protocol;
+use proxy::Settings;
 use testkit::raw::{Raw, RawServer};
 use testkit::wait;
 
-use crate::world::{World, plain};
+use crate::world::{World, live, plain, settings};
 
 const GET: &str = "GET http://cart/ HTTP/1.1\r\nHost: cart\r\n\r\n";
 
@@ -122,4 +123,40 @@ fn two_workers_share_the_listeners() {
     wait::until("both workers to serve", wait::LONG, || {
         if app.accepted() >= 2 { Ok(()) } else { Err(format!("{} connections", app.accepted())) }
     });
+}
+
+#[test]
+fn listeners_that_were_handed_over_close_with_the_drain_and_those_without_use_at_once() {
+    let (answer, go) = mpsc::channel::<()>();
+    let go = Arc::new(Mutex::new(go));
+    let app = RawServer::start(move |_, mut raw| {
+        raw.read_head();
+        go.lock().unwrap().recv_timeout(wait::LONG).unwrap();
+        raw.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        raw.expect_end();
+    });
+    let world = World::new();
+    world.publish(Protocol::Http1, vec![plain(app.address())]);
+    let [used, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let no_use = other.local_addr().unwrap();
+    let settings = Settings { outbound: Some(used.local_addr().unwrap()), ..settings("shop/client-0") };
+    let client = world.start_with(settings, world.identity("client"), live(None), vec![used, other]);
+    // Whoever connects there would wait for ever.
+    TcpStream::connect(no_use).expect_err("nobody listens there");
+    let mut idle = client.connect();
+    let mut raw = client.connect();
+    raw.send(GET);
+    wait::until("the request to arrive", wait::LONG, || {
+        if app.accepted() == 1 { Ok(()) } else { Err("not yet".to_owned()) }
+    });
+    client.drain(Duration::from_secs(60));
+    idle.expect_end();
+    wait::until("a connection to be refused", wait::LONG, || match TcpStream::connect(client.outbound()) {
+        Ok(_) => Err("it is taken".to_owned()),
+        Err(_) => Ok(()),
+    });
+    answer.send(()).unwrap();
+    raw.read_head();
+    raw.expect("ok").expect_end();
+    assert_eq!(client.ended(), 0, "nothing was cut off");
 }
