@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use engine::Nanos;
 use tokio::time::Sleep;
@@ -16,7 +16,15 @@ use crate::Clock;
 pub(crate) struct Deadline {
     clock: Clock,
     due: Option<Nanos>,
-    armed: Option<(Nanos, Pin<Box<Sleep>>)>,
+    armed: Option<Armed>,
+}
+
+/// A timer that will ring.
+struct Armed {
+    at: Nanos,
+    sleep: Pin<Box<Sleep>>,
+    /// Who is woken by it. As long as it is who asks, there is nothing to tell the timer.
+    waker: Waker,
 }
 
 impl Deadline {
@@ -38,24 +46,32 @@ impl Deadline {
     /// Ready when the time has come. Must be polled after every [`Deadline::set`] by the task that waits.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(due) = self.due else { return Poll::Pending };
+        let clock = self.clock;
+        let mut new = self.armed.is_none();
+        let armed = self.armed.get_or_insert_with(|| Armed {
+            at: due,
+            sleep: Box::pin(tokio::time::sleep_until(clock.instant(due))),
+            waker: cx.waker().clone(),
+        });
         loop {
-            match &mut self.armed {
-                Some((at, sleep)) => {
-                    if *at > due {
-                        *at = due;
-                        sleep.as_mut().reset(self.clock.instant(due));
-                    }
-                    if sleep.as_mut().poll(cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                    if self.clock.now() >= due {
-                        return Poll::Ready(());
-                    }
-                    *at = due;
-                    sleep.as_mut().reset(self.clock.instant(due));
-                }
-                None => self.armed = Some((due, Box::pin(tokio::time::sleep_until(self.clock.instant(due))))),
+            if armed.at > due {
+                armed.at = due;
+                armed.sleep.as_mut().reset(clock.instant(due));
+                new = true;
             }
+            if !armed.waker.will_wake(cx.waker()) {
+                armed.waker.clone_from(cx.waker());
+                new = true;
+            }
+            if !new && !armed.sleep.is_elapsed() || armed.sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if clock.now() >= due {
+                return Poll::Ready(());
+            }
+            armed.at = due;
+            armed.sleep.as_mut().reset(clock.instant(due));
+            new = true;
         }
     }
 }

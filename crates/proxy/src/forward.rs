@@ -35,7 +35,8 @@ pub(crate) async fn forward(call: &mut Call<'_>, target: Option<&Target>) -> Aft
             Err(refusal) => refuse(call, &refusal).await,
         },
     };
-    let now = call.worker.now();
+    // Every phase that had to wait has looked at the clock since.
+    let now = call.worker.recently();
     call.worker.observer.finish(&call.record, call.door.identity(), level, now);
     after
 }
@@ -66,7 +67,9 @@ async fn refuse(call: &mut Call<'_>, refusal: &Refusal) -> After {
     }
     let idle = call.worker.defaults.idle_timeout.unwrap_or(Nanos::from_millis(60_000));
     call.deadline.set(Some(call.worker.now().after(idle)));
-    match reply::flush(call.down, call.deadline).await {
+    let flushed = reply::flush(call.down, call.deadline).await;
+    call.worker.now();
+    match flushed {
         Ok(()) => relay::after_refusal(refusal, keep),
         Err(_) => After::Abort,
     }

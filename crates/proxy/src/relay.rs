@@ -272,8 +272,8 @@ async fn pump(call: &mut Call<'_>, answer: &mut Answer, download: &mut Transfer,
     let ahead = call.worker.limits().head_bytes;
     let mut moved = None;
     // Unlimited until something has to be waited for, so that a short answer looks at no clock.
-    let mut waits = false;
-    poll_fn(|cx| {
+    let (mut waits, mut waited) = (false, false);
+    let ended = poll_fn(|cx| {
         if !answer.upload.is_done() && !answer.upload_broken {
             match answer.upload.poll(cx, call.worker, call.down, &mut answer.upstream.end) {
                 Poll::Ready(Err(Broken::Source(_))) => return Poll::Ready(Ended::Client),
@@ -297,7 +297,7 @@ async fn pump(call: &mut Call<'_>, answer: &mut Answer, download: &mut Transfer,
         // the limit before it is noticed, which saves looking at the clock for every piece.
         loop {
             if !waits {
-                waits = true;
+                (waits, waited) = (true, true);
                 let silent = idle.map(|idle| call.worker.now().after(idle));
                 call.deadline.set(earlier(call.due, silent));
             }
@@ -314,7 +314,11 @@ async fn pump(call: &mut Call<'_>, answer: &mut Answer, download: &mut Transfer,
             waits = false;
         }
     })
-    .await
+    .await;
+    if waited {
+        call.worker.now();
+    }
+    ended
 }
 
 /// 101: from here on both sides speak something else.
@@ -322,6 +326,7 @@ async fn upgraded(call: &mut Call<'_>, plan: &Plan, mut answer: Answer, idle: Op
     let (End::H1(down), End::H1(up)) = (&mut *call.down, &mut answer.upstream.end) else { return After::Abort };
     let over = term::over(&call.worker.shared.clock, Term::first(call.door.term(), answer.upstream.expires));
     let copied = Box::pin(tunnel::join(down, up, idle, over)).await;
+    call.worker.now();
     call.record.received = copied.received;
     call.record.sent = copied.sent;
     finish(plan, answer.in_flight.take(), answer.at, Outcome::Success);

@@ -145,8 +145,10 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
         choice.rule.budget.deposit(call.record.started);
         class = choice.backend().class(choice.rule.series);
     }
+    let mut first = true;
     loop {
-        let now = call.worker.now();
+        // The first attempt begins where the request did, or where its destination was found out.
+        let now = if std::mem::take(&mut first) { call.worker.recently() } else { call.worker.now() };
         let attempt = choose(call, plan, class, &tried, now).await?;
         call.record.attempts += 1;
         call.record.endpoint.clone_from(&attempt.endpoint);
