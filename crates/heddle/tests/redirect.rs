@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
@@ -50,6 +51,8 @@ struct Pods {
     client: Namespace,
     server: Namespace,
     folder: tempfile::TempDir,
+    /// Where sidecars tell a service manager how far they are.
+    notify: UnixDatagram,
     _control: Process,
 }
 
@@ -62,6 +65,10 @@ impl Pods {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let manifest = folder.path().join("mesh.yaml");
         fs::write(&manifest, MANIFEST).unwrap();
+        fs::write(folder.path().join("resolv.conf"), "nameserver 10.201.0.2\n").unwrap();
+        let notify = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+        notify.set_read_timeout(Some(LONG)).unwrap();
+        fs::set_permissions(folder.path().join("notify"), fs::Permissions::from_mode(0o777)).unwrap();
         let plane = heddle.runtime().join("plane");
         let args = ["control", manifest.to_str().unwrap(), "--runtime", plane.to_str().unwrap(), "--name", "far"];
         server.run(|| {
@@ -73,7 +80,7 @@ impl Pods {
         let control = heddle.surround(client.command(heddle.binary(), args).args(["--listen", CONTROL]));
         let control = control.start();
         client.run(|| testkit::address::wait_listening(CONTROL.parse().unwrap()));
-        Some(Pods { heddle, client, server, folder, _control: control })
+        Some(Pods { heddle, client, server, folder, notify, _control: control })
     }
 
     /// Starts a sidecar as a user of its own, and waits until it is ready.
@@ -139,8 +146,14 @@ impl Pods {
         ];
         let capabilities: &[&str] =
             if keep_source { &["--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"] } else { &[] };
-        let sidecar = as_user_with(pod, SIDECAR, capabilities, self.heddle.binary(), &args);
-        let sidecar = self.heddle.surround(sidecar).start();
+        // The machine's servers of names are the server's pod.
+        let mount = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+        let resolv_conf = self.folder.path().join("resolv.conf");
+        let mounted = ["--mount", "sh", "-c", mount, resolv_conf.to_str().unwrap()].map(str::to_owned);
+        let sidecar = user_command(SIDECAR, capabilities, self.heddle.binary(), &args);
+        let sidecar = pod.command("unshare", mounted.into_iter().chain(sidecar));
+        let notify = self.folder.path().join("notify");
+        let sidecar = self.heddle.surround(sidecar).env("NOTIFY_SOCKET", notify).start();
         until("the sidecar to be ready", LONG, || {
             let page = curl(pod, SIDECAR, &format!("http://{ip}:15020/ready"));
             if page.stdout == "ready\n" { Ok(()) } else { Err(format!("{page:?}; {}", sidecar.stderr())) }
@@ -152,6 +165,13 @@ impl Pods {
         // The control plane in the client's pod is none of its application.
         let command = pod.command(self.heddle.binary(), ["init", "--exclude-inbound-port", "15012"].iter().chain(args));
         self.heddle.surround(command).run(LONG)
+    }
+
+    /// The next thing that a sidecar tells its service manager.
+    fn told(&self) -> String {
+        let mut bytes = [0; 100];
+        let length = self.notify.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
     }
 
     /// How many requests and connections the server's sidecar has let in.
@@ -172,13 +192,16 @@ fn connect(v4: &str, v6: &str, gateway4: &str, gateway6: &str) {
 }
 
 fn as_user(pod: &Namespace, user: u32, program: impl AsRef<Path>, args: &[&str]) -> Command {
-    as_user_with(pod, user, &[], program.as_ref(), args)
+    let command = user_command(user, &[], program.as_ref(), args);
+    pod.command(&command[0], &command[1..])
 }
 
-fn as_user_with(pod: &Namespace, user: u32, options: &[&str], program: &Path, args: &[&str]) -> Command {
+/// `program` run by `user`, and `options` for who runs it.
+fn user_command(user: u32, options: &[&str], program: &Path, args: &[&str]) -> Vec<String> {
     let user = user.to_string();
-    let prefix = ["--reuid", &user, "--regid", &user, "--clear-groups"];
-    pod.command("setpriv", [&prefix, options, &[program.to_str().unwrap()], args].concat())
+    let prefix = ["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"];
+    let words = [&prefix, options, &[program.to_str().unwrap()], args].concat();
+    words.into_iter().map(str::to_owned).collect()
 }
 
 fn curl(pod: &Namespace, user: u32, url: &str) -> Finished {
@@ -304,6 +327,8 @@ fn questions_for_names_come_to_the_sidecar() {
             assert_eq!(ask("cart.shop.svc.cluster.local"), "10.96.0.10", "{way} {asked}");
             assert_eq!(ask("cart.shop"), "10.96.0.10", "{way} {asked}");
             assert_eq!(ask("none.shop.svc.cluster.local"), "code 3", "{way} {asked}");
+            // All other names are asked of this machine's servers, past the rules.
+            assert_eq!(ask("example.org"), "192.0.2.99", "{way} {asked}");
             // The sidecar itself asks whom it means to ask.
             if !asked.starts_with("127") && asked != "::1" {
                 assert_eq!(ask_name(client, SIDECAR, way, asked, "cart.shop"), "192.0.2.99", "{way} {asked}");
@@ -345,6 +370,7 @@ fn a_replaced_proxy_finishes_within_its_limit() {
         fs::write(&file, value.to_string()).unwrap();
     };
     let old = sidecar.id();
+    assert_eq!(pods.told(), format!("READY=1\nMAINPID={old}"));
     // The first one has ten minutes; its successor, by what the file says now, one second.
     settings(&|value| value["finishSeconds"] = json!(1));
     let successors = || -> Vec<u32> {
@@ -355,6 +381,7 @@ fn a_replaced_proxy_finishes_within_its_limit() {
     assert!(sidecar.wait(LONG).success(), "it has nothing to finish: {}", sidecar.stderr());
     let [second] = successors()[..] else { panic!("{:?}", successors()) };
     assert_ne!(second, old);
+    assert_eq!(pods.told(), format!("READY=1\nMAINPID={second}"));
     client.run(|| {
         until("the service", LONG, || match curl(client, APPLICATION, "http://10.96.0.10/") {
             page if page.status.success() => Ok(()),
@@ -370,6 +397,10 @@ fn a_replaced_proxy_finishes_within_its_limit() {
         });
         open.expect_end();
     });
+    let [third] = successors()[..] else { panic!("{:?}", successors()) };
+    assert_eq!(pods.told(), format!("READY=1\nMAINPID={third}"));
+    kill(Pid::from_raw(i32::try_from(third).unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(pods.told(), "STOPPING=1");
 }
 
 #[test]

@@ -59,6 +59,25 @@ fn a_head_that_comes_too_slowly_is_refused() {
 }
 
 #[test]
+fn many_slow_clients_hold_up_nobody_and_are_let_go() {
+    let (_world, app, client) = world(|limits| limits.head_timeout = Duration::from_secs(4));
+    let mut slow: Vec<Raw> = (0..200).map(|_| client.connect()).collect();
+    // A byte now and then does not make the time longer, which counts from the first one.
+    for part in ["GET http://cart/ HTTP/1.1\r\nHo", "s", "t"] {
+        for raw in &mut slow {
+            raw.send(part);
+        }
+        let mut raw = client.connect();
+        raw.send("GET http://cart/ HTTP/1.1\r\nHost: cart\r\n\r\n");
+        assert!(raw.read_head().starts_with("HTTP/1.1 200 "));
+    }
+    for raw in slow {
+        refused(raw, 408, "head_timeout");
+    }
+    assert!(app.accepted() >= 1);
+}
+
+#[test]
 fn an_idle_connection_is_closed_without_a_word() {
     let (_world, _app, client) = world(|limits| limits.keep_alive = Duration::from_millis(100));
     let mut raw = client.connect();
