@@ -120,6 +120,13 @@ pub fn block<N: AsRef<[u8]>, V: AsRef<[u8]>>(fields: &[(N, V)]) -> Vec<u8> {
     block
 }
 
+impl From<Raw> for Peer {
+    /// Takes over a connection on which all of what begins it was said.
+    fn from(raw: Raw) -> Peer {
+        Peer { raw }
+    }
+}
+
 /// One end of a connection. SETTINGS and PING of the peer are answered when they are read past.
 #[derive(Debug)]
 pub struct Peer {

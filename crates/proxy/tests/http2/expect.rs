@@ -11,6 +11,7 @@ pub(crate) mod code {
     pub(crate) const REFUSED: u32 = 7;
     pub(crate) const CANCEL: u32 = 8;
     pub(crate) const COMPRESSION: u32 = 9;
+    pub(crate) const CALM: u32 = 11;
 }
 
 /// Cases that the data path fails, with the reason.

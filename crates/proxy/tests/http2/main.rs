@@ -5,6 +5,7 @@
 //! are in `attacks`.
 #![allow(clippy::unwrap_used)] // In a test the panic is the message.
 
+mod attacks;
 mod client;
 mod expect;
 mod server;
