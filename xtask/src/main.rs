@@ -42,11 +42,23 @@ fn run() -> Result<()> {
     }
 }
 
+/// Test programs of whole meshes that look at nothing which explicit mode alone has. They run in namespace mode too.
+const NAMESPACE_TOO: [&str; 3] = ["changes", "grpc", "mesh"];
+
 /// Runs every test with nextest where it is installed (a process per test, so a hanging one can be ended), else with cargo.
 fn test(args: &[String]) -> Result<()> {
     let nextest = tools::works("cargo", &["nextest", "--version"]);
     let runner: &[&str] = if nextest { &["nextest", "run", "--workspace"] } else { &["test", "--workspace"] };
-    succeed(Command::new("cargo").args(runner).args(args))
+    succeed(Command::new("cargo").args(runner).args(args))?;
+    if !args.is_empty() {
+        return Ok(());
+    }
+    // The same programs, in the mode that people get.
+    let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test"] };
+    let programs = NAMESPACE_TOO.iter().flat_map(|program| ["--test", program]);
+    let mut again = Command::new("cargo");
+    again.args(runner).args(["-p", "heddle"]).args(programs).env("HEDDLE_TEST_MODE", "namespace");
+    succeed(&mut again)
 }
 
 /// Runs a command that must succeed, with its output going to the terminal.

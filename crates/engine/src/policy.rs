@@ -62,7 +62,7 @@ pub struct RetryOn {
 }
 
 impl Default for TrafficPolicy {
-    /// No request timeout (streams live long), 5 s to connect, one retry of what is safe to repeat.
+    /// No request timeout (streams live long), 5 s to connect, two retries of what is safe to repeat.
     fn default() -> Self {
         TrafficPolicy {
             request_timeout: None,
