@@ -73,12 +73,13 @@ where
     run::<A, B, buffer::Buffer>(a, b, idle, counters).await
 }
 
-/// Like [`bidirectional`], with bytes moved inside the kernel by splice(2), never copied to this process.
+/// Like [`bidirectional`], with bytes moved inside the kernel by splice(2), and copied to this process only while
+/// no descriptors are left for a pipe.
 ///
 /// # Errors
 /// See [`Error`].
 pub async fn tcp(a: &mut TcpStream, b: &mut TcpStream, idle: Duration, counters: &Counters) -> Result<Copied, Error> {
-    run::<TcpStream, TcpStream, pipe::Pipe>(a, b, idle, counters).await
+    run::<TcpStream, TcpStream, pipe::Splice>(a, b, idle, counters).await
 }
 
 /// Where bytes are between having been read and having been written.

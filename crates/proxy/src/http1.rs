@@ -25,8 +25,8 @@ use crate::worker::{Heads, Worker};
 /// make the kernel throw the answer away if more came in (RFC 9112, 9.6).
 const LINGER: Nanos = Nanos::from_millis(2_000);
 
-/// And how much it may send meanwhile, bytes.
-const LINGER_BYTES: usize = 256 * 1024;
+/// And how much it may send meanwhile, bytes: many clients write all of their request before they read why it was refused.
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
 /// What a connection turned into when it is not closed.
 pub(crate) struct Tunnel {
@@ -224,7 +224,7 @@ async fn linger(worker: &Worker, down: End, mut deadline: Deadline) {
         loop {
             let held = conn.input.len();
             conn.input.take(held);
-            match conn.poll_fill(cx, worker, LINGER_BYTES) {
+            match conn.poll_fill(cx, worker, crate::buffer::SIZE) {
                 Poll::Ready(Ok(n)) if n > 0 && seen < LINGER_BYTES => seen += n,
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => return deadline.poll(cx),

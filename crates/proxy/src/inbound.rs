@@ -120,6 +120,8 @@ pub(crate) async fn identify(worker: &Rc<Worker>, door: &Door, caller: &Caller, 
 /// Serves every stream of a link as a connection of its own.
 async fn streams(worker: &Rc<Worker>, door: Door, io: Io) {
     let term = door.term();
+    // Its streams have flow control of their own, so the peer has no reason not to read.
+    io.expect_reader();
     let door = Rc::new(door);
     let mut accept = |stream| {
         let (worker, door) = (Rc::clone(worker), Rc::clone(&door));

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use net::ahead::ReadAhead;
+use net::dial;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
@@ -35,6 +36,14 @@ impl Io {
         }
     }
 
+    /// A peer that is gone, or does not read for [`dial::UNACKNOWLEDGED`], ends this connection, which somebody else dialled.
+    pub(crate) fn expect_reader(&self) {
+        if let Some(tcp) = self.tcp() {
+            // An error means that the connection is gone, which whoever uses it next is told.
+            let _ = dial::prepare(tcp, Some(dial::UNACKNOWLEDGED));
+        }
+    }
+
     /// From now on a peer that is there and does not read is waited for, as long as policies allow: what is about to be sent may
     /// be more than its socket takes. Until then bytes that nobody acknowledges end a connection that we dialled
     /// ([`net::dial::prepare`]), so that a machine that is gone is noticed though a request is under way. A link keeps the
@@ -57,8 +66,11 @@ impl Io {
     }
 
     /// Whether an unused connection can be used: still open, with nothing to read. Costs no system call unless the runtime
-    /// has seen something happen on the socket.
+    /// has seen something happen on the socket. A stream whose link leaves is none: its server resets what is quiet soon.
     pub(crate) fn is_quiet(&mut self) -> bool {
+        if matches!(self, Io::Stream(stream) if stream.is_leaving()) {
+            return false;
+        }
         let mut byte = [0; 1];
         let mut room = ReadBuf::new(&mut byte);
         let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -111,21 +123,27 @@ impl AsyncWrite for Io {
 
 #[cfg(test)]
 mod tests {
-    use net::dial;
     use socket2::SockRef;
     use tokio::net::TcpListener;
 
     use super::*;
 
+    async fn connected() -> Io {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Io::Tcp(TcpStream::connect(listener.local_addr().expect("it is bound")).await.expect("it listens"))
+    }
+
+    fn bound(io: &Io) -> Option<std::time::Duration> {
+        SockRef::from(io.tcp().expect("it is TCP")).tcp_user_timeout().expect("it is open")
+    }
+
     #[tokio::test]
     async fn who_is_sent_much_may_read_slowly_and_is_no_longer_bound() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let tcp = TcpStream::connect(listener.local_addr().expect("it is bound")).await.expect("it listens");
-        dial::prepare(&tcp, Some(dial::UNACKNOWLEDGED)).expect("it is open");
-        let io = Io::Tcp(tcp);
-        let bound = || SockRef::from(io.tcp().expect("it is TCP")).tcp_user_timeout().expect("it is open");
-        assert_eq!(bound(), Some(dial::UNACKNOWLEDGED));
+        let io = connected().await;
+        assert_eq!(bound(&io), None);
+        io.expect_reader();
+        assert_eq!(bound(&io), Some(dial::UNACKNOWLEDGED));
         io.wait_for_reader();
-        assert_eq!(bound(), None);
+        assert_eq!(bound(&io), None);
     }
 }

@@ -206,6 +206,11 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// Whether its link takes no new streams, because the peer or we ourselves leave.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.link.inner.borrow().leaving
+    }
+
     /// Cuts the stream off: the peer sees an error after what was written.
     pub(crate) fn abort(&self) {
         let mut half = self.half.borrow_mut();

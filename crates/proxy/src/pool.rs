@@ -383,6 +383,23 @@ mod tests {
         drop((permit, second));
     }
 
+    /// Its server resets what is quiet a second after it has said that it leaves, and a request could meet that.
+    #[test]
+    fn a_stream_of_a_link_that_leaves_is_not_used_again() {
+        let mut pool = Pool::new(&Limits::default());
+        let (peer, link) = (Peer::Endpoint(1), Link::new());
+        let keep = |pool: &mut Pool| {
+            let conn = Conn::new(Io::Stream(link.open().expect("it has room")), crate::buffer::Buffer::default());
+            pool.put(peer, conn, None, Nanos(0), 0);
+        };
+        keep(&mut pool);
+        let taken = pool.take(peer, Nanos(1));
+        assert!(taken.is_some());
+        keep(&mut pool);
+        link.leave();
+        assert!(pool.take(peer, Nanos(1)).is_none());
+    }
+
     #[test]
     fn a_burst_opens_as_many_links_at_once_as_it_needs() {
         let mut pool = Pool::new(&Limits::default());

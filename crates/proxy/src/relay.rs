@@ -329,7 +329,11 @@ async fn upgraded(call: &mut Call<'_>, plan: &Plan, mut answer: Answer, idle: Op
     call.worker.now();
     call.record.received = copied.received;
     call.record.sent = copied.sent;
-    finish(plan, answer.in_flight.take(), answer.at, Outcome::Success);
+    if let Some((reason, client)) = copied.fault {
+        call.record.reason = Some(reason);
+        call.record.failure = !client;
+    }
+    finish(plan, answer.in_flight.take(), call.worker.now(), copied.outcome());
     After::Abort
 }
 

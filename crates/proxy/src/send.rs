@@ -352,6 +352,13 @@ async fn transmit(
             Poll::Ready(Err(fault)) => return Poll::Ready(Err(failed(fault, true))),
             Poll::Pending => {}
         }
+        // An interim answer that did not go out at once: its client may wait for it before it sends its body.
+        if let End::H1(down) = &mut *call.down
+            && down.unwritten() > 0
+            && let Poll::Ready(Err(_)) = down.poll_flush(cx)
+        {
+            return Poll::Ready(Err(client_failed(Fault::Gone)));
+        }
         if upload.is_done() && poll_gone(cx, call).is_ready() {
             return Poll::Ready(Err(client_failed(Fault::Gone)));
         }

@@ -120,10 +120,7 @@ pub(crate) async fn carry(
     opened.in_flight.answered(worker.now());
     let idle = rule.policy.idle_timeout;
     let carried = carry_between(worker, door, record, &mut conn, &mut opened.conn, idle, opened.term).await;
-    // One that is cut off without an answer has failed, however well it was connected: the sidecar was there, not its application.
-    let failed = carried.sent == 0 && carried.fault.is_some_and(|(_, client)| !client);
-    let outcome = if failed { Outcome::Reset } else { Outcome::Success };
-    opened.in_flight.finish(worker.now(), outcome, &opened.backend.endpoints.load());
+    opened.in_flight.finish(worker.now(), carried.outcome(), &opened.backend.endpoints.load());
 }
 
 /// Carries a connection to a host that the mesh does not know.

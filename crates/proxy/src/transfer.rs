@@ -61,6 +61,8 @@ pub(crate) struct Transfer {
     run: usize,
     /// Content that passes inside the kernel.
     pipe: Pipe,
+    /// There was no pipe to be had: the rest goes by the buffer.
+    no_pipe: bool,
     /// Of an HTTP/2 sender: bytes that the receiver has not taken yet.
     held: Bytes,
     /// Of an HTTP/2 sender: pieces that were forwarded but are kept.
@@ -102,6 +104,7 @@ impl Transfer {
             cursor: 0,
             run: 0,
             pipe: Pipe::default(),
+            no_pipe: false,
             held: Bytes::new(),
             kept: Vec::new(),
             replayed: 0,
@@ -292,15 +295,16 @@ impl Transfer {
                 continue;
             }
             let left = decoder.length_left().unwrap_or(0);
-            if left < SPLICE || !raw || self.keep.is_some() || !matches!(to.io, Io::Tcp(_)) {
+            if left < SPLICE || !raw || self.no_pipe || self.keep.is_some() || !matches!(to.io, Io::Tcp(_)) {
                 return Poll::Ready(Ok(()));
             }
             ready!(to.poll_flush(cx)).map_err(|error| Broken::Sink(error.into()))?;
             worker.give_back(&mut from.input);
             let most = usize::try_from(left).unwrap_or(usize::MAX);
             match ready!(self.pipe.poll_fill(cx, source, most)) {
-                Ok(0) => return Poll::Ready(Err(Broken::Source(Fault::Gone))),
-                Ok(n) => decoder.skip(n as u64),
+                Ok(Some(0)) => return Poll::Ready(Err(Broken::Source(Fault::Gone))),
+                Ok(Some(n)) => decoder.skip(n as u64),
+                Ok(None) => self.no_pipe = true,
                 Err(error) => return Poll::Ready(Err(Broken::Source(error.into()))),
             }
         }

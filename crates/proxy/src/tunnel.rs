@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use engine::{Nanos, Reason};
+use engine::{Nanos, Outcome, Reason};
 use net::copy::{self, Counters};
 
 use crate::conn::Conn;
@@ -18,6 +18,17 @@ pub(crate) struct Carried {
     pub(crate) sent: u64,
     /// Why it ended, if not by the will of both sides; and whether the client's side was it.
     pub(crate) fault: Option<(Reason, bool)>,
+}
+
+impl Carried {
+    /// What it says of the other side. One that was cut off without a byte has failed, however well it was connected: a sidecar was
+    /// there, not its application. That nothing came until time was up is how some protocols are: their servers only listen.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self.fault {
+            Some((Reason::UpstreamReset, _)) if self.sent == 0 => Outcome::Reset,
+            _ => Outcome::Success,
+        }
+    }
 }
 
 /// Carries bytes between a client and the other side until both have ended, or until `over`. What either read before goes first.
@@ -74,4 +85,19 @@ async fn begin(down: &mut Conn, up: &mut Conn) -> Result<(), (Reason, bool)> {
     up.output = Vec::new();
     down.output = Vec::new();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_only_listens_has_not_failed_when_time_is_up() {
+        let outcome = |sent, fault| Carried { received: 10, sent, fault }.outcome();
+        assert_eq!(outcome(0, Some((Reason::IdleTimeout, false))), Outcome::Success);
+        assert_eq!(outcome(0, Some((Reason::ClientGone, true))), Outcome::Success);
+        assert_eq!(outcome(0, Some((Reason::UpstreamReset, false))), Outcome::Reset);
+        assert_eq!(outcome(1, Some((Reason::UpstreamReset, false))), Outcome::Success, "it did answer");
+        assert_eq!(outcome(0, None), Outcome::Success);
+    }
 }

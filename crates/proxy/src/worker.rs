@@ -42,11 +42,21 @@ const SPEAK_FIRST: usize = 64;
 /// Most unused pairs of heads that one worker keeps.
 const HEADS: usize = 256;
 
+/// A head whose memory is larger is not kept: most are below 2 KiB, and with [`HEADS`] this bounds a worker's unused ones to 4 MiB.
+const KEEP_HEAD: usize = 8 * 1024;
+
 /// The heads of one exchange, where they are HTTP/1. Kept by a connection only while it has a request.
 #[derive(Default)]
 pub(crate) struct Heads {
     pub(crate) request: h1::Request,
     pub(crate) response: h1::Response,
+}
+
+impl Heads {
+    /// Whether they have too much memory to be kept.
+    fn are_large(&self) -> bool {
+        self.request.memory().max(self.response.memory()) > KEEP_HEAD
+    }
 }
 
 /// What all workers share; read-only but for what is inside the engine's own cells.
@@ -185,7 +195,7 @@ impl Worker {
     /// Takes it back.
     pub(crate) fn give_back_heads(&self, mut heads: Box<Heads>) {
         let mut unused = self.heads.borrow_mut();
-        if unused.len() < HEADS {
+        if unused.len() < HEADS && !heads.are_large() {
             heads.request.reset();
             heads.response.reset();
             unused.push(heads);
@@ -296,10 +306,18 @@ impl Worker {
             rounds += 1;
             if rounds.is_multiple_of(10) {
                 self.buffers.borrow_mut().shrink();
+                self.shrink_heads();
                 self.crew.shrink();
                 self.forget_names(now);
             }
         }
+    }
+
+    /// Frees half of the unused heads.
+    fn shrink_heads(&self) {
+        let mut heads = self.heads.borrow_mut();
+        let keep = heads.len() / 2;
+        heads.truncate(keep);
     }
 
     /// Lets go of slots that were not used for a while, so that their subscription can end.
@@ -319,5 +337,24 @@ pub(crate) struct Presence {
 impl Drop for Presence {
     fn drop(&mut self) {
         self.worker.connections.borrow_mut().remove(self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_large_heads_is_not_kept() {
+        let mut heads = Heads::default();
+        let mut parse = |cookie: usize| {
+            let head = format!("GET / HTTP/1.1\r\nHost: cart\r\nCookie: {}\r\n\r\n", "c".repeat(cookie));
+            assert!(matches!(heads.request.parse(head.as_bytes(), &Limits::default()), Ok(Some(n)) if n == head.len()));
+            heads.request.reset();
+            heads.are_large()
+        };
+        assert!(!parse(2_000));
+        assert!(parse(60_000));
+        assert!(parse(2_000), "a reset keeps the memory");
     }
 }

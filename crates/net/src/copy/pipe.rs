@@ -11,6 +11,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::Medium;
+use super::buffer::Buffer;
 
 /// What one call asks for. A pipe has 16 places by default, and one holds a whole fragment of a packet, which is larger than a
 /// page where packets are (loopback, segmentation offload).
@@ -28,12 +29,13 @@ thread_local! {
     static POOL: RefCell<Vec<Ends>> = const { RefCell::new(Vec::new()) };
 }
 
-fn take() -> io::Result<Ends> {
+fn take() -> Option<Ends> {
     if let Some(ends) = POOL.with_borrow_mut(Vec::pop) {
-        return Ok(ends);
+        return Some(ends);
     }
-    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-    Ok(Ends { read, write })
+    // Whatever is the matter (EMFILE, ENFILE), the bytes can be copied.
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).ok()?;
+    Some(Ends { read, write })
 }
 
 /// Only for an empty pipe: another connection gets it next.
@@ -68,17 +70,20 @@ impl Pipe {
         self.bytes == 0
     }
 
-    /// Reads at most `most` bytes from `from` into an empty pipe, and says how many; zero is the end of the stream.
+    /// Reads at most `most` bytes from `from` into an empty pipe, and says how many; zero is the end of the stream. `None`: there is
+    /// something to read, and no pipe can be made, since descriptors are used up.
     ///
     /// # Errors
-    /// The connection failed, or no pipe could be made.
-    pub fn poll_fill(&mut self, cx: &mut Context<'_>, from: &mut TcpStream, most: usize) -> Poll<io::Result<usize>> {
+    /// The connection failed.
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut TcpStream,
+        most: usize,
+    ) -> Poll<io::Result<Option<usize>>> {
         loop {
             ready!(from.poll_read_ready(cx))?;
-            let ends = match self.held.take() {
-                Some(ends) => ends,
-                None => take()?,
-            };
+            let Some(ends) = self.held.take().or_else(take) else { return Poll::Ready(Ok(None)) };
             // The pipe is empty, so "would block" can only mean that the socket has nothing.
             let moved = from.try_io(Interest::READABLE, || {
                 splice(&*from, None, &ends.write, None, most.min(CHUNK), flags()).map_err(would_block)
@@ -86,12 +91,12 @@ impl Pipe {
             match moved {
                 Ok(0) => {
                     give(ends);
-                    return Poll::Ready(Ok(0));
+                    return Poll::Ready(Ok(Some(0)));
                 }
                 Ok(bytes) => {
                     self.held = Some(ends);
                     self.bytes = bytes;
-                    return Poll::Ready(Ok(bytes));
+                    return Poll::Ready(Ok(Some(bytes)));
                 }
                 Err(error) => {
                     give(ends);
@@ -132,16 +137,29 @@ impl Pipe {
     }
 }
 
-impl Medium<TcpStream, TcpStream> for Pipe {
+/// A pipe, or a buffer for as long as none can be made.
+#[derive(Default)]
+pub(super) struct Splice {
+    pipe: Pipe,
+    buffer: Buffer,
+}
+
+impl Medium<TcpStream, TcpStream> for Splice {
     fn is_empty(&self) -> bool {
-        Pipe::is_empty(self)
+        self.pipe.is_empty() && Medium::<TcpStream, TcpStream>::is_empty(&self.buffer)
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, from: &mut TcpStream) -> Poll<io::Result<bool>> {
-        Pipe::poll_fill(self, cx, from, CHUNK).map_ok(|bytes| bytes > 0)
+        match ready!(self.pipe.poll_fill(cx, from, CHUNK))? {
+            Some(bytes) => Poll::Ready(Ok(bytes > 0)),
+            None => Medium::<TcpStream, TcpStream>::poll_fill(&mut self.buffer, cx, from),
+        }
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>, to: &mut TcpStream) -> Poll<io::Result<u64>> {
-        Pipe::poll_drain(self, cx, to).map_ok(|bytes| bytes as u64)
+        if self.pipe.is_empty() {
+            return Medium::<TcpStream, TcpStream>::poll_drain(&mut self.buffer, cx, to);
+        }
+        self.pipe.poll_drain(cx, to).map_ok(|bytes| bytes as u64)
     }
 }

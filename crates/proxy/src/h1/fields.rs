@@ -152,6 +152,11 @@ impl Fields {
         self.list.is_empty()
     }
 
+    /// How much memory its bytes have, used or not.
+    pub(super) fn memory(&self) -> usize {
+        self.raw.capacity()
+    }
+
     /// Forgets everything but the memory.
     pub(super) fn clear(&mut self) {
         self.raw.clear();

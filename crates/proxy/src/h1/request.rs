@@ -152,6 +152,11 @@ impl Request {
         Ok(())
     }
 
+    /// How much memory its bytes have, used or not.
+    pub(crate) fn memory(&self) -> usize {
+        self.fields.memory()
+    }
+
     /// Forgets everything but the memory.
     pub(crate) fn reset(&mut self) {
         let mut fields = std::mem::take(&mut self.fields);

@@ -90,9 +90,15 @@ impl Link {
         if half.reset {
             return Ok(());
         }
-        if half.start > 0 && half.input.len() + bytes.len() > half.input.capacity() {
+        if half.input.len() + bytes.len() > half.input.capacity() {
             let start = mem::take(&mut half.start);
             half.input.drain(..start);
+            let (length, room) = (half.input.len(), half.input.capacity());
+            if length + bytes.len() > room {
+                // By doubling, but a window is all that it ever holds.
+                let size = (2 * room).min(WINDOW as usize).max(length + bytes.len());
+                half.input.reserve_exact(size - length);
+            }
         }
         half.input.extend_from_slice(bytes);
         if let Some(reader) = half.reader.take() {

@@ -305,3 +305,18 @@ proptest! {
         fuzzing::link(&data);
     }
 }
+
+/// Many streams that nobody reads: what they hold is bounded by their windows, not by twice as much.
+#[test]
+fn a_window_is_all_the_memory_that_a_stream_takes() {
+    let mut pair = Pair::new();
+    let mut stream = pair.client.open().unwrap();
+    for length in (1..1_000).cycle() {
+        if write(&mut stream, &vec![7; length]).is_pending() {
+            break;
+        }
+        pair.carry(usize::MAX).unwrap();
+    }
+    let held = pair.accepted[0].half.borrow();
+    assert_eq!((held.unread(), held.input.capacity()), (WINDOW as usize, WINDOW as usize));
+}

@@ -187,6 +187,41 @@ fn an_upgrade_becomes_a_tunnel() {
 }
 
 #[test]
+fn an_upgraded_connection_that_its_instance_resets_is_no_success() {
+    let app = RawServer::start(|_, mut raw| {
+        raw.read_head();
+        raw.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello");
+        raw.expect("frame");
+        raw.reset();
+    });
+    let world = World::new();
+    world.publish(Protocol::Http1, vec![plain(app.address())]);
+    let client = world.client(|_| {});
+    let mut raw = client.connect();
+    raw.send("GET http://cart/ws HTTP/1.1\r\nHost: cart\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    raw.read_head();
+    raw.expect("hello").send("frame").expect_end();
+    wait::until("the connection to be counted", wait::LONG, || {
+        let metrics = world.registry.render_prometheus(&[]);
+        if metrics.contains("reason=\"upstream_reset\"} 1") { Ok(()) } else { Err(metrics) }
+    });
+}
+
+/// Many clients write all of their request before they read.
+#[test]
+fn a_client_that_writes_a_long_body_first_reads_why_it_is_refused() {
+    const BODY: usize = 4 * 1024 * 1024;
+    let world = World::new();
+    world.publish(Protocol::Http1, Vec::new());
+    let client = world.client(|_| {});
+    let mut raw = client.connect();
+    raw.send(format!("POST http://cart/ HTTP/1.1\r\nHost: cart\r\nContent-Length: {BODY}\r\n\r\n"));
+    raw.send(vec![b'x'; BODY]);
+    let head = raw.read_head();
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+}
+
+#[test]
 fn a_slow_reader_stops_the_sender() {
     const BODY: usize = 256 * 1024 * 1024;
     let sent = Arc::new(AtomicUsize::new(0));

@@ -1,5 +1,6 @@
 //! Many requests on one connection between two sidecars.
 
+use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Barrier};
 
@@ -137,4 +138,67 @@ fn a_link_is_frames_over_tls_and_nonsense_ends_it() {
         let _ = tokio::time::timeout(LONG, link.read_to_end(&mut got)).await.expect("it is closed");
         assert_eq!(got, b"");
     });
+}
+
+/// Answers of other streams fill the link; the word that a client waits for before it sends its body must not be forgotten.
+#[tokio::test]
+async fn an_interim_answer_that_has_to_wait_goes_out_when_the_link_takes_it() {
+    const LARGE: usize = 8 * 1024 * 1024;
+    const STREAMS: u8 = 20;
+    let (told, heard) = std::sync::mpsc::channel();
+    let app = RawServer::start(move |_, mut raw| {
+        let Some(head) = raw.next_head() else { return };
+        if head.starts_with("POST /") {
+            raw.send("HTTP/1.1 100 Continue\r\n\r\n");
+            told.send(()).unwrap();
+            raw.expect("body");
+        } else if head.starts_with("GET /large ") {
+            raw.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n"));
+            // It is cut off in the end.
+            let _ = raw.stream().write_all(&vec![b'x'; LARGE]);
+        } else {
+            raw.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let world = World::new();
+    let server = world.server(app.address(), Protocol::Http1, Authorizer::default());
+    let identity = world.identity("client");
+    let connect = async |alpn| {
+        let stream = tokio::net::TcpStream::connect(server.inbound()).await.unwrap();
+        let sni = format!("p{}.cart-0.shop.heddle", app.address().port());
+        tls::connect(stream, &identity, "spiffe://mesh.test/ns/shop/sa/cart", &sni, alpn).await.unwrap()
+    };
+    let mut link = connect(Alpn::Link).await;
+    let request = |stream: u8, request: &[u8]| {
+        [&[5, 0, 0, 0, 0, 0, 0, stream], &[0, 0, 0, request.len() as u8, 0, 0, 0, stream][..], request].concat()
+    };
+    for stream in 0..STREAMS {
+        link.write_all(&request(stream, b"GET /large HTTP/1.1\r\nHost: cart\r\n\r\n")).await.unwrap();
+    }
+    // What a request on another connection takes, the one worker has seen: the link is full.
+    let settle = async || {
+        for _ in 0..3 {
+            let mut other = connect(Alpn::Http1).await;
+            other.write_all(b"GET / HTTP/1.1\r\nHost: cart\r\nConnection: close\r\n\r\n").await.unwrap();
+            let mut got = Vec::new();
+            let _ = tokio::time::timeout(LONG, other.read_to_end(&mut got)).await.expect("it is answered");
+            assert!(got.ends_with(b"ok"));
+        }
+    };
+    settle().await;
+    let post = b"POST / HTTP/1.1\r\nHost: cart\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
+    link.write_all(&request(STREAMS, post)).await.unwrap();
+    heard.recv_timeout(LONG).unwrap();
+    settle().await;
+    loop {
+        let mut header = [0; 8];
+        tokio::time::timeout(LONG, link.read_exact(&mut header)).await.expect("there is more").unwrap();
+        let length = usize::from(header[2]) << 8 | usize::from(header[3]);
+        let mut payload = vec![0; length];
+        link.read_exact(&mut payload).await.unwrap();
+        if header[7] == STREAMS {
+            assert!(payload.starts_with(b"HTTP/1.1 100 Continue\r\n"), "{}", payload.escape_ascii());
+            break;
+        }
+    }
 }
