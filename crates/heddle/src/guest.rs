@@ -28,6 +28,10 @@ use crate::supervisor::{FIRST_GUEST, Mesh};
 /// The longest wait for a sidecar to get ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// After SIGTERM, how long callers are given to finish what they have under way before the command is told: what Kubernetes gives
+/// instances that do not say (`terminationGracePeriodSeconds`).
+const DRAIN: Duration = Duration::from_secs(30);
+
 /// An address of a mesh's block that no other guest has.
 #[derive(Debug)]
 pub(crate) struct GuestAddress {
@@ -102,7 +106,7 @@ impl Guest {
 
     /// Ends the sidecar, after at most `limit` for what is under way.
     pub(crate) async fn end(mut self, limit: Duration) {
-        self.sidecar.drain(limit);
+        self.sidecar.end(limit);
         self.sidecar.ended().await;
     }
 }
@@ -124,7 +128,7 @@ pub(crate) async fn learn(
         })
     });
     let answer = answer.await;
-    sidecar.drain(Duration::ZERO);
+    sidecar.end(Duration::ZERO);
     sidecar.ended().await;
     answer
 }
@@ -155,17 +159,43 @@ pub(crate) fn listeners(
     service_listeners(ip, &service_ports(services, namespace))
 }
 
-/// Waits for a command that shares our terminal. A Ctrl-C reaches it from the terminal itself; what only we get is passed on.
-pub(crate) async fn wait(child: &mut Child, signals: &mut Signals) -> anyhow::Result<ExitCode> {
+/// Waits for a command that shares our terminal. A Ctrl-C reaches it from the terminal itself; what only we get is passed on:
+/// SIGTERM when `serving`, its sidecar if others call it, has finished what they have under way, or with the next signal.
+pub(crate) async fn wait(
+    child: &mut Child,
+    signals: &mut Signals,
+    serving: Option<&Sidecar>,
+) -> anyhow::Result<ExitCode> {
+    let mut draining = false;
     loop {
-        let passed = tokio::select! {
+        let signal = tokio::select! {
             status = child.wait() => return Ok(exit_code(status.context("cannot wait for the command")?)),
-            signal = signals.next() => Some(signal).filter(|signal| *signal != Signal::SIGINT),
+            signal = signals.next() => signal,
+            () = drained(serving), if draining => Signal::SIGTERM,
         };
-        if let (Some(passed), Some(pid)) = (passed, child.id().and_then(|p| i32::try_from(p).ok())) {
+        let passed = match (serving, signal) {
+            (Some(sidecar), Signal::SIGTERM) if !draining && *sidecar.state().borrow() != ProxyState::Drained => {
+                sidecar.drain(DRAIN);
+                draining = true;
+                continue;
+            }
+            _ if draining => Signal::SIGTERM,
+            (_, Signal::SIGINT) => continue,
+            (_, other) => other,
+        };
+        draining = false;
+        if let Some(pid) = child.id().and_then(|p| i32::try_from(p).ok()) {
             // It may have ended in between, which the next turn sees.
             let _ = kill(Pid::from_raw(pid), passed);
         }
+    }
+}
+
+/// Resolves when the sidecar has nothing more to do for others.
+async fn drained(sidecar: Option<&Sidecar>) {
+    match sidecar {
+        Some(sidecar) => sidecar.drained().await,
+        None => std::future::pending().await,
     }
 }
 

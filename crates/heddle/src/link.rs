@@ -18,8 +18,13 @@ pub(crate) enum ToProxy {
     Token(String),
     /// Whether the application may be sent requests.
     Ready(bool),
-    /// Tell everyone, finish what is under way for at most so long, then exit.
+    /// Tell everyone and take nothing new from others; what they have under way may take so long. The application's own calls go on.
     Drain {
+        /// The limit.
+        seconds: u64,
+    },
+    /// Tell everyone, finish what is under way for at most so long, then exit.
+    End {
         /// The limit.
         seconds: u64,
     },
@@ -35,6 +40,8 @@ pub(crate) enum FromProxy {
     NeedToken(bool),
     /// It holds a certificate and its inbound configuration, and is registered.
     Ready(bool),
+    /// After `drain`: nothing that others have begun is under way any more, or the time for it is over.
+    Drained(bool),
     /// The services of its namespace, where it was to ask for them.
     Services(Vec<ServiceEntry>),
     /// Something that a person should read.
@@ -100,6 +107,7 @@ mod tests {
         assert_eq!(text(&ToProxy::Token("t".into())), r#"{"token":"t"}"#);
         assert_eq!(text(&ToProxy::Ready(true)), r#"{"ready":true}"#);
         assert_eq!(text(&ToProxy::Drain { seconds: 5 }), r#"{"drain":{"seconds":5}}"#);
+        assert_eq!(text(&ToProxy::End { seconds: 5 }), r#"{"end":{"seconds":5}}"#);
         let from: FromProxy = serde_json::from_str(r#"{"needToken":true}"#).expect("documented form");
         assert_eq!(from, FromProxy::NeedToken(true));
         assert!(serde_json::from_str::<FromProxy>(r#"{"listening":"yes"}"#).is_err());

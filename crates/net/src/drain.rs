@@ -13,6 +13,9 @@ use tokio::time::Instant;
 /// After the deadline, how long guards may take to let go before [`Drain::drained`] stops waiting for them.
 const LAST_GRACE: Duration = Duration::from_secs(1);
 
+/// No end takes longer than this, whoever asks for it: a year. More than a clock can count is as good as for ever.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -70,13 +73,13 @@ impl State {
 impl Drain {
     /// Begins to drain; what is left after `grace` is cut off. A second call may only shorten the time.
     pub fn begin(&self, grace: Duration) {
-        self.begin_with(State::Draining(Instant::now() + grace));
+        self.begin_with(State::Draining(Instant::now() + grace.min(LONGEST)));
     }
 
     /// The same where somebody else has taken the listeners over, so that nobody need be told where to go: connections on which
     /// nothing happens are left alone until the deadline.
     pub fn leave(&self, grace: Duration) {
-        self.begin_with(State::Leaving(Instant::now() + grace));
+        self.begin_with(State::Leaving(Instant::now() + grace.min(LONGEST)));
     }
 
     fn begin_with(&self, new: State) {
@@ -93,15 +96,15 @@ impl Drain {
         });
     }
 
-    /// Waits, after [`Drain::begin`], until no guard is held or the deadline has passed; then the state is closed. Returns how
-    /// many guards were still held at the deadline: work that was cut off.
-    pub async fn drained(&self) -> usize {
+    /// Waits, after [`Drain::begin`], until no guard is held or the deadline has passed. Returns how many are held then. Nothing is
+    /// cut off by that.
+    pub async fn emptied(&self) -> usize {
         let mut state = self.state.subscribe();
-        let cut_off = loop {
+        loop {
             let deadline = match *state.borrow_and_update() {
                 State::Open => None,
                 State::Draining(deadline) | State::Leaving(deadline) => Some(deadline),
-                State::Closed => break self.guards.held.load(Ordering::Acquire),
+                State::Closed => return self.guards.held.load(Ordering::Acquire),
             };
             let Some(deadline) = deadline else {
                 // The sender is `self`, so the channel stays open.
@@ -109,11 +112,16 @@ impl Drain {
                 continue;
             };
             tokio::select! {
-                () = self.guards.gone() => break 0,
-                () = tokio::time::sleep_until(deadline) => break self.guards.held.load(Ordering::Acquire),
+                () = self.guards.gone() => return 0,
+                () = tokio::time::sleep_until(deadline) => return self.guards.held.load(Ordering::Acquire),
                 _ = state.changed() => {}
             }
-        };
+        }
+    }
+
+    /// [`Drain::emptied`], and then the state is closed: what is left is cut off, and its number returned.
+    pub async fn drained(&self) -> usize {
+        let cut_off = self.emptied().await;
         self.state.send_replace(State::Closed);
         if cut_off > 0 {
             // Who ignores the closed state is not waited for.
@@ -137,6 +145,13 @@ impl Watch {
     /// Resolves when draining begins (or is already past). Cancel safe.
     pub async fn draining(&mut self) {
         self.reach(|state| *state != State::Open).await;
+    }
+
+    /// Resolves when the state has changed since it was last waited for; never when it cannot. Cancel safe.
+    pub async fn changed(&mut self) {
+        if self.state.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Resolves when time is up. Cancel safe.

@@ -13,7 +13,7 @@ use crate::io::Io;
 use crate::route::{Door, Way};
 use crate::settings::Settings;
 use crate::target::Target;
-use crate::worker::Worker;
+use crate::worker::{Side, Worker};
 use crate::{identify, inbound};
 
 /// What a listener is for.
@@ -28,6 +28,16 @@ pub(crate) enum Entry {
     /// What the kernel redirected to this port on its way in; other sidecars come unredirected.
     RedirectedInbound(u16),
     Gateway(u16),
+}
+
+impl Entry {
+    /// Whose connections it takes.
+    fn side(&self) -> Side {
+        match self {
+            Entry::Forward | Entry::Service(_) | Entry::Redirected(_) => Side::Out,
+            Entry::Inbound | Entry::RedirectedInbound(_) | Entry::Gateway(_) => Side::In,
+        }
+    }
 }
 
 /// Every listener that `settings` ask for.
@@ -56,7 +66,7 @@ pub(crate) fn entries(settings: &Settings) -> Vec<(SocketAddr, Entry)> {
 /// Accepts connections until the proxy has told its peers that it drains, and they had time to hear it.
 pub(crate) async fn run(worker: Rc<Worker>, mut acceptor: Acceptor, entry: Entry) {
     // Made once: its time must not begin anew with every connection that comes.
-    let mut quiet = pin!(worker.drained_quietly());
+    let mut quiet = pin!(worker.drained_quietly(entry.side()));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -79,7 +89,7 @@ pub(crate) async fn run(worker: Rc<Worker>, mut acceptor: Acceptor, entry: Entry
 async fn connection(worker: Rc<Worker>, entry: Entry, stream: TcpStream, peer: SocketAddr) {
     let waker = std::future::poll_fn(|cx| std::task::Poll::Ready(cx.waker().clone())).await;
     // At the limit the connection is closed at once, so that its client learns of it.
-    let Some(_presence) = worker.enter(&waker) else { return };
+    let Some(_presence) = worker.enter(entry.side(), &waker) else { return };
     let way = match entry {
         Entry::Inbound => return inbound::serve(&worker, stream, peer).await,
         Entry::Forward => Way::Forward,

@@ -52,7 +52,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, door: &Door, conn: Conn) -> Optio
         deadline.set(earlier(Some(unused), door.term().map(|term| term.leaves)));
         let End::H1(conn) = &mut down else { return None };
         conn.rest(worker);
-        if !wait(worker, conn, &mut deadline).await {
+        if !wait(worker, door, conn, &mut deadline).await {
             return None;
         }
         let mut heads = worker.lend_heads();
@@ -81,14 +81,14 @@ pub(crate) async fn serve(worker: &Rc<Worker>, door: &Door, conn: Conn) -> Optio
 }
 
 /// Waits for the first byte of a request, without a buffer. False: the connection has ended, or is to be ended.
-async fn wait(worker: &Worker, conn: &mut Conn, deadline: &mut Deadline) -> bool {
+async fn wait(worker: &Worker, door: &Door, conn: &mut Conn, deadline: &mut Deadline) -> bool {
     if !conn.input.is_empty() {
         return true;
     }
     poll_fn(|cx| match conn.poll_fill(cx, worker, worker.limits().head_bytes) {
         Poll::Ready(Ok(n)) => Poll::Ready(n > 0),
         Poll::Ready(Err(_)) => Poll::Ready(false),
-        Poll::Pending if worker.closes_idle() || deadline.poll(cx).is_ready() => Poll::Ready(false),
+        Poll::Pending if worker.closes_idle(door.side()) || deadline.poll(cx).is_ready() => Poll::Ready(false),
         Poll::Pending => Poll::Pending,
     })
     .await

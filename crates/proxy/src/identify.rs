@@ -17,7 +17,7 @@ use crate::reply::Refusal;
 use crate::route::{self, Door, Way};
 use crate::target::Target;
 use crate::tcp::{self, Opened};
-use crate::worker::Worker;
+use crate::worker::{Side, Worker};
 use crate::{http1, http2, inbound, sni};
 
 /// What a connection speaks.
@@ -48,11 +48,11 @@ pub(crate) enum Other {
 pub(crate) async fn serve(worker: &Rc<Worker>, mut door: Door, mut conn: Conn) {
     loop {
         let spoken = match &door.way {
-            Way::Forward => by_preface(worker, &mut conn).await,
+            Way::Forward => by_preface(worker, door.side(), &mut conn).await,
             Way::Fixed(target) => to_target(worker, &door, target, &mut conn).await,
             Way::Gateway(port) => match route::gateway_tcp(worker, *port) {
                 Some(rule) => Spoken::Opaque(Other::Rule(rule, None)),
-                None => by_preface(worker, &mut conn).await,
+                None => by_preface(worker, door.side(), &mut conn).await,
             },
             Way::Inbound(caller) => inbound::identify(worker, &door, caller, &mut conn).await,
         };
@@ -93,13 +93,13 @@ async fn to_target(worker: &Rc<Worker>, door: &Door, target: &Target, conn: &mut
     let (protocol, rule) = (port.protocol, Arc::clone(&port.tcp));
     drop(resolution);
     match protocol {
-        Protocol::Http1 | Protocol::Http2 => by_preface(worker, conn).await,
-        _ if http_only => http_alone(worker, conn, target).await,
+        Protocol::Http1 | Protocol::Http2 => by_preface(worker, door.side(), conn).await,
+        _ if http_only => http_alone(worker, door.side(), conn, target).await,
         Protocol::Tcp | Protocol::Tls => Spoken::Opaque(Other::Rule(rule, None)),
         Protocol::Auto if worker.server_speaks_first(target) => Spoken::Opaque(Other::Rule(rule, None)),
         Protocol::Auto => {
             let opening = tcp::open(worker, &rule, door.peer.ip());
-            let listened = listen::both(worker, conn, target, opening, Opened::conn).await;
+            let listened = listen::both(worker, door.side(), conn, target, opening, Opened::conn).await;
             match listened.heard {
                 Heard::Client(detected @ (Detected::Http1 | Detected::Http2)) => {
                     if let Some(Ok(up)) = listened.other {
@@ -124,7 +124,7 @@ async fn to_outside(worker: &Rc<Worker>, target: &Target, conn: &mut Conn) -> Sp
         return Spoken::Opaque(Other::Outside(None));
     }
     let opening = crate::outside::open(worker, target);
-    let listened = Box::pin(listen::both(worker, conn, target, opening, |conn| conn)).await;
+    let listened = Box::pin(listen::both(worker, Side::Out, conn, target, opening, |conn| conn)).await;
     if listened.heard == Heard::Gone {
         return Spoken::Gone;
     }
@@ -155,8 +155,8 @@ pub(crate) fn http(detected: Detected) -> Spoken {
 }
 
 /// HTTP for certain; which one?
-pub(crate) async fn by_preface(worker: &Worker, conn: &mut Conn) -> Spoken {
-    match listen::client(worker, conn).await {
+pub(crate) async fn by_preface(worker: &Worker, side: Side, conn: &mut Conn) -> Spoken {
+    match listen::client(worker, side, conn).await {
         Detected::More if conn.input.is_empty() => Spoken::Gone,
         // What is not HTTP/1 either is refused by its parser, with an answer.
         detected => http(detected),
@@ -164,8 +164,8 @@ pub(crate) async fn by_preface(worker: &Worker, conn: &mut Conn) -> Spoken {
 }
 
 /// Rules that look at requests are attached: what is not HTTP would pass them by.
-pub(crate) async fn http_alone(worker: &Worker, conn: &mut Conn, target: &Target) -> Spoken {
-    match listen::client(worker, conn).await {
+pub(crate) async fn http_alone(worker: &Worker, side: Side, conn: &mut Conn, target: &Target) -> Spoken {
+    match listen::client(worker, side, conn).await {
         detected @ (Detected::Http1 | Detected::Http2) => http(detected),
         Detected::More if conn.input.is_empty() => Spoken::Gone,
         _ => Spoken::Refused(Refusal::new(Reason::NotHttp, format!("{target} has HTTP rules, and this is not HTTP"))),

@@ -24,7 +24,7 @@ use crate::route::{Caller, Door, Way};
 use crate::target::Target;
 use crate::term::Term;
 use crate::upstream::{self, Route};
-use crate::worker::Worker;
+use crate::worker::{Side, Worker};
 use crate::{deadline::Deadline, http1, http2, identify, peers, tcp};
 
 /// The first byte of a TLS handshake record (RFC 8446, 5.1).
@@ -94,8 +94,8 @@ pub(crate) async fn identify(worker: &Rc<Worker>, door: &Door, caller: &Caller, 
         }
     };
     match protocol {
-        Protocol::Http1 | Protocol::Http2 => identify::by_preface(worker, conn).await,
-        _ if http_alone => identify::http_alone(worker, conn, &target).await,
+        Protocol::Http1 | Protocol::Http2 => identify::by_preface(worker, Side::In, conn).await,
+        _ if http_alone => identify::http_alone(worker, Side::In, conn, &target).await,
         Protocol::Tcp | Protocol::Tls => Spoken::Opaque(Other::Application(None)),
         Protocol::Auto if worker.server_speaks_first(&target) => Spoken::Opaque(Other::Application(None)),
         Protocol::Auto => {
@@ -104,7 +104,7 @@ pub(crate) async fn identify(worker: &Rc<Worker>, door: &Door, caller: &Caller, 
                 judge(worker, door, caller)?;
                 dial(worker, caller).await
             };
-            let listened = listen::both(worker, conn, &target, opening, |conn| conn).await;
+            let listened = listen::both(worker, Side::In, conn, &target, opening, |conn| conn).await;
             match listened.heard {
                 Heard::Client(detected @ (Detected::Http1 | Detected::Http2)) => identify::http(detected),
                 Heard::Gone => Spoken::Gone,
@@ -127,7 +127,7 @@ async fn streams(worker: &Rc<Worker>, door: Door, io: Io) {
         let (worker, door) = (Rc::clone(worker), Rc::clone(&door));
         tokio::task::spawn_local(async move {
             let waker = std::future::poll_fn(|cx| std::task::Poll::Ready(cx.waker().clone())).await;
-            let Some(_presence) = worker.enter(&waker) else { return };
+            let Some(_presence) = worker.enter(Side::In, &waker) else { return };
             http1::serve(&worker, &door, Conn::new(Io::Stream(stream), Buffer::default())).await;
         });
     };

@@ -12,7 +12,7 @@ use crate::conn::Conn;
 use crate::deadline::Deadline;
 use crate::reply::Refusal;
 use crate::target::Target;
-use crate::worker::Worker;
+use crate::worker::{Side, Worker};
 
 /// How long a client that has begun to speak may leave open what it speaks, where the other side may be waiting for it. An HTTP
 /// client sends the bytes that tell in its first packet; an opaque protocol whose first message looks like the beginning of HTTP
@@ -41,7 +41,7 @@ pub(crate) struct Listened<U> {
 
 /// Reads until the client's first bytes are enough to tell, or time is up, or nothing more comes: then `More`. A connection may
 /// be quiet for as long as one between two requests; once it has begun to speak it must be quick.
-pub(crate) async fn client(worker: &Worker, conn: &mut Conn) -> Detected {
+pub(crate) async fn client(worker: &Worker, side: Side, conn: &mut Conn) -> Detected {
     let limits = worker.limits();
     let mut deadline = Deadline::new(worker.shared.clock);
     deadline.set(Some(worker.now().after(Nanos::from(limits.keep_alive))));
@@ -51,7 +51,7 @@ pub(crate) async fn client(worker: &Worker, conn: &mut Conn) -> Detected {
             match first_words(cx, worker, conn) {
                 Poll::Ready(Ok(decided)) => return Poll::Ready(decided),
                 Poll::Ready(Err(_)) => return Poll::Ready(Detected::More),
-                Poll::Pending if worker.closes_idle() => return Poll::Ready(Detected::More),
+                Poll::Pending if worker.closes_idle(side) => return Poll::Ready(Detected::More),
                 Poll::Pending if begun || conn.input.is_empty() => return deadline.poll(cx).map(|()| Detected::More),
                 Poll::Pending => {
                     begun = true;
@@ -67,6 +67,7 @@ pub(crate) async fn client(worker: &Worker, conn: &mut Conn) -> Detected {
 /// other side spoke first is remembered.
 pub(crate) async fn both<U>(
     worker: &Worker,
+    side: Side,
     conn: &mut Conn,
     target: &Target,
     opening: impl Future<Output = Result<U, Refusal>>,
@@ -79,7 +80,7 @@ pub(crate) async fn both<U>(
     let mut other: Option<Result<U, Refusal>> = None;
     let mut deadline = Deadline::new(worker.shared.clock);
     deadline.set(Some(worker.now().after(Nanos::from(worker.limits().keep_alive))));
-    let mut hurry = false;
+    let (mut hurry, mut settings) = (false, false);
     let heard = poll_fn(|cx| {
         match first_words(cx, worker, conn) {
             // A client that only listens may have closed its side already.
@@ -93,21 +94,29 @@ pub(crate) async fn both<U>(
         {
             other = Some(result);
         }
-        if let Some(Ok(up)) = &mut other {
+        if let Some(Ok(up)) = &mut other
+            && !settings
+        {
             let up = conn_of(up);
             match up.poll_fill(cx, worker, SIZE) {
                 Poll::Ready(Ok(n)) if n > 0 => {
-                    // What an HTTP server says to a client that is silent for too long (408) is no greeting.
-                    if !up.input.bytes().starts_with(b"HTTP/") {
-                        worker.remember_server_speaks_first(target);
+                    if is_settings(up.input.bytes()) {
+                        // An HTTP/2 server says this to everybody, and its client is still to speak. What it will say goes over
+                        // another connection if it is HTTP, and over this one if not.
+                        settings = true;
+                    } else {
+                        // What an HTTP server says to a client that is silent for too long (408) is no greeting.
+                        if !up.input.bytes().starts_with(b"HTTP/") {
+                            worker.remember_server_speaks_first(target);
+                        }
+                        return Poll::Ready(Heard::Other);
                     }
-                    return Poll::Ready(Heard::Other);
                 }
                 Poll::Ready(_) => return Poll::Ready(Heard::Nobody),
                 Poll::Pending => {}
             }
         }
-        if worker.closes_idle() && conn.input.is_empty() {
+        if worker.closes_idle(side) && conn.input.is_empty() {
             return Poll::Ready(Heard::Gone);
         }
         // A client that has begun must not wait for long; one whose other side cannot be reached may still turn out to speak HTTP,
@@ -120,6 +129,15 @@ pub(crate) async fn both<U>(
     })
     .await;
     Listened { heard, other }
+}
+
+/// Whether these are the beginning of an HTTP/2 server's first words: a SETTINGS frame, which it sends before it has heard anything
+/// (RFC 9113, 3.4 and 6.5).
+fn is_settings(bytes: &[u8]) -> bool {
+    match bytes {
+        [a, b, c, 4, 0, 0, 0, 0, 0, ..] => u32::from_be_bytes([0, *a, *b, *c]).is_multiple_of(6),
+        _ => false,
+    }
 }
 
 /// What the client's bytes are. `More`: it sends no more, and they do not tell.

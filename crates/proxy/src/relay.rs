@@ -121,7 +121,7 @@ fn done(call: &mut Call<'_>, answer: Answer, download: &Transfer, begun: &Begun)
     let upload_done = answer.upload.is_done() && !answer.upload_broken;
     if let End::H1(mut conn) = answer.upstream.end {
         let reusable = begun.upstream_keeps && download.is_done() && conn.input.is_empty();
-        if upload_done && reusable && !call.worker.draining() {
+        if upload_done && reusable && !call.worker.draining(call.door.side()) {
             conn.rest(call.worker);
             let moved = call.record.received + call.record.sent;
             let (peer, expires) = (answer.upstream.peer, answer.upstream.expires);

@@ -16,7 +16,7 @@ use crate::message::Head;
 use crate::reply::Refusal;
 use crate::target::Target;
 use crate::term::Term;
-use crate::worker::Worker;
+use crate::worker::{Side, Worker};
 
 /// How a connection came in.
 pub(crate) struct Door {
@@ -84,6 +84,14 @@ impl Door {
         }
     }
 
+    /// Whose connection it is.
+    pub(crate) fn side(&self) -> Side {
+        match self.way {
+            Way::Forward | Way::Fixed(_) => Side::Out,
+            Way::Inbound(_) | Way::Gateway(_) => Side::In,
+        }
+    }
+
     /// How long the connection lasts, where it is another sidecar's.
     pub(crate) fn term(&self) -> Option<Term> {
         match &self.way {
@@ -94,7 +102,7 @@ impl Door {
 
     /// Whether its connection takes no further request, though its client would have it do so.
     pub(crate) fn is_leaving(&self, worker: &Worker) -> bool {
-        worker.draining() || self.term().is_some_and(|term| term.is_leaving(worker.recently()))
+        worker.draining(self.side()) || self.term().is_some_and(|term| term.is_leaving(worker.recently()))
     }
 
     /// The proved identity of the caller.

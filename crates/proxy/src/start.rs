@@ -19,7 +19,7 @@ use crate::accept::{self, Entry};
 use crate::check;
 use crate::load::ServerLoad;
 use crate::observe::Observer;
-use crate::worker::{Shared, Worker};
+use crate::worker::{Shared, Side, Worker};
 use crate::{Clock, Discover, Settings};
 
 /// What a data plane is made of.
@@ -38,8 +38,10 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// Where requests are logged, if the mesh asks for it; `None`: nowhere.
     pub access_log: Option<Arc<AccessLog>>,
-    /// When to end. Begin it through [`net::drain::Drain::begin`]; every connection holds a guard.
+    /// When the way in ends, that of a gateway too. Begin it through [`net::drain::Drain::begin`]; every connection holds a guard.
     pub drain: net::drain::Watch,
+    /// When the way out ends, which an application needs for longer; the workers end when both have closed.
+    pub drain_out: net::drain::Watch,
     /// Sockets that listen already, because somebody else made them: in another network namespace, or in the process that this
     /// one replaces. One at an address of the settings is used instead of a new one; others are closed.
     pub listeners: Vec<TcpListener>,
@@ -61,7 +63,8 @@ pub struct Running {
 /// # Errors
 /// An address is held by another proxy or cannot be bound, or a thread cannot be started. The message names the address.
 pub fn start(parts: Parts) -> io::Result<Running> {
-    let Parts { settings, discover, live, identity, clock, registry, access_log, drain, listeners, inside } = parts;
+    let Parts { settings, discover, live, identity, clock, registry, access_log, drain, drain_out, listeners, inside } =
+        parts;
     let given = Given::new(listeners)?;
     let entries = accept::entries(&settings);
     let mut locks = Vec::with_capacity(entries.len());
@@ -71,7 +74,7 @@ pub fn start(parts: Parts) -> io::Result<Running> {
     }
     let count = settings.workers.max(1);
     let load = ServerLoad::new(count);
-    let shared = Arc::new(Shared { settings, discover, live, identity, clock, drain, inside, load });
+    let shared = Arc::new(Shared { settings, discover, live, identity, clock, drain, drain_out, inside, load });
     // Held here alone, so that no listener outlives what is done with it: one that nobody accepts from would swallow connections.
     let given = Arc::new(given);
     let offered = Arc::downgrade(&given);
@@ -170,7 +173,7 @@ fn transparent(worker: &Worker, listeners: Vec<(Acceptor, Entry)>) -> io::Result
     Ok(listeners)
 }
 
-/// Runs until the drain has closed; then what is left of its connections is cut off with the runtime.
+/// Runs until both drains have closed; then what is left of its connections is cut off with the runtime.
 async fn run(worker: std::rc::Rc<Worker>, listeners: Vec<(Acceptor, Entry)>) {
     for (acceptor, entry) in listeners {
         tokio::task::spawn_local(accept::run(std::rc::Rc::clone(&worker), acceptor, entry));
@@ -179,15 +182,17 @@ async fn run(worker: std::rc::Rc<Worker>, listeners: Vec<(Acceptor, Entry)>) {
         tokio::task::spawn_local(check::run(std::rc::Rc::clone(&worker)));
         tokio::task::spawn_local(crate::review::run(std::rc::Rc::clone(&worker)));
     }
-    let mut drain = worker.shared.drain.clone();
-    let mut closing = worker.shared.drain.clone();
+    let (mut inward, mut outward) = (worker.shared.drain.clone(), worker.shared.drain_out.clone());
+    let closed = async {
+        inward.closed().await;
+        outward.closed().await;
+    };
     let draining = async {
-        drain.draining().await;
-        worker.drain().await;
+        tokio::join!(worker.drain(Side::In), worker.drain(Side::Out));
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        () = closing.closed() => {}
+        () = closed => {}
         () = draining => {}
         () = worker.tidy() => {}
     }

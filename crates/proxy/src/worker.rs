@@ -67,6 +67,7 @@ pub(crate) struct Shared {
     pub(crate) identity: Identity,
     pub(crate) clock: Clock,
     pub(crate) drain: net::drain::Watch,
+    pub(crate) drain_out: net::drain::Watch,
     /// Sockets of the application's own network, if it has one.
     pub(crate) inside: Option<Sockets>,
     /// Of the application beside us.
@@ -82,6 +83,15 @@ enum Draining {
     Told,
     /// They had time to hear it.
     Quiet,
+}
+
+/// Whose connections: the two end one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Those of others, to the application or to a gateway.
+    In,
+    /// The application's own.
+    Out,
 }
 
 /// One worker.
@@ -102,7 +112,8 @@ pub(crate) struct Worker {
     names: RefCell<HashMap<Box<str>, Arc<Slot>>>,
     speak_first: RefCell<Vec<Target>>,
     connections: RefCell<Slab<Waker>>,
-    draining: Cell<Draining>,
+    /// By [`Side`].
+    draining: [Cell<Draining>; 2],
 }
 
 impl Worker {
@@ -120,7 +131,7 @@ impl Worker {
             names: RefCell::default(),
             speak_first: RefCell::default(),
             connections: RefCell::default(),
-            draining: Cell::default(),
+            draining: Default::default(),
             shared,
         })
     }
@@ -233,38 +244,46 @@ impl Worker {
     }
 
     /// Counts the calling task as a client connection until the result is dropped; `None` at the limit.
-    pub(crate) fn enter(self: &Rc<Self>, waker: &Waker) -> Option<Presence> {
+    pub(crate) fn enter(self: &Rc<Self>, side: Side, waker: &Waker) -> Option<Presence> {
         let mut connections = self.connections.borrow_mut();
         if connections.len() >= self.limits().connections {
             return None;
         }
         let key = connections.insert(waker.clone());
-        Some(Presence { worker: Rc::clone(self), key, _guard: self.shared.drain.guard() })
+        Some(Presence { worker: Rc::clone(self), key, _guard: self.ending(side).guard() })
     }
 
-    /// Whether peers must be told that this proxy ends.
-    pub(crate) fn draining(&self) -> bool {
-        self.draining.get() != Draining::No
-    }
-
-    /// Whether a connection without a request may be closed because the proxy ends.
-    pub(crate) fn closes_idle(&self) -> bool {
-        self.draining.get() == Draining::Quiet
-    }
-
-    /// Resolves when peers had time to hear that this proxy drains.
-    pub(crate) async fn drained_quietly(&self) {
-        let mut drain = self.shared.drain.clone();
-        drain.draining().await;
-        // Who has taken the listeners over accepts already.
-        if !matches!(drain.state(), State::Leaving(_)) {
-            tokio::time::sleep(self.quiet_time()).await;
+    /// The end of this side.
+    fn ending(&self, side: Side) -> &net::drain::Watch {
+        match side {
+            Side::In => &self.shared.drain,
+            Side::Out => &self.shared.drain_out,
         }
     }
 
-    /// How long peers have to hear that this proxy drains: never more than half of what is left.
-    fn quiet_time(&self) -> Duration {
-        match self.shared.drain.state() {
+    /// Whether peers must be told that this side ends.
+    pub(crate) fn draining(&self, side: Side) -> bool {
+        self.draining[side as usize].get() != Draining::No
+    }
+
+    /// Whether a connection without a request may be closed because this side ends.
+    pub(crate) fn closes_idle(&self, side: Side) -> bool {
+        self.draining[side as usize].get() == Draining::Quiet
+    }
+
+    /// Resolves when peers had time to hear that this side drains.
+    pub(crate) async fn drained_quietly(&self, side: Side) {
+        let mut drain = self.ending(side).clone();
+        drain.draining().await;
+        // Who has taken the listeners over accepts already.
+        if !matches!(drain.state(), State::Leaving(_)) {
+            tokio::time::sleep(self.quiet_time(side)).await;
+        }
+    }
+
+    /// How long peers have to hear that this side drains: never more than half of what is left.
+    fn quiet_time(&self, side: Side) -> Duration {
+        match self.ending(side).state() {
             State::Draining(deadline) => DRAIN_QUIET.min((deadline - Instant::now()) / 2),
             // The next request on a quiet connection is answered, and then the connection is closed.
             State::Leaving(deadline) => (deadline - Instant::now()).saturating_sub(DRAIN_QUIET),
@@ -272,20 +291,30 @@ impl Worker {
         }
     }
 
-    /// Begins to drain: every connection's task looks at it now, and again when the idle ones may be closed.
-    pub(crate) async fn drain(&self) {
+    /// Waits for this side to drain; then every connection's task looks at it, and again when the idle ones may be closed.
+    pub(crate) async fn drain(&self, side: Side) {
+        let mut drain = self.ending(side).clone();
+        drain.draining().await;
         // Peers that have not heard of it yet still find somebody for this long, unless somebody else is there for them.
-        let leaving = matches!(self.shared.drain.state(), State::Leaving(_));
-        let guard = (!leaving).then(|| self.shared.drain.guard());
-        self.draining.set(Draining::Told);
+        let leaving = matches!(drain.state(), State::Leaving(_));
+        let guard = (!leaving).then(|| drain.guard());
+        self.draining[side as usize].set(Draining::Told);
         if leaving {
             // What other processes hold open for these connections can end.
             self.pool.borrow_mut().clear();
         }
         self.wake_all();
-        tokio::time::sleep(self.quiet_time()).await;
-        self.draining.set(Draining::Quiet);
-        self.pool.borrow_mut().clear();
+        // Whose place was taken may be told to drain after all, and then the time is another.
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(self.quiet_time(side)) => break,
+                () = drain.changed() => {}
+            }
+        }
+        self.draining[side as usize].set(Draining::Quiet);
+        if side == Side::Out {
+            self.pool.borrow_mut().clear();
+        }
         self.wake_all();
         drop(guard);
     }

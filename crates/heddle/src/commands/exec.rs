@@ -50,7 +50,7 @@ async fn exec(args: ExecArgs) -> anyhow::Result<ExitCode> {
     let program = guest::program(&mesh, &pod, &services, args.command, inside.clone())?;
     let guest = Guest::start(&settings, mesh.tokens(), inside, &mesh.reporter, &mut signals).await?;
     let code = match program.start() {
-        Ok(mut child) => guest::wait(&mut child, &mut signals).await?,
+        Ok(mut child) => guest::wait(&mut child, &mut signals, None).await?,
         Err(error) => {
             console::error(format_args!("{error:#}"));
             guest::not_started(&error)

@@ -183,7 +183,7 @@ async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
                 }
             };
             tokio::select! {
-                code = guest::wait(&mut child, &mut signals) => code?,
+                code = guest::wait(&mut child, &mut signals, Some(guest.sidecar())) => code?,
                 () = probes.watch(&program, &verdict) => ExitCode::FAILURE,
                 () = tell => ExitCode::FAILURE,
             }

@@ -2,6 +2,7 @@
 //! whoever reads metrics.
 
 mod admin;
+mod ending;
 mod names;
 mod notify;
 pub(crate) mod replace;
@@ -17,7 +18,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use control::admin::model::{ServiceEntry, ServicePortEntry};
-use net::drain::Drain;
 use net::handoff::{self, Channel, Door};
 use net::identity::Identity;
 use net::inside::{Listeners, Sockets};
@@ -31,6 +31,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use xds::session::{Event, Session};
 
+use self::ending::{Drains, End, Order, Orders};
 use self::replace::Taken;
 use self::settings::SidecarSettings;
 use self::wiring::Wiring;
@@ -39,9 +40,6 @@ use crate::link::{FromProxy, Messages, ToProxy};
 /// How long peers are given to hear that this instance drains before it stops taking requests. A change crosses the control
 /// plane in a few milliseconds; those who did not hear of it are refused before anything is sent, and try another instance.
 const TELL: Duration = Duration::from_millis(250);
-
-/// What is under way when the supervisor is gone or the process is told to end is given this long.
-const LAST_DRAIN: Duration = Duration::from_secs(5);
 
 /// Problems that are over by themselves when the control plane is back are told only when they last this long.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -103,7 +101,7 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     let (udp, tcp) = names::open(&settings.names, &mut datagrams, &mut listeners)?;
     held.append(&mut names::copies(&udp, &tcp).context("the sockets for names cannot be handed over later")?);
     names::answer(udp, tcp, &wiring, clock)?;
-    let (drain, drain_watch) = net::drain::channel();
+    let (drains, drain, drain_out) = Drains::new();
     let log = settings.access_log.then(|| AccessLog::start(std::io::stderr()).map(Arc::new));
     let log = log.transpose().context("cannot start the access log")?;
     let running = proxy::start(Parts {
@@ -114,7 +112,8 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
         clock,
         registry: registry.clone(),
         access_log: log,
-        drain: drain_watch,
+        drain,
+        drain_out,
         listeners,
         inside,
     })?;
@@ -136,7 +135,7 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     tokio::spawn(statistics::housekeeping(registry.clone(), wiring.client.clone(), clock));
     let ready = watch::channel(false).0;
     let mut pages_at = None;
-    let (asked, drains) = mpsc::channel(1);
+    let (asked, asked_to_end) = mpsc::channel(1);
     if let Some(address) = settings.admin {
         let page = admin::Page {
             registry: registry.clone(),
@@ -170,8 +169,9 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
         running,
         pages: pages_at,
     };
-    let end = proxy.serve(events, inbox, drains).await?;
-    proxy.end(drain, end).await
+    let mut orders = Orders::new(inbox, asked_to_end)?;
+    let end = proxy.serve(events, &mut orders).await?;
+    proxy.end(drains, end, orders).await
 }
 
 /// Takes over what an application's own network has: its redirected connections, its questions for names, sockets in it.
@@ -192,15 +192,6 @@ fn serve_inside(
 fn take(listeners: &mut Vec<TcpListener>, address: SocketAddr) -> Option<TcpListener> {
     let place = listeners.iter().position(|listener| listener.local_addr().is_ok_and(|other| other == address))?;
     Some(listeners.swap_remove(place))
-}
-
-/// Why a proxy ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// It is told to; what is under way may take so long.
-    Drain(Duration),
-    /// Another process serves in its place.
-    Replaced,
 }
 
 /// Taking another proxy's place.
@@ -260,18 +251,11 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// Works until it is told to end; returns how long what is under way may take.
-    async fn serve(
-        &mut self,
-        mut events: mpsc::Receiver<Event>,
-        mut inbox: Option<mpsc::Receiver<ToProxy>>,
-        mut drains: mpsc::Receiver<Duration>,
-    ) -> anyhow::Result<End> {
+    /// Works until it is told to end; returns how.
+    async fn serve(&mut self, mut events: mpsc::Receiver<Event>, orders: &mut Orders) -> anyhow::Result<End> {
         let (sender, mut replaced) = mpsc::channel(1);
         let mut replace = signal(SignalKind::user_defined2())?;
         let mut successor: Option<tokio::process::Child> = None;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
         let mut changes = self.wiring.client.changes();
         self.tell_application();
         loop {
@@ -285,22 +269,19 @@ impl Proxy {
             tokio::select! {
                 Some(event) = events.recv() => self.event(event)?,
                 Ok(()) = changes.changed() => {}
-                message = receive(&mut inbox) => match message {
-                    Some(ToProxy::Token(token)) => self.session.token(token),
-                    Some(ToProxy::Ready(ready)) => {
+                message = orders.next() => match message {
+                    Order::Token(token) => self.session.token(token),
+                    Order::Ready(ready) => {
                         self.application = Some(ready);
                         self.tell_application();
                     }
-                    Some(ToProxy::Drain { seconds }) => return Ok(End::Drain(Duration::from_secs(seconds))),
-                    // The supervisor is gone.
-                    None => return Ok(End::Drain(Duration::ZERO)),
+                    Order::Drain(_) | Order::End(_) => return Ok(End::Told(message)),
                 },
                 channel = knock(&self.door) => {
                     let sockets = self.sockets().context("the sockets cannot be handed over")?;
                     tokio::spawn(replace::offer(channel?, sockets, self.application, sender.clone()));
                 }
                 Some(()) = replaced.recv() => return Ok(End::Replaced),
-                Some(limit) = drains.recv() => return Ok(End::Drain(limit)),
                 _ = replace.recv(), if self.standalone && successor.is_none() => match replace::start_successor(&self.file) {
                     Ok(child) => successor = Some(child),
                     Err(error) => tracing::error!("this proxy cannot be replaced: {error:#}"),
@@ -319,8 +300,6 @@ impl Proxy {
                         self.link.tell(FromProxy::Problem(text));
                     }
                 }
-                _ = terminate.recv() => return Ok(End::Drain(LAST_DRAIN)),
-                _ = interrupt.recv() => return Ok(End::Drain(LAST_DRAIN)),
             }
         }
     }
@@ -437,51 +416,39 @@ impl Proxy {
     }
 
     /// Tells everyone, finishes what is under way as long as it may, and lets go of everything.
-    async fn end(self, drain: Drain, end: End) -> anyhow::Result<()> {
-        let Proxy { settings, session, mut running, pages, door, held, wiring, ready, standalone, .. } = self;
+    async fn end(self, drains: Drains, end: End, mut orders: Orders) -> anyhow::Result<()> {
+        let Proxy { settings, session, link, mut running, pages, door, held, wiring, ready, standalone, .. } = self;
         drop(door);
         ready.send_replace(false);
-        match end {
-            End::Drain(limit) => {
+        let session = match end {
+            End::Told(order) => {
                 if standalone {
                     notify::stopping();
                 }
                 session.state(State::Draining, "the instance is ending");
+                let limit = order.limit();
                 if !limit.is_zero() {
                     tokio::time::sleep(TELL.min(limit)).await;
                 }
-                drain.begin(limit.saturating_sub(TELL));
-                cut_off(&drain, limit).await;
-                session.close().await;
+                drains.obey(order.sooner(TELL));
+                Some((session, pages))
             }
             End::Replaced => {
                 // The instance goes on. What this process says of it no longer counts.
                 drop((pages, held));
                 running.let_go();
                 session.close().await;
-                let limit = Duration::from_secs(settings.finish_seconds);
-                drain.leave(limit);
-                let mut terminate = signal(SignalKind::terminate())?;
-                tokio::select! {
-                    () = cut_off(&drain, limit) => {}
-                    _ = terminate.recv() => {
-                        drain.begin(LAST_DRAIN);
-                        cut_off(&drain, LAST_DRAIN).await;
-                    }
-                }
+                drains.leave(Duration::from_secs(settings.finish_seconds));
+                None
             }
+        };
+        drains.ended(&mut orders, || link.tell(FromProxy::Drained(true))).await;
+        if let Some((session, _pages)) = session {
+            session.close().await;
         }
         running.join().await?;
         drop(wiring);
         Ok(())
-    }
-}
-
-/// Waits for what is under way, and says what did not end in time.
-async fn cut_off(drain: &Drain, limit: Duration) {
-    let cut_off = drain.drained().await;
-    if cut_off > 0 && !limit.is_zero() {
-        tracing::warn!(cut_off, "connections were cut off at the end of the drain");
     }
 }
 
@@ -497,14 +464,6 @@ async fn knock(door: &Option<Door>) -> std::io::Result<Channel> {
 async fn exited(child: &mut Option<tokio::process::Child>) -> std::io::Result<std::process::ExitStatus> {
     match child {
         Some(child) => child.wait().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The next message of the supervisor; never without one.
-async fn receive(inbox: &mut Option<mpsc::Receiver<ToProxy>>) -> Option<ToProxy> {
-    match inbox {
-        Some(inbox) => inbox.recv().await,
         None => std::future::pending().await,
     }
 }

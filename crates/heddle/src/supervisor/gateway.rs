@@ -152,7 +152,7 @@ impl GatewayProxy {
 
     /// Ends it, after at most `limit` for requests under way. Returns where it was, for its successor.
     pub(crate) async fn end(mut self, limit: Duration) -> Places {
-        self.sidecar.drain(limit);
+        self.sidecar.end(limit);
         self.sidecar.ended().await;
         self.places
     }

@@ -25,9 +25,11 @@ use crate::runtime::Folder;
 /// What an application that is told to end at once is given before it is killed.
 const HURRY: Duration = Duration::from_secs(2);
 
-/// While its sidecar drains, an application keeps serving for at most this long before it is told to end: requests under
-/// way are finished, and streams that would never end are left to its own good manners.
+/// When an application has ended by itself, what it has said last may take this long to arrive.
 const LEAD: Duration = Duration::from_secs(5);
+
+/// And when it was told to, after a drain.
+const REST: Duration = Duration::from_secs(1);
 
 /// What an instance is made of.
 #[derive(Clone, Debug)]
@@ -200,7 +202,7 @@ impl Life {
         tokio::select! {
             () = reach(&mut proxy, |s| *s == ProxyState::Ready) => {}
             () = reach(&mut self.stopping, |s| *s != Stop::Not) => {
-                sidecar.drain(Duration::ZERO);
+                sidecar.end(Duration::ZERO);
                 sidecar.ended().await;
                 return Phase::Gone;
             }
@@ -223,20 +225,22 @@ impl Life {
             }
             end
         };
-        sidecar.drain(if end.is_some() { LEAD } else { Duration::ZERO });
+        sidecar.end(match *self.stopping.borrow() {
+            Stop::Not => LEAD,
+            Stop::Drain => REST,
+            Stop::Now => Duration::ZERO,
+        });
         sidecar.ended().await;
         end.unwrap_or(Phase::Gone)
     }
 
-    /// Lets the sidecar drain while the application still serves, then tells the application to end. Resolves never.
+    /// Lets the sidecar finish what others have under way while the application still serves, then tells the application to end.
+    /// The sidecar stays for the calls that it makes while it does. Resolves never.
     async fn finish(&self, sidecar: &Sidecar, stopping: &mut watch::Receiver<Stop>, application: &watch::Sender<Stop>) {
-        let mut proxy = sidecar.state();
         if *stopping.borrow() == Stop::Drain {
-            let grace = self.plan.template.termination_grace;
-            sidecar.drain(grace);
+            sidecar.drain(self.plan.template.termination_grace);
             tokio::select! {
-                () = reach(&mut proxy, |s| *s == ProxyState::Ended) => {}
-                () = tokio::time::sleep(LEAD.min(grace)) => {}
+                () = sidecar.drained() => {}
                 () = reach(stopping, |s| *s == Stop::Now) => {}
             }
         }

@@ -48,6 +48,8 @@ pub(crate) enum ProxyState {
     Starting,
     /// It holds a certificate and its configuration.
     Ready,
+    /// Told to drain, it has nothing more under way that others have begun, or the time for that is over.
+    Drained,
     /// It has ended for good.
     Ended,
 }
@@ -77,6 +79,7 @@ impl Sidecar {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (sender, state) = watch::channel(ProxyState::Starting);
         let (listed, services) = watch::channel(None);
+        let (busy, quiet) = mpsc::channel(1);
         let keeper = Keeper {
             name: name.to_owned(),
             file,
@@ -88,8 +91,12 @@ impl Sidecar {
             state: sender,
             services: listed,
             ready: false,
-            drain: None,
+            draining: false,
+            kill_at: None,
             retired: JoinSet::new(),
+            passed_on: watch::Sender::new(None),
+            busy: Some(busy),
+            quiet,
         };
         Ok(Sidecar { orders, state, services, task: tokio::spawn(keeper.keep(inbox)) })
     }
@@ -99,9 +106,20 @@ impl Sidecar {
         let _ = self.orders.send(ToProxy::Ready(ready));
     }
 
-    /// Tells it to drain and end.
+    /// Tells it to take nothing more from others, who may have `limit` for what is under way. The application's own calls go on.
     pub(crate) fn drain(&self, limit: Duration) {
         let _ = self.orders.send(ToProxy::Drain { seconds: limit.as_secs() });
+    }
+
+    /// Resolves when it has nothing more to do for others after [`Sidecar::drain`].
+    pub(crate) async fn drained(&self) {
+        let done = |state: &ProxyState| matches!(state, ProxyState::Drained | ProxyState::Ended);
+        let _ = self.state().wait_for(done).await;
+    }
+
+    /// Tells it to end, after at most `limit` for what is under way.
+    pub(crate) fn end(&self, limit: Duration) {
+        let _ = self.orders.send(ToProxy::End { seconds: limit.as_secs() });
     }
 
     /// How far it is.
@@ -114,7 +132,7 @@ impl Sidecar {
         self.services.clone()
     }
 
-    /// Resolves when it has ended after [`Sidecar::drain`].
+    /// Resolves when it has ended after [`Sidecar::end`].
     pub(crate) async fn ended(&mut self) {
         let _ = self.state.wait_for(|s| *s == ProxyState::Ended).await;
     }
@@ -139,9 +157,18 @@ struct Keeper {
     state: watch::Sender<ProxyState>,
     services: watch::Sender<Option<Vec<ServiceEntry>>>,
     ready: bool,
-    drain: Option<u64>,
+    /// It is told to drain or to end: no process is started again.
+    draining: bool,
+    /// It is told to end, and until when that may take.
+    kill_at: Option<tokio::time::Instant>,
     /// Processes whose place was taken and that finish what they have. They end with the keeper at the latest.
     retired: JoinSet<()>,
+    /// The last order, for them.
+    passed_on: watch::Sender<Option<ToProxy>>,
+    /// Every process has one of these until it has drained or ended; none is given out after the order to drain.
+    busy: Option<mpsc::Sender<()>>,
+    /// Closed when nobody is busy.
+    quiet: mpsc::Receiver<()>,
 }
 
 /// One process.
@@ -150,6 +177,7 @@ struct Life {
     stdin: ChildStdin,
     messages: Messages<ChildStdout>,
     linked: bool,
+    busy: Option<mpsc::Sender<()>>,
 }
 
 /// What a process says.
@@ -167,7 +195,12 @@ impl Life {
                 // What it said before it ended counts: that it took over from another, or why it cannot go on.
                 biased;
                 message = self.messages.next(), if self.linked => match message {
-                    Some(message) => return Said::Message(message),
+                    Some(message) => {
+                        if message == FromProxy::Drained(true) {
+                            self.busy = None;
+                        }
+                        return Said::Message(message);
+                    }
                     None => self.linked = false,
                 },
                 status = self.child.wait() => {
@@ -177,9 +210,20 @@ impl Life {
         }
     }
 
-    /// Lets it end by itself.
-    async fn finish(mut self) {
-        while let Said::Message(_) = self.next().await {}
+    /// Lets it end by itself, or as it is told.
+    async fn finish(mut self, mut orders: watch::Receiver<Option<ToProxy>>) {
+        loop {
+            let order = tokio::select! {
+                said = self.next() => match said {
+                    Said::Message(_) => continue,
+                    Said::Ended(_) => return,
+                },
+                Ok(()) = orders.changed() => orders.borrow_and_update().clone(),
+            };
+            if let Some(order) = order {
+                send(&mut self.stdin, &order).await;
+            }
+        }
     }
 }
 
@@ -201,6 +245,14 @@ async fn told(signal: &mut Option<Signal>) {
     std::future::pending().await
 }
 
+/// Resolves when it is time.
+async fn due(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 type TokenRequest = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 
 impl Keeper {
@@ -212,7 +264,7 @@ impl Keeper {
                 Ok(life) => self.serve(life, &mut inbox).await,
                 Err(error) => format!("{error:#}"),
             };
-            if self.drain.is_some() {
+            if self.draining {
                 break;
             }
             self.state.send_replace(ProxyState::Starting);
@@ -228,15 +280,33 @@ impl Keeper {
                         None => return,
                     },
                 }
-                if self.drain.is_some() {
+                if self.draining {
                     break;
                 }
             }
-            if self.drain.is_some() {
+            if self.draining {
                 break;
             }
         }
+        self.finish(inbox).await;
         self.state.send_replace(ProxyState::Ended);
+    }
+
+    /// Waits for the processes whose place was taken, as long as they may take.
+    async fn finish(&mut self, mut inbox: mpsc::UnboundedReceiver<ToProxy>) {
+        loop {
+            tokio::select! {
+                ended = self.retired.join_next() => if ended.is_none() { return },
+                _ = self.quiet.recv(), if *self.state.borrow() != ProxyState::Drained => {
+                    self.state.send_replace(ProxyState::Drained);
+                }
+                order = inbox.recv() => match order {
+                    Some(order) => self.note_order(&order),
+                    None => return,
+                },
+                () = due(self.kill_at) => return,
+            }
+        }
     }
 
     /// Starts a process. `replace`: in place of the one that runs.
@@ -276,14 +346,22 @@ impl Keeper {
             });
         }
         send(&mut stdin, &ToProxy::Ready(self.ready)).await;
-        Ok(Life { child, stdin, messages: Messages::new(stdout), linked: true })
+        Ok(Life { child, stdin, messages: Messages::new(stdout), linked: true, busy: self.busy.clone() })
     }
 
     fn note_order(&mut self, order: &ToProxy) {
         match order {
             ToProxy::Ready(ready) => self.ready = *ready,
-            ToProxy::Drain { seconds } => self.drain = Some(*seconds),
+            ToProxy::Drain { .. } => {}
+            ToProxy::End { seconds } => {
+                self.kill_at = Some(tokio::time::Instant::now() + Duration::from_secs(*seconds) + KILL_AFTER);
+            }
             ToProxy::Token(_) => {}
+        }
+        if matches!(order, ToProxy::Drain { .. } | ToProxy::End { .. }) {
+            self.draining = true;
+            self.busy = None;
+            self.passed_on.send_replace(Some(order.clone()));
         }
     }
 
@@ -292,7 +370,6 @@ impl Keeper {
         let mut successor: Option<Life> = None;
         let mut replace = signal(SignalKind::user_defined2()).ok();
         let mut token: Option<TokenRequest> = None;
-        let mut kill_at: Option<tokio::time::Instant> = None;
         loop {
             tokio::select! {
                 said = life.next() => match said {
@@ -304,14 +381,14 @@ impl Keeper {
                     (Said::Message(FromProxy::Ready(true)), Some(new)) => {
                         // It has taken over. The other one ends by itself, some time.
                         let old = std::mem::replace(&mut life, new);
-                        self.retired.spawn(old.finish());
+                        self.retired.spawn(old.finish(self.passed_on.subscribe()));
                     }
                     (Said::Ended(how), _) => {
                         self.reporter.problem(format_args!("the proxy of {} was not replaced: the new one {how}", self.name));
                     }
                     (Said::Message(_), waiting) => successor = waiting,
                 },
-                () = told(&mut replace), if successor.is_none() && self.drain.is_none() => match self.spawn(true).await {
+                () = told(&mut replace), if successor.is_none() && !self.draining => match self.spawn(true).await {
                     Ok(new) => successor = Some(new),
                     Err(error) => self.reporter.problem(format_args!("the proxy of {} cannot be replaced: {error:#}", self.name)),
                 },
@@ -325,8 +402,7 @@ impl Keeper {
                     // Without an owner there is nobody to serve; the process ends with this task.
                     let Some(order) = order else { return "nobody needs it".to_owned() };
                     self.note_order(&order);
-                    if let Some(seconds) = self.drain {
-                        kill_at = Some(tokio::time::Instant::now() + Duration::from_secs(seconds) + KILL_AFTER);
+                    if self.draining {
                         // It was never needed, and is killed.
                         successor = None;
                     }
@@ -335,7 +411,10 @@ impl Keeper {
                         send(&mut new.stdin, &order).await;
                     }
                 }
-                () = tokio::time::sleep_until(kill_at.unwrap_or_else(tokio::time::Instant::now)), if kill_at.is_some() => {
+                _ = self.quiet.recv(), if self.draining && *self.state.borrow() != ProxyState::Drained => {
+                    self.state.send_replace(ProxyState::Drained);
+                }
+                () = due(self.kill_at) => {
                     let _ = life.child.kill().await;
                 }
             }
@@ -345,13 +424,13 @@ impl Keeper {
     /// Passes on what the process in charge says.
     fn heard(&mut self, message: FromProxy) {
         match message {
-            FromProxy::Ready(ready) if self.drain.is_none() => {
+            FromProxy::Ready(ready) if !self.draining => {
                 let state = if ready { ProxyState::Ready } else { ProxyState::Starting };
                 self.state.send_replace(state);
             }
             FromProxy::Problem(text) => self.reporter.problem(format_args!("the proxy of {}: {text}", self.name)),
             FromProxy::Services(services) => _ = self.services.send_replace(Some(services)),
-            FromProxy::NeedToken(_) | FromProxy::Ready(_) | FromProxy::Listening(_) => {}
+            FromProxy::NeedToken(_) | FromProxy::Ready(_) | FromProxy::Listening(_) | FromProxy::Drained(_) => {}
         }
     }
 

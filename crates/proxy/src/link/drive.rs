@@ -17,7 +17,7 @@ use crate::deadline::Deadline;
 use crate::io::Io;
 use crate::send::earlier;
 use crate::term::Term;
-use crate::worker::Worker;
+use crate::worker::{Side, Worker};
 
 /// Memory for output that is kept while there is none.
 const KEEP: usize = 32 * 1024;
@@ -129,11 +129,11 @@ impl Driver<'_> {
 
     /// A server that drains says so; when its peers had time to hear it, the link ends with its last stream.
     fn notice_the_end(&mut self) {
-        if !matches!(self.role, Role::Server(_)) || !self.worker.draining() {
+        if !matches!(self.role, Role::Server(_)) || !self.worker.draining(Side::In) {
             return;
         }
         self.tell();
-        self.link.inner.borrow_mut().leaving |= self.worker.closes_idle();
+        self.link.inner.borrow_mut().leaving |= self.worker.closes_idle(Side::In);
     }
 
     /// Its time is almost over: it ends with its last stream.

@@ -95,7 +95,8 @@ fn an_address_that_another_proxy_holds_is_named() {
         clock: world.clock,
         registry: Arc::clone(&world.registry),
         access_log: None,
-        drain: watch,
+        drain: watch.clone(),
+        drain_out: watch,
         listeners: Vec::new(),
         inside: None,
     })

@@ -197,3 +197,45 @@ fn a_connection_that_is_cut_off_without_an_answer_counts_as_a_failure() {
         }
     }
 }
+
+#[test]
+fn settings_of_an_http2_server_are_no_greeting() {
+    const HELLO: &[u8] = b"hello, and no HTTP";
+    const SETTINGS: &[u8] = &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 100];
+    let (told, tell) = std::sync::mpsc::channel();
+    let http = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_http = std::sync::Arc::clone(&http);
+    let app = RawServer::start(move |_, mut raw| {
+        if !is_http.load(std::sync::atomic::Ordering::Acquire) {
+            raw.offer(SETTINGS);
+            told.send(()).unwrap();
+            // A client may speak just before the dial is over; that connection is given up for another.
+            if raw.next_bytes(HELLO.len()).is_some_and(|bytes| bytes == HELLO) {
+                raw.send("hello");
+            }
+            return;
+        }
+        while raw.next_head().is_some() {
+            raw.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let world = World::new();
+    let backend = world.publish(Protocol::Auto, vec![plain(app.address())]);
+    let mut at = None;
+    let _client = world.client(|settings| at = Some(listener(settings)));
+    for _ in 0..8 {
+        while tell.try_recv().is_ok() {}
+        // Slow to speak; what the server has said is for it all the same, as it turns out to speak something else.
+        let mut raw = Raw::connect(at.unwrap());
+        tell.recv_timeout(testkit::wait::LONG).unwrap();
+        raw.send(HELLO).expect(SETTINGS).expect("hello");
+    }
+    http.store(true, std::sync::atomic::Ordering::Release);
+    let before = backend.endpoints.load().endpoints()[0].load.requests();
+    let mut raw = Raw::connect(at.unwrap());
+    for _ in 0..2 {
+        raw.send("GET / HTTP/1.1\r\nHost: cart\r\n\r\n").read_head();
+        raw.expect("ok");
+    }
+    assert!(backend.endpoints.load().endpoints()[0].load.requests() >= before + 2, "each request was counted");
+}

@@ -111,7 +111,8 @@ impl World {
             clock: self.clock,
             registry: Arc::clone(&self.registry),
             access_log: None,
-            drain: watch,
+            drain: watch.clone(),
+            drain_out: watch,
             listeners,
             inside: None,
         })
