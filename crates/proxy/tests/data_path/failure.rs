@@ -161,7 +161,8 @@ fn time_limits_end_in_their_own_reasons() {
 /// An instance that cannot be reached must not take more of a request's time than an attempt may.
 #[test]
 fn connecting_is_part_of_an_attempt() {
-    let limit = Nanos::from_millis(200);
+    // Long enough for a sound instance on a busy machine.
+    let limit = Nanos::from_millis(700);
     let (silent, app) = (RawServer::start(|_, mut raw| drop(raw.read_to_end())), good());
     let world = World::new();
     let client = world.client(|_| {});
@@ -172,7 +173,7 @@ fn connecting_is_part_of_an_attempt() {
     };
     let policy = |attempts| TrafficPolicy {
         attempt_timeout: Some(limit),
-        connect_timeout: Nanos::from_millis(20_000),
+        connect_timeout: Nanos::from_millis(60_000),
         retry: RetryPolicy { attempts, ..RetryPolicy::default() },
         ..TrafficPolicy::default()
     };
@@ -187,7 +188,7 @@ fn connecting_is_part_of_an_attempt() {
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         raw.expect("ok");
     }
-    assert!(begin.elapsed() < Duration::from_secs(10), "it took {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(20), "it took {:?}", begin.elapsed());
 }
 
 /// Answers every request with 503, and counts them.
