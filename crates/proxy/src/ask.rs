@@ -5,13 +5,13 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use engine::Nanos;
-use http::{HeaderMap, Request};
 
 use crate::end::End;
 use crate::h1;
 use crate::pool::Peer;
+use crate::transfer::parse_grpc_status;
 use crate::upstream::{self, Route, Upstream, Wire};
 use crate::worker::Worker;
 
@@ -106,49 +106,65 @@ async fn http1(worker: &Rc<Worker>, upstream: Upstream, question: &Question<'_>)
     Some(reply)
 }
 
-async fn http2(mut upstream: Upstream, question: &Question<'_>) -> Option<Reply> {
-    let mut requests = upstream.requests.take()?;
-    let mut request = Request::builder()
-        .method(question.method)
-        .uri(format!("http://{}{}", question.host, question.path))
-        .version(http::Version::HTTP_2);
-    if question.grpc.is_some() {
-        request = request.header("content-type", "application/grpc").header("te", "trailers");
-    }
-    if let Some(mark) = question.mark {
-        request = request.header(mark, "1");
-    }
-    let request = request.body(()).ok()?;
-    let (answer, mut send) = requests.send_request(request, question.grpc.is_none()).ok()?;
-    if let Some(message) = &question.grpc {
+async fn http2(upstream: Upstream, question: &Question<'_>) -> Option<Reply> {
+    let Upstream { end: End::H2(stream), .. } = upstream else { return None };
+    let message = question.grpc.as_ref().map(|message| {
         let mut framed = BytesMut::with_capacity(message.len() + 5);
-        framed.extend_from_slice(&[0]);
+        framed.put_u8(0);
         // A message of ours is a service's name.
-        framed.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
+        framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
         framed.extend_from_slice(message);
-        send.send_data(framed.freeze(), true).ok()?;
+        framed
+    });
+    let head = question.method == "HEAD";
+    let sent = stream.send_request(message.is_none(), head, |encoder, out| {
+        encoder.begin(out);
+        let mut field = |name: &str, value: &str| encoder.field(name.as_bytes(), value.as_bytes(), false, out);
+        field(":method", question.method);
+        field(":scheme", "http");
+        field(":authority", question.host);
+        field(":path", question.path);
+        if message.is_some() {
+            field("content-type", "application/grpc");
+            field("te", "trailers");
+        }
+        if let Some(mark) = question.mark {
+            field(mark, "1");
+        }
+    });
+    sent.ok()?;
+    let mut left = message.as_deref().unwrap_or_default();
+    while !left.is_empty() {
+        let n = poll_fn(|cx| stream.poll_send(cx, left, true)).await.ok()?;
+        left = &left[n..];
     }
-    let (parts, mut body) = answer.await.ok()?.into_parts();
-    let status = |map: &HeaderMap| map.get("grpc-status").and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    let mut reply = Reply {
-        status: parts.status.as_u16(),
-        load: parts.headers.get(crate::load::LOAD).map(|value| value.as_bytes().to_vec()),
-        body: Bytes::new(),
-        grpc_status: status(&parts.headers),
-    };
-    let mut read = BytesMut::new();
-    while let Some(data) = body.data().await {
-        let data = data.ok()?;
-        let _ = body.flow_control().release_capacity(data.len());
-        read.extend_from_slice(&data[..data.len().min(BODY - read.len())]);
-        if read.len() == BODY {
-            // As over HTTP/1, the status says it all. Dropping the body takes the rest back.
+    let mut response = h1::Response::default();
+    loop {
+        poll_fn(|cx| stream.poll_answer(cx, &mut response)).await.ok()?;
+        if !response.is_interim() {
             break;
         }
     }
-    let whole = read.len() < BODY;
+    let status = |fields: &h1::Fields| fields.get("grpc-status").and_then(parse_grpc_status).map(u32::from);
+    let mut reply = Reply {
+        status: response.status(),
+        load: response.load().map(<[u8]>::to_vec),
+        body: Bytes::new(),
+        grpc_status: status(response.fields()),
+    };
+    let mut read = BytesMut::new();
+    while read.len() < BODY && poll_fn(|cx| stream.poll_body(cx, 0)).await.ok()? {
+        let n = {
+            let data = stream.body(0);
+            let n = data.len().min(BODY - read.len());
+            read.extend_from_slice(&data[..n]);
+            n
+        };
+        stream.consume(n);
+    }
     reply.body = read.freeze();
-    if whole && let Ok(Some(trailers)) = body.trailers().await {
+    // Of a longer body the status says it all, as over HTTP/1; the stream is reset.
+    if let Some(trailers) = stream.take_trailers() {
         reply.grpc_status = reply.grpc_status.or(status(&trailers));
     }
     Some(reply)

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use engine::balance::{Ask, Class, Dial, Endpoint, EndpointSet, InFlight, hash};
 use engine::{Nanos, Reason};
 
-use crate::load::{LOAD, Report};
+use crate::load::Report;
 use crate::pool::Peer;
 use crate::reply::Refusal;
 use crate::route::{Choice, Plan};
@@ -76,10 +76,10 @@ fn endpoint(
     let mut ask = Ask { class, hash: None, tried };
     let kept = match &endpoints.policy().hash {
         None => None,
-        Some(key) => match session::instance(key, &call.head) {
+        Some(key) => match session::instance(key, call.head) {
             Some(instance) => endpoints.named(&instance, now, &ask).cloned(),
             None => {
-                ask.hash = session::key(key, &call.head, call.door.peer.ip()).map(|value| hash(&value));
+                ask.hash = session::key(key, call.head, call.door.peer.ip()).map(|value| hash(&value));
                 None
             }
         },
@@ -121,28 +121,13 @@ fn probe_idle(worker: &Rc<Worker>, endpoints: &EndpointSet, now: Nanos) {
 }
 
 /// Learns from the head of an answer: what a verified sidecar says of its load, and whether less is asked for.
-pub(crate) fn hear(
-    call: &Call<'_>,
-    parts: Option<&http::response::Parts>,
-    in_flight: &mut InFlight,
-    mesh: bool,
-    now: Nanos,
-) {
-    if mesh {
-        let said = match parts {
-            Some(parts) => parts.headers.get(LOAD).map(http::HeaderValue::as_bytes),
-            None => call.response.load(),
-        };
-        if let Some(report) = said.and_then(Report::parse) {
-            in_flight.endpoint().load.reported(report.in_flight, report.latency, now);
-        }
+pub(crate) fn hear(call: &Call<'_>, in_flight: &mut InFlight, mesh: bool, now: Nanos) {
+    if mesh && let Some(report) = call.response.load().and_then(Report::parse) {
+        in_flight.endpoint().load.reported(report.in_flight, report.latency, now);
     }
-    let status = parts.map_or_else(|| call.response.status(), |parts| parts.status.as_u16());
+    let status = call.response.status();
     if matches!(status, 429 | 503) {
-        let field = |name: &'static str| match parts {
-            Some(parts) => parts.headers.get(name).map(http::HeaderValue::as_bytes),
-            None => call.response.fields().get(name),
-        };
+        let field = |name| call.response.fields().get(name);
         let after = field("retry-after").and_then(|value| retry_after(value, field("date")));
         if status == 429 || after.is_some() {
             in_flight.refused(after, now);

@@ -2,13 +2,9 @@
 
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use h2::server::SendResponse;
-use h2::{RecvStream, SendStream};
-use http::HeaderMap;
-
 use crate::conn::Conn;
 use crate::h1::{Encoder, Fields, Framing, Problem};
+use crate::h2::{self, Stream};
 use crate::worker::Worker;
 
 /// Up to this size a piece of a body is copied behind what waits to be written, so that one call writes head and body;
@@ -17,9 +13,6 @@ const COPY: usize = 8 * 1024;
 
 /// Output collected before it is written even though more could be added.
 const COLLECT: usize = 16 * 1024;
-
-/// The most that is asked of HTTP/2 flow control at once: its largest frame by default (RFC 9113, 4.2).
-const FRAME: usize = 16 * 1024;
 
 /// One end of an exchange.
 #[derive(Debug)]
@@ -31,17 +24,6 @@ pub(crate) enum End {
     H2(Stream),
 }
 
-/// A stream of an HTTP/2 connection.
-#[derive(Debug, Default)]
-pub(crate) struct Stream {
-    /// A body that comes in.
-    pub(crate) recv: Option<RecvStream>,
-    /// A body that goes out.
-    pub(crate) send: Option<SendStream<Bytes>>,
-    /// The answer that is still owed, where we are the server.
-    pub(crate) respond: Option<SendResponse<Bytes>>,
-}
-
 /// Why bytes cannot go on.
 #[derive(Debug)]
 pub(crate) enum Fault {
@@ -49,8 +31,8 @@ pub(crate) enum Fault {
     Gone,
     /// The peer broke its protocol.
     Protocol(Problem),
-    /// An HTTP/2 error.
-    Http2(h2::Error),
+    /// The stream of HTTP/2 ended before its time.
+    Reset(h2::Reset),
 }
 
 impl From<std::io::Error> for Fault {
@@ -65,42 +47,10 @@ impl From<Problem> for Fault {
     }
 }
 
-impl From<h2::Error> for Fault {
-    fn from(error: h2::Error) -> Fault {
-        Fault::Http2(error)
+impl From<h2::Reset> for Fault {
+    fn from(reset: h2::Reset) -> Fault {
+        Fault::Reset(reset)
     }
-}
-
-/// A piece of a body.
-pub(crate) enum Piece<'a> {
-    /// In an HTTP/1 connection's buffer.
-    Slice(&'a [u8]),
-    /// From an HTTP/2 stream.
-    Shared(&'a Bytes),
-}
-
-impl Piece<'_> {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Piece::Slice(bytes) => bytes,
-            Piece::Shared(bytes) => bytes,
-        }
-    }
-
-    fn head(&self, n: usize) -> Bytes {
-        match self {
-            Piece::Slice(bytes) => Bytes::copy_from_slice(&bytes[..n]),
-            Piece::Shared(bytes) => bytes.slice(..n),
-        }
-    }
-}
-
-/// The trailers of a body.
-pub(crate) enum Trailers<'a> {
-    /// As an HTTP/1 peer sent them.
-    Fields(&'a Fields),
-    /// As an HTTP/2 peer sent them.
-    Map(HeaderMap),
 }
 
 /// How a body goes out.
@@ -119,13 +69,16 @@ impl End {
     pub(crate) fn poll_accept(
         &mut self,
         cx: &mut Context<'_>,
-        piece: &Piece<'_>,
+        piece: &[u8],
         encoding: &mut Encoding,
         last: bool,
     ) -> Poll<Result<Accepted, Fault>> {
         match self {
-            End::H1(conn) => accept_http1(conn, cx, piece.bytes(), encoding),
-            End::H2(stream) => stream.poll_accept(cx, piece, last),
+            End::H1(conn) => accept_http1(conn, cx, piece, encoding),
+            End::H2(stream) => {
+                let bytes = ready!(stream.poll_send(cx, piece, last))?;
+                Poll::Ready(Ok(Accepted { bytes, ended: last && bytes == piece.len() }))
+            }
         }
     }
 
@@ -134,37 +87,20 @@ impl End {
         &mut self,
         framing: Framing,
         encoding: &mut Encoding,
-        trailers: Option<Trailers<'_>>,
+        trailers: Option<&Fields>,
     ) -> Result<(), Fault> {
         match self {
             End::H1(conn) => {
-                let converted;
-                let fields = match &trailers {
-                    None => None,
-                    Some(Trailers::Fields(fields)) => Some(*fields),
-                    Some(Trailers::Map(map)) => {
-                        converted = Fields::from_map(map);
-                        Some(&converted)
-                    }
-                };
                 match encoding {
-                    Encoding::Framed(encoder) => encoder.finish(fields, &mut conn.output)?,
+                    Encoding::Framed(encoder) => encoder.finish(trailers, &mut conn.output)?,
                     Encoding::Raw if framing == Framing::Chunked => {
-                        Encoder::new(framing).finish(fields, &mut conn.output)?
+                        Encoder::new(framing).finish(trailers, &mut conn.output)?
                     }
                     Encoding::Raw | Encoding::Frames => {}
                 }
                 Ok(())
             }
-            End::H2(stream) => {
-                let send = stream.send.as_mut().ok_or(Fault::Gone)?;
-                match trailers {
-                    None => send.send_data(Bytes::new(), true)?,
-                    Some(Trailers::Fields(fields)) => send.send_trailers(fields.to_map()?)?,
-                    Some(Trailers::Map(map)) => send.send_trailers(map)?,
-                }
-                Ok(())
-            }
+            End::H2(stream) => stream.finish(trailers),
         }
     }
 
@@ -188,11 +124,7 @@ impl End {
                     Ok(_) => {}
                 }
             },
-            End::H2(stream) => match (&mut stream.respond, &mut stream.send) {
-                (Some(respond), _) => respond.poll_reset(cx).map(drop),
-                (None, Some(send)) => send.poll_reset(cx).map(drop),
-                (None, None) => Poll::Pending,
-            },
+            End::H2(stream) => stream.poll_reset(cx),
         }
     }
 }
@@ -228,54 +160,4 @@ fn accept_http1(
         Encoding::Raw | Encoding::Frames => ready!(conn.poll_send(cx, bytes))?,
     };
     Poll::Ready(Ok(Accepted { bytes: n, ended: false }))
-}
-
-impl Stream {
-    fn poll_accept(&mut self, cx: &mut Context<'_>, piece: &Piece<'_>, last: bool) -> Poll<Result<Accepted, Fault>> {
-        let send = self.send.as_mut().ok_or(Fault::Gone)?;
-        let wanted = piece.bytes().len();
-        if wanted > 0 {
-            send.reserve_capacity(wanted.min(FRAME));
-        }
-        let mut capacity = send.capacity();
-        while capacity == 0 && wanted > 0 {
-            match ready!(send.poll_capacity(cx)) {
-                Some(more) => capacity = more?,
-                None => return Poll::Ready(Err(Fault::Gone)),
-            }
-        }
-        let n = capacity.min(wanted);
-        let ended = last && n == wanted;
-        send.send_data(piece.head(n), ended)?;
-        Poll::Ready(Ok(Accepted { bytes: n, ended }))
-    }
-
-    /// The next bytes of the body that comes in; `None` at its end.
-    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
-        let Some(recv) = &mut self.recv else { return Poll::Ready(Ok(None)) };
-        match ready!(recv.poll_data(cx)) {
-            Some(Ok(bytes)) => Poll::Ready(Ok(Some(bytes))),
-            Some(Err(error)) => Poll::Ready(Err(error.into())),
-            None => Poll::Ready(Ok(None)),
-        }
-    }
-
-    /// The trailers, once the body has ended.
-    pub(crate) fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, Fault>> {
-        let Some(recv) = &mut self.recv else { return Poll::Ready(Ok(None)) };
-        recv.poll_trailers(cx).map_err(Fault::from)
-    }
-
-    /// Lets the peer send as much again as was forwarded.
-    pub(crate) fn release(&mut self, n: usize) {
-        if let Some(recv) = &mut self.recv {
-            // An error means that the stream is closed, and then nothing more comes.
-            let _ = recv.flow_control().release_capacity(n);
-        }
-    }
-
-    /// Whether nothing more comes in.
-    pub(crate) fn ended(&self) -> bool {
-        self.recv.as_ref().is_none_or(RecvStream::is_end_stream)
-    }
 }

@@ -14,14 +14,14 @@ use crate::target::Target;
 /// Serves one request whose head was read. `target` is what a request to the forward proxy names. Everything that was to
 /// be written is written, or handed to the HTTP/2 connection.
 pub(crate) async fn forward(call: &mut Call<'_>, target: Option<&Target>) -> After {
-    if probe::is_probe(call.door, &call.head) {
+    if probe::is_probe(call.door, call.head) {
         return probe::answer(call).await;
     }
     let level = call.worker.shared.live.mesh.load().access_log;
     if level != AccessLog::Off {
-        call.record.describe(&call.head);
+        call.record.describe(call.head);
     }
-    let matched = route::request(call.worker, call.door, target, &call.head).await;
+    let matched = route::request(call.worker, call.door, target, call.head).await;
     if let Some(series) = matched.series {
         call.record.series = series;
     }
@@ -62,7 +62,7 @@ async fn refuse(call: &mut Call<'_>, refusal: &Refusal) -> After {
     call.record.reason = Some(refusal.reason);
     call.record.failure = matches!(refusal.reason.source(), Source::Upstream | Source::Mesh);
     let keep = reply::keeps(call, refusal);
-    if reply::answer(call.down, Some(&call.head), refusal, !keep).is_err() {
+    if reply::answer(call.down, Some(call.head), refusal, !keep).is_err() {
         return After::Abort;
     }
     let idle = call.worker.defaults.idle_timeout.unwrap_or(Nanos::from_millis(60_000));

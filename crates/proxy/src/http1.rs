@@ -13,7 +13,6 @@ use crate::deadline::Deadline;
 use crate::end::End;
 use crate::forward::forward;
 use crate::h1::{self, Form};
-use crate::message::Head;
 use crate::relay::After;
 use crate::reply::{self, Refusal};
 use crate::route::{Door, Way};
@@ -179,7 +178,7 @@ async fn exchange(
         worker,
         door,
         down,
-        head: Head::H1(request),
+        head: request,
         framing: request.framing(),
         asked: h1::Asked::default(),
         response,

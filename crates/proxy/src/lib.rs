@@ -18,9 +18,7 @@ pub mod discover;
 pub mod dns;
 mod end;
 mod forward;
-mod gather;
 pub(crate) mod h1;
-#[allow(dead_code, reason = "the data path does not use it yet")]
 mod h2;
 mod http1;
 mod http2;
@@ -30,7 +28,6 @@ mod io;
 mod link;
 mod listen;
 mod load;
-mod message;
 mod observe;
 mod outside;
 mod peers;

@@ -16,9 +16,6 @@ use engine::Nanos;
 /// The field.
 pub(crate) const LOAD: &str = "heddle-load";
 
-/// ORCA's field.
-pub(crate) const ORCA: &str = "endpoint-load-metrics";
-
 /// How much one answer moves the latency: about the last sixteen count.
 const SHARE: u32 = 16;
 
@@ -138,13 +135,6 @@ impl Value {
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
-
-    /// For HTTP/2, where it must not enter a compression table.
-    pub(crate) fn header(&self) -> http::HeaderValue {
-        let mut value = http::HeaderValue::from_bytes(self.bytes()).expect("digits and a blank are a field's value");
-        value.set_sensitive(true);
-        value
-    }
 }
 
 impl Report {
@@ -209,7 +199,6 @@ mod tests {
             let latency = (micros > 0).then(|| Nanos(u64::from(micros) * 1000));
             let report = Report { in_flight, latency };
             assert_eq!(Report::parse(report.value().bytes()), Some(report));
-            assert!(report.value().header().is_sensitive());
         }
         for bad in ["", "1", "1 ", " 1", "+1 2", "1 2 3", "1,2", "4294967296 1", "-1 1", "1.5 1"] {
             assert_eq!(Report::parse(bad.as_bytes()), None, "{bad}");

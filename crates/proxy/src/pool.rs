@@ -5,14 +5,12 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use engine::Nanos;
-use h2::client::SendRequest;
 use tokio::sync::Notify;
 
 use crate::conn::Conn;
+use crate::h2::{self, Connection};
 use crate::io::Io;
 use crate::link::{self, Link, Stream};
 use crate::settings::Limits;
@@ -74,13 +72,17 @@ struct Idle {
     expires: Option<Term>,
 }
 
-/// An HTTP/2 connection that several streams share.
-#[derive(Clone)]
+/// An HTTP/2 connection that new streams can be opened on.
 struct Shared {
-    requests: SendRequest<Bytes>,
-    streams: Rc<Cell<u32>>,
-    idle_since: Rc<Cell<Nanos>>,
+    connection: Rc<Connection>,
+    used: Nanos,
     expires: Option<Term>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.connection.leave();
+    }
 }
 
 /// The HTTP/2 connections to one peer.
@@ -89,18 +91,6 @@ struct Bundle {
     connections: Vec<Shared>,
     /// Somebody is opening one.
     opening: Option<Rc<Attempt>>,
-}
-
-/// A place on an HTTP/2 connection, free again when dropped.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    streams: Rc<Cell<u32>>,
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.streams.set(self.streams.get().saturating_sub(1));
-    }
 }
 
 /// Somebody's opening of a connection, which others wait for.
@@ -241,17 +231,14 @@ impl Pool {
         self.http1.get(&peer).is_some_and(Known::is_bulky)
     }
 
-    /// A place for a stream on an HTTP/2 connection to `peer`.
-    pub(crate) fn place(&mut self, peer: Peer, now: Nanos) -> Place<(SendRequest<Bytes>, Lease)> {
+    /// A place for a stream on an HTTP/2 connection to `peer`, and how long that lasts.
+    pub(crate) fn place(&mut self, peer: Peer, now: Nanos) -> Place<(h2::Stream, Option<Term>)> {
         let bundle = self.http2.entry(peer).or_default();
-        bundle.connections.retain_mut(|shared| shared.usable(now));
-        for shared in &bundle.connections {
-            let allowed =
-                u32::try_from(shared.requests.current_max_send_streams()).unwrap_or(u32::MAX).min(self.streams);
-            if shared.streams.get() < allowed {
-                shared.streams.set(shared.streams.get() + 1);
-                shared.idle_since.set(now);
-                return Place::Ready((shared.requests.clone(), Lease { streams: Rc::clone(&shared.streams) }));
+        bundle.connections.retain(|shared| shared.usable(now));
+        for shared in &mut bundle.connections {
+            if let Some(stream) = shared.connection.place() {
+                shared.used = now;
+                return Place::Ready((stream, shared.expires));
             }
         }
         opening(&mut bundle.opening, self.streams as usize)
@@ -276,19 +263,10 @@ impl Pool {
         known.links.push(Linked { link, used: now, expires });
     }
 
-    /// Shares a new HTTP/2 connection, and takes the first place on it.
-    pub(crate) fn share(
-        &mut self,
-        peer: Peer,
-        requests: SendRequest<Bytes>,
-        expires: Option<Term>,
-        now: Nanos,
-    ) -> Lease {
-        let streams = Rc::new(Cell::new(1));
-        let shared = Shared { requests, streams: Rc::clone(&streams), idle_since: Rc::new(Cell::new(now)), expires };
+    /// Shares a new HTTP/2 connection.
+    pub(crate) fn share(&mut self, peer: Peer, connection: Rc<Connection>, expires: Option<Term>, now: Nanos) {
         let bundle = self.http2.entry(peer).or_default();
-        bundle.connections.push(shared);
-        Lease { streams }
+        bundle.connections.push(Shared { connection, used: now, expires });
     }
 
     /// Closes what has been unused for too long or is dead.
@@ -305,8 +283,8 @@ impl Pool {
             opening || known.is_warm()
         });
         self.http2.retain(|_, bundle| {
-            bundle.connections.retain_mut(|shared| {
-                let idle = shared.streams.get() == 0 && now.since(shared.idle_since.get()) > longest;
+            bundle.connections.retain(|shared| {
+                let idle = shared.connection.is_idle() && now.since(shared.used) > longest;
                 !idle && shared.usable(now)
             });
             let opening = bundle.opening.as_ref().is_some_and(|opening| !opening.over.get());
@@ -354,11 +332,8 @@ impl Idle {
 }
 
 impl Shared {
-    /// A connection that got GOAWAY or died says so when it is asked.
-    fn usable(&mut self, now: Nanos) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        let dead = matches!(self.requests.poll_ready(&mut cx), Poll::Ready(Err(_)));
-        !dead && !self.expires.is_some_and(|term| term.is_leaving(now))
+    fn usable(&self, now: Nanos) -> bool {
+        self.connection.is_usable() && !self.expires.is_some_and(|term| term.is_leaving(now))
     }
 }
 

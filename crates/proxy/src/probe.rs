@@ -9,10 +9,9 @@ use engine::balance::Endpoint;
 use engine::{Nanos, RequestHead};
 
 use crate::ask::{self, Question};
-use crate::end::{End, Fault};
-use crate::h1::Framing;
+use crate::end::End;
+use crate::h1::{self, Framing};
 use crate::load::{LOAD, Report};
-use crate::message::Head;
 use crate::pool::Peer;
 use crate::relay::After;
 use crate::route::{Door, Way};
@@ -48,7 +47,7 @@ pub(crate) async fn ask(worker: Rc<Worker>, endpoint: Arc<Endpoint>) {
 }
 
 /// Whether a request is a probe from another sidecar, which has proved who it is.
-pub(crate) fn is_probe(door: &Door, head: &Head<'_>) -> bool {
+pub(crate) fn is_probe(door: &Door, head: &h1::Request) -> bool {
     head.method() == "OPTIONS"
         && matches!(&door.way, Way::Inbound(caller) if caller.id.is_some())
         && head.path() == PATH
@@ -59,7 +58,7 @@ pub(crate) fn is_probe(door: &Door, head: &Head<'_>) -> bool {
 pub(crate) async fn answer(call: &mut Call<'_>) -> After {
     let value = call.worker.shared.load.report(call.record.started).value();
     let bodiless = matches!(call.framing, Framing::None | Framing::Length(0));
-    let keep = bodiless && !crate::request::is_last(&call.head) && !call.door.is_leaving(call.worker);
+    let keep = bodiless && call.head.keep_alive() && !call.door.is_leaving(call.worker);
     let written = match &mut *call.down {
         End::H1(conn) => {
             let close: &[u8] = if keep { b"" } else { b"connection: close\r\n" };
@@ -69,15 +68,11 @@ pub(crate) async fn answer(call: &mut Call<'_>) -> After {
             }
             Ok(())
         }
-        End::H2(stream) => match stream.respond.take() {
-            Some(mut respond) => {
-                let mut response = http::Response::new(());
-                *response.status_mut() = http::StatusCode::NO_CONTENT;
-                response.headers_mut().insert(LOAD, value.header());
-                respond.send_response(response, true).map(drop).map_err(Fault::from)
-            }
-            None => Err(Fault::Gone),
-        },
+        End::H2(stream) => stream.send_answer(true, |encoder, out| {
+            encoder.begin(out);
+            encoder.status(204, out);
+            encoder.field(LOAD.as_bytes(), value.bytes(), true, out);
+        }),
     };
     call.deadline.set(Some(call.worker.now().after(LIMIT)));
     if written.is_err() || crate::reply::flush(call.down, call.deadline).await.is_err() {

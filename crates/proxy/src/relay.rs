@@ -4,19 +4,17 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use engine::{Nanos, Outcome, Reason};
-use http::{HeaderValue, Response};
 use smallvec::SmallVec;
 
 use crate::end::{End, Fault};
-use crate::h1::{self, Connection, Framing};
+use crate::h1::{self, Connection, Framing, Version};
+use crate::h2::Code;
 use crate::load;
-use crate::message::Head;
 use crate::reply::Refusal;
-use crate::request;
 use crate::route::Plan;
 use crate::send::{Answer, Call, earlier, finish};
 use crate::term::{self, Term};
-use crate::transfer::{Broken, Transfer};
+use crate::transfer::{Broken, Transfer, parse_grpc_status};
 use crate::tunnel;
 
 /// What becomes of the client's connection (HTTP/1; a stream of HTTP/2 is over in any case).
@@ -42,7 +40,7 @@ enum Ended {
 pub(crate) async fn relay(call: &mut Call<'_>, plan: &Plan, mut answer: Answer) -> After {
     let idle = plan.policy().map_or(call.worker.defaults.idle_timeout, |policy| policy.idle_timeout);
     call.due = earlier(call.due, answer.upstream.expires.map(|term| term.ends));
-    let status = answer.parts.as_ref().map_or_else(|| call.response.status(), |parts| parts.status.as_u16());
+    let status = call.response.status();
     call.record.status = status;
     if matches!(plan, Plan::Application { .. }) {
         learn(call, &answer, status);
@@ -50,7 +48,8 @@ pub(crate) async fn relay(call: &mut Call<'_>, plan: &Plan, mut answer: Answer) 
     let begun = match begin(call, plan, &mut answer) {
         Ok(begun) => begun,
         Err(fault) => {
-            let upstream = !matches!(fault, Fault::Http2(_));
+            // The client's stream is gone, or the answer has no form in its HTTP.
+            let upstream = !matches!(fault, Fault::Reset(_));
             finish(
                 plan,
                 answer.in_flight.take(),
@@ -87,7 +86,7 @@ pub(crate) async fn relay(call: &mut Call<'_>, plan: &Plan, mut answer: Answer) 
         Ended::Upstream(fault) => {
             call.record.reason = Some(match fault {
                 Fault::Protocol(problem) => problem.reason,
-                Fault::Gone | Fault::Http2(_) => Reason::UpstreamReset,
+                Fault::Gone | Fault::Reset(_) => Reason::UpstreamReset,
             });
             abort(call.down)
         }
@@ -107,11 +106,7 @@ fn learn(call: &Call<'_>, answer: &Answer, status: u16) {
     if status < 500 {
         call.worker.served(answer.at.since(call.record.started), answer.at);
     }
-    let said = match &answer.parts {
-        Some(parts) => parts.headers.get(load::ORCA).map(http::HeaderValue::as_bytes),
-        None => call.response.orca(),
-    };
-    if let Some(said) = said {
+    if let Some(said) = call.response.orca() {
         call.worker.application_said(said);
     }
 }
@@ -135,11 +130,7 @@ fn done(call: &mut Call<'_>, answer: Answer, download: &Transfer, begun: &Begun)
 fn abort(down: &mut End) -> After {
     match down {
         End::H1(conn) => conn.io.abort_on_close(),
-        End::H2(stream) => {
-            if let Some(send) = &mut stream.send {
-                send.send_reset(h2::Reason::INTERNAL_ERROR);
-            }
-        }
+        End::H2(stream) => stream.reset(Code::InternalError),
     }
     After::Abort
 }
@@ -165,110 +156,56 @@ fn begin(call: &mut Call<'_>, plan: &Plan, answer: &mut Answer) -> Result<Begun,
     // And only one is told of our application's load.
     let told = (matches!(plan, Plan::Application { .. }) && call.door.identity().is_some())
         .then(|| call.worker.shared.load.report(answer.at).value());
-    let ended = match &answer.upstream.end {
-        End::H1(_) => false,
-        End::H2(stream) => stream.ended(),
+    let incoming = call.response.framing();
+    let upstream_keeps = call.response.keep_alive() && incoming != Framing::UntilClose;
+    let grpc_status = match &answer.upstream.end {
+        End::H1(_) => None,
+        End::H2(_) => call.response.fields().get("grpc-status").and_then(parse_grpc_status),
     };
-    let method = engine::RequestHead::method(&call.head);
-    let incoming = match &answer.parts {
-        None => call.response.framing(),
-        Some(parts) => h1::bridge::response_framing(parts, method, ended)?,
+    let mut add: SmallVec<[(&str, &[u8]); 2]> = SmallVec::new();
+    add.extend(told.as_ref().map(|value| (load::LOAD, value.bytes())));
+    add.extend(call.binding.as_ref().map(|cookie| ("set-cookie", cookie.as_bytes())));
+    let mut edit = h1::ResponseEdit {
+        framing: incoming,
+        connection: Connection::Default,
+        edits: edits.as_slice(),
+        add: &add,
+        strip,
+        upgrade: incoming == Framing::Tunnel,
+        proxy_credentials: matches!(plan, Plan::Outside(_)) && call.worker.shared.settings.upstream_proxy.is_some(),
     };
-    let upstream_keeps = answer.parts.is_none() && call.response.keep_alive() && incoming != Framing::UntilClose;
-    let grpc_status = match &answer.parts {
-        Some(parts) => parts.headers.get("grpc-status").and_then(|value| value.to_str().ok()?.trim().parse().ok()),
-        None => None,
-    };
-    match (&mut *call.down, call.head) {
-        (End::H1(conn), Head::H1(request)) => {
+    let (outgoing, client_keeps, bodiless) = match &mut *call.down {
+        End::H1(conn) => {
             if conn.output.capacity() == 0 {
                 conn.output = call.worker.lend_output();
             }
-            let outgoing = incoming.towards(request.version());
-            let keep = request.keep_alive() && !call.door.is_leaving(call.worker) && outgoing != Framing::UntilClose;
-            let connection = match (keep, request.version()) {
+            let outgoing = incoming.towards(call.head.version());
+            let keep = call.head.keep_alive() && !call.door.is_leaving(call.worker) && outgoing != Framing::UntilClose;
+            edit.framing = outgoing;
+            edit.connection = match (keep, call.head.version()) {
                 (false, _) => Connection::Close,
-                (true, h1::Version::Http10) => Connection::KeepAlive,
-                (true, h1::Version::Http11) => Connection::Default,
+                (true, Version::Http10) => Connection::KeepAlive,
+                (true, Version::Http11 | Version::Http2) => Connection::Default,
             };
-            match answer.parts.take() {
-                None => {
-                    let mut add: SmallVec<[(&str, &[u8]); 2]> = SmallVec::new();
-                    add.extend(told.as_ref().map(|value| (load::LOAD, value.bytes())));
-                    add.extend(call.binding.as_ref().map(|cookie| ("set-cookie", cookie.as_bytes())));
-                    let edit = h1::ResponseEdit {
-                        framing: outgoing,
-                        connection,
-                        edits: edits.as_slice(),
-                        add: &add,
-                        strip,
-                        upgrade: incoming == Framing::Tunnel,
-                        proxy_credentials: matches!(plan, Plan::Outside(_))
-                            && call.worker.shared.settings.upstream_proxy.is_some(),
-                    };
-                    call.response.forward(&edit, &mut conn.output);
-                }
-                Some(mut parts) => {
-                    change(&mut parts, edits, strip, told);
-                    bind(&mut parts, call.binding.as_deref());
-                    h1::bridge::write_response(&parts, outgoing, connection, &mut conn.output);
-                }
-            }
-            let outgoing = Some(outgoing);
-            Ok(Begun { incoming, outgoing, bodiless: false, client_keeps: keep, upstream_keeps, grpc_status })
+            call.response.forward(&edit, &mut conn.output);
+            (Some(outgoing), keep, false)
         }
-        (End::H2(stream), _) => {
-            let parts = match answer.parts.take() {
-                None => {
-                    let mut parts = call.response.to_parts(strip)?;
-                    change(&mut parts, edits, false, told);
-                    bind(&mut parts, call.binding.as_deref());
-                    parts
-                }
-                Some(mut parts) => {
-                    change(&mut parts, edits, strip, told);
-                    bind(&mut parts, call.binding.as_deref());
-                    parts
-                }
+        End::H2(stream) => {
+            let ended = match &answer.upstream.end {
+                End::H1(_) => false,
+                End::H2(up) => up.is_bodiless(),
             };
             let bodiless = ended || matches!(incoming, Framing::None | Framing::Length(0));
-            let mut respond = stream.respond.take().ok_or(Fault::Gone)?;
-            stream.send = Some(respond.send_response(Response::from_parts(parts, ()), bodiless)?);
-            Ok(Begun { incoming, outgoing: None, bodiless, client_keeps: true, upstream_keeps, grpc_status })
+            stream.send_answer(bodiless, |encoder, out| call.response.encode(&edit, encoder, out))?;
+            (None, true, bodiless)
         }
-        (End::H1(_), Head::H2(_)) => Err(Fault::Gone),
-    }
-}
-
-fn change(
-    parts: &mut http::response::Parts,
-    edits: Option<&engine::edit::HeaderEdits>,
-    strip: bool,
-    told: Option<load::Value>,
-) {
-    if strip {
-        request::strip(&mut parts.headers);
-    } else {
-        parts.headers.remove(load::LOAD);
-    }
-    if let Some(told) = told {
-        parts.headers.insert(load::LOAD, told.header());
-    }
-    if let Some(edits) = edits {
-        h1::bridge::apply(edits, &mut parts.headers);
-    }
-}
-
-/// Binds the client's session to the chosen instance.
-fn bind(parts: &mut http::response::Parts, cookie: Option<&str>) {
-    if let Some(Ok(cookie)) = cookie.map(HeaderValue::from_str) {
-        parts.headers.append(http::header::SET_COOKIE, cookie);
-    }
+    };
+    Ok(Begun { incoming, outgoing, bodiless, client_keeps, upstream_keeps, grpc_status })
 }
 
 /// Both bodies at once, until the answer's is over.
 async fn pump(call: &mut Call<'_>, answer: &mut Answer, download: &mut Transfer, idle: Option<Nanos>) -> Ended {
-    let last = request::is_last(&call.head);
+    let last = !call.head.keep_alive();
     let ahead = call.worker.limits().head_bytes;
     let mut moved = None;
     // Unlimited until something has to be waited for, so that a short answer looks at no clock.

@@ -4,14 +4,12 @@ use std::borrow::Cow;
 use std::future::poll_fn;
 use std::task::Poll;
 
-use bytes::Bytes;
 use engine::Reason;
-use http::{HeaderValue, Response, StatusCode};
 
 use crate::deadline::Deadline;
 use crate::end::{End, Fault};
 use crate::h1::{self, Problem};
-use crate::message::Head;
+use crate::h2::hpack::Encoder;
 use crate::send::Call;
 
 /// The header that carries a reason's code.
@@ -56,8 +54,9 @@ impl From<Problem> for Refusal {
 }
 
 /// Hands the answer to `down`. `close`: an HTTP/1 client is told that the connection ends.
-pub(crate) fn answer(down: &mut End, head: Option<&Head<'_>>, refusal: &Refusal, close: bool) -> Result<(), Fault> {
+pub(crate) fn answer(down: &mut End, head: Option<&h1::Request>, refusal: &Refusal, close: bool) -> Result<(), Fault> {
     let location = refusal.redirect.as_ref().map(|redirect| redirect.1.as_str());
+    let head_only = head.is_some_and(|head| engine::RequestHead::method(head) == "HEAD");
     let text = if refusal.text.is_empty() { refusal.reason.code() } else { &refusal.text };
     match down {
         End::H1(conn) => {
@@ -68,20 +67,18 @@ pub(crate) fn answer(down: &mut End, head: Option<&Head<'_>>, refusal: &Refusal,
                 fields: fields.as_slice(),
                 text,
                 close,
-                head_only: head.is_some_and(|head| engine::RequestHead::method(head) == "HEAD"),
+                head_only,
             };
             h1::write_reply(&reply, &mut conn.output);
             Ok(())
         }
         End::H2(stream) => {
-            let Some(mut respond) = stream.respond.take() else { return Err(Fault::Gone) };
-            let grpc = head.is_some_and(Head::is_grpc);
-            let head_only = head.is_some_and(|head| engine::RequestHead::method(head) == "HEAD");
-            let response = http2_head(refusal, location, grpc, text);
+            let grpc = head.is_some_and(h1::Request::is_grpc);
             let body = !grpc && !head_only;
-            let mut send = respond.send_response(response, !body)?;
+            stream.send_answer(!body, |encoder, out| encode(refusal, location, grpc, text, encoder, out))?;
             if body {
-                send.send_data(Bytes::from(format!("{text}\n")), true)?;
+                // Short, and the stream's first: it finds the window open, or its client is told no more than the status.
+                stream.send_whole(format!("{text}\n").as_bytes());
             }
             Ok(())
         }
@@ -91,7 +88,7 @@ pub(crate) fn answer(down: &mut End, head: Option<&Head<'_>>, refusal: &Refusal,
 /// Whether an HTTP/1 client's connection can go on after a refusal: its request has no body that would have to be read first.
 pub(crate) fn keeps(call: &Call<'_>, refusal: &Refusal) -> bool {
     let bodiless = matches!(call.framing, h1::Framing::None | h1::Framing::Length(0));
-    let wants = !crate::request::is_last(&call.head) && !call.door.is_leaving(call.worker);
+    let wants = call.head.keep_alive() && !call.door.is_leaving(call.worker);
     let sound = !matches!(refusal.reason, Reason::BadRequest | Reason::ClientGone);
     bodiless && wants && sound
 }
@@ -105,26 +102,22 @@ pub(crate) async fn flush(down: &mut End, deadline: &mut Deadline) -> Result<(),
     .await
 }
 
-/// gRPC clients read their own status, so they get an answer of trailers only with HTTP status 200.
-fn http2_head(refusal: &Refusal, location: Option<&str>, grpc: bool, text: &str) -> Response<()> {
-    let mut response = Response::new(());
-    let status = if grpc { 200 } else { refusal.status() };
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = response.headers_mut();
-    headers.insert(REASON, HeaderValue::from_static(refusal.reason.code()));
+/// The head over HTTP/2. gRPC clients read their own status, so they get an answer of trailers only with HTTP status 200.
+fn encode(refusal: &Refusal, location: Option<&str>, grpc: bool, text: &str, encoder: &mut Encoder, out: &mut Vec<u8>) {
+    encoder.begin(out);
+    encoder.status(if grpc { 200 } else { refusal.status() }, out);
+    let mut field = |name: &str, value: &str| encoder.field(name.as_bytes(), value.as_bytes(), false, out);
+    field(REASON, refusal.reason.code());
     if grpc {
-        headers.insert("content-type", HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from(grpc_status(refusal.reason)));
-        if let Ok(message) = HeaderValue::from_str(&percent_encoded(text)) {
-            headers.insert("grpc-message", message);
-        }
+        field("content-type", "application/grpc");
+        field("grpc-status", &grpc_status(refusal.reason).to_string());
+        field("grpc-message", &percent_encoded(text));
     } else {
-        headers.insert("content-type", HeaderValue::from_static("text/plain; charset=utf-8"));
-        if let Some(Ok(location)) = location.map(HeaderValue::from_str) {
-            headers.insert("location", location);
+        field("content-type", "text/plain; charset=utf-8");
+        if let Some(location) = location {
+            field("location", location);
         }
     }
-    response
 }
 
 /// The gRPC status of a reason, after gRPC's own table for HTTP statuses (`http-grpc-status-mapping.md`), with

@@ -12,7 +12,7 @@ use engine::{Protocol, Reason, RequestHead, SeriesId};
 use net::spiffe;
 use telemetry::metrics::Direction;
 
-use crate::message::Head;
+use crate::h1;
 use crate::reply::Refusal;
 use crate::target::Target;
 use crate::term::Term;
@@ -195,7 +195,7 @@ impl From<Reason> for Matched {
 }
 
 /// Matches one HTTP request. `target` is what a request to the forward proxy names.
-pub(crate) async fn request(worker: &Worker, door: &Door, target: Option<&Target>, head: &Head<'_>) -> Matched {
+pub(crate) async fn request(worker: &Worker, door: &Door, target: Option<&Target>, head: &h1::Request) -> Matched {
     match (&door.way, target) {
         (Way::Fixed(target), _) | (Way::Forward, Some(target)) => match resolve(worker, target).await {
             Ok(resolved) => to_destination(worker, target, &resolved, head),
@@ -240,7 +240,7 @@ async fn wait(worker: &Worker, name: &str, slot: Arc<Slot>) -> Result<Guard<Arc<
     }
 }
 
-fn to_destination(worker: &Worker, target: &Target, resolved: &Resolution, head: &Head<'_>) -> Matched {
+fn to_destination(worker: &Worker, target: &Target, resolved: &Resolution, head: &h1::Request) -> Matched {
     let destination = match resolved {
         Resolution::Found(destination) => destination,
         Resolution::NotFound | Resolution::Pending => {
@@ -288,7 +288,7 @@ fn is_this_machine(ip: IpAddr) -> bool {
     ip.is_loopback() || ip.is_unspecified()
 }
 
-fn by_table(worker: &Worker, table: &RouteTable, head: &Head<'_>, port: u16, unmatched: SeriesId) -> Matched {
+fn by_table(worker: &Worker, table: &RouteTable, head: &h1::Request, port: u16, unmatched: SeriesId) -> Matched {
     match table.find(head) {
         Some(found) => pick(worker, found.rule, found.prefix, head, port),
         None => Matched { plan: Err(Reason::NoRoute.into()), series: Some(unmatched), rule: None },
@@ -296,7 +296,7 @@ fn by_table(worker: &Worker, table: &RouteTable, head: &Head<'_>, port: u16, unm
 }
 
 /// `port`: where the request came to.
-fn pick(worker: &Worker, rule: &Arc<Rule>, prefix: usize, head: &Head<'_>, port: u16) -> Matched {
+fn pick(worker: &Worker, rule: &Arc<Rule>, prefix: usize, head: &h1::Request, port: u16) -> Matched {
     let matched = |plan| Matched { plan, series: Some(rule.series), rule: Some(Arc::clone(rule)) };
     if let Some(redirect) = &rule.redirect {
         return matched(Err(Refusal::redirect(redirect.status, redirect.location(head, "http", port, prefix))));
@@ -316,7 +316,7 @@ fn pick(worker: &Worker, rule: &Arc<Rule>, prefix: usize, head: &Head<'_>, port:
     }
 }
 
-fn to_application(worker: &Worker, door: &Door, caller: &Caller, head: &Head<'_>) -> Matched {
+fn to_application(worker: &Worker, door: &Door, caller: &Caller, head: &h1::Request) -> Matched {
     let inbound = worker.shared.live.inbound.load();
     let Some(inbound) = &*inbound else { return Reason::NotReady.into() };
     let port = caller.address.port();
@@ -339,7 +339,7 @@ fn to_application(worker: &Worker, door: &Door, caller: &Caller, head: &Head<'_>
     }
 }
 
-fn through_gateway(worker: &Worker, port: u16, head: &Head<'_>) -> Matched {
+fn through_gateway(worker: &Worker, port: u16, head: &h1::Request) -> Matched {
     let gateway = worker.shared.live.gateway.load();
     let Some(gateway) = &*gateway else { return Reason::NotReady.into() };
     // Listeners of one port differ by host name; their routes carry it, so the first with a match is the right one.

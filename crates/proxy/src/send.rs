@@ -15,7 +15,6 @@ use crate::choose::{Try, choose, hear};
 use crate::deadline::Deadline;
 use crate::end::{End, Fault};
 use crate::h1::{self, Framing};
-use crate::message::Head;
 use crate::observe::Record;
 use crate::reply::{REASON, Refusal};
 use crate::request;
@@ -35,12 +34,12 @@ pub(crate) struct Call<'a> {
     pub(crate) door: &'a Door,
     /// The client.
     pub(crate) down: &'a mut End,
-    pub(crate) head: Head<'a>,
-    /// How the request's body ends, where the client speaks HTTP/1.
+    pub(crate) head: &'a h1::Request,
+    /// How the request's body ends.
     pub(crate) framing: Framing,
     /// What the answer's framing depends on.
     pub(crate) asked: h1::Asked,
-    /// Memory for the response's head, where the other side speaks HTTP/1.
+    /// The response's head, once there is one.
     pub(crate) response: &'a mut h1::Response,
     pub(crate) deadline: &'a mut Deadline,
     pub(crate) record: Record,
@@ -66,8 +65,6 @@ impl Call<'_> {
 /// A response has begun.
 pub(crate) struct Answer {
     pub(crate) upstream: Upstream,
-    /// Its head, if that came over HTTP/2; otherwise it is in [`Call::response`].
-    pub(crate) parts: Option<http::response::Parts>,
     /// The request's body, which may still be on its way.
     pub(crate) upload: Transfer,
     /// The receiver of the request's body has failed.
@@ -125,7 +122,7 @@ fn wire(call: &Call<'_>, declared: Protocol) -> Wire {
 
 /// An upgrade is forwarded from HTTP/1 to HTTP/1 alone.
 fn asked(call: &Call<'_>, wire: Wire) -> h1::Asked {
-    let upgrade = matches!(call.head, Head::H1(request) if wire == Wire::Http1 && request.upgrade().is_some());
+    let upgrade = wire == Wire::Http1 && call.head.upgrade().is_some();
     h1::Asked::new(call.head.method(), upgrade)
 }
 
@@ -137,7 +134,7 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
     let policy = plan.policy().cloned();
     let policy = policy.unwrap_or_else(|| Arc::clone(&call.worker.defaults));
     let policy = &*policy;
-    let mut upload = request::upload(call, wire)?;
+    let mut upload = request::upload(call, wire);
     let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
     let mut fresh = false;
     let mut class = Class::default();
@@ -167,20 +164,20 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
                 let sent = transmit(call, plan, &mut upstream, &mut upload, due, policy.idle_timeout).await;
                 let at = call.worker.now();
                 match sent {
-                    Ok((parts, upload_broken)) => {
+                    Ok(upload_broken) => {
                         let mesh = attempt.is_mesh();
                         if let Some(in_flight) = &mut in_flight {
                             in_flight.answered(at);
-                            hear(call, parts.as_ref(), in_flight, mesh, at);
+                            hear(call, in_flight, mesh, at);
                         }
-                        let (outcome, reached) = judge(call, parts.as_ref(), mesh);
+                        let (outcome, reached) = judge(call, mesh);
                         let again = outcome
                             .is_failure()
                             .then(|| may_repeat(call, plan, policy, outcome, reached, idempotent, &upload, at))
                             .flatten();
                         let Some(wait) = again else {
                             upload.settle(call.down);
-                            return Ok(Answer { upstream, parts, upload, upload_broken, in_flight, at, mesh });
+                            return Ok(Answer { upstream, upload, upload_broken, in_flight, at, mesh });
                         };
                         finish(plan, in_flight, at, outcome);
                         request::discard(call, upstream, &upload);
@@ -272,12 +269,9 @@ async fn connect(
 }
 
 /// How an answer counts, and whether the request can have reached the application. A sidecar that answers itself says why.
-fn judge(call: &Call<'_>, parts: Option<&http::response::Parts>, mesh: bool) -> (Outcome, bool) {
-    let status = parts.map_or_else(|| call.response.status(), |parts| parts.status.as_u16());
-    let field = |name: &str| match parts {
-        Some(parts) => parts.headers.get(name).map(http::HeaderValue::as_bytes),
-        None => call.response.fields().get(name),
-    };
+fn judge(call: &Call<'_>, mesh: bool) -> (Outcome, bool) {
+    let status = call.response.status();
+    let field = |name: &str| call.response.fields().get(name);
     let reason = if mesh && (status >= 500 || call.head.is_grpc()) { field(REASON) } else { None };
     match reason {
         Some(b"connect_failed" | b"not_ready" | b"draining" | b"overloaded") => (Outcome::ConnectFailure, false),
@@ -321,7 +315,7 @@ async fn pause(call: &mut Call<'_>, wait: Nanos) -> Result<(), Refusal> {
 
 /// Ready when nobody waits for the answer any more. What is left of the request is read ahead meanwhile, within bounds.
 fn poll_gone(cx: &mut Context<'_>, call: &mut Call<'_>) -> Poll<()> {
-    call.down.poll_gone(cx, call.worker, call.worker.limits().head_bytes, request::is_last(&call.head))
+    call.down.poll_gone(cx, call.worker, call.worker.limits().head_bytes, !call.head.keep_alive())
 }
 
 /// Writes the request and waits for the head of its answer, both at once, until `due` or until nothing has moved for `idle`
@@ -333,7 +327,7 @@ async fn transmit(
     upload: &mut Transfer,
     due: Option<Nanos>,
     idle: Option<Nanos>,
-) -> Result<(Option<http::response::Parts>, bool), Failure> {
+) -> Result<bool, Failure> {
     request::begin(call, plan, upstream, upload).map_err(|fault| failed(fault, false))?;
     let mut moved = 0;
     let mut broken = false;
@@ -348,7 +342,7 @@ async fn transmit(
             }
         }
         match poll_head(cx, call, upstream) {
-            Poll::Ready(Ok(parts)) => return Poll::Ready(Ok((parts, broken))),
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(broken)),
             Poll::Ready(Err(fault)) => return Poll::Ready(Err(failed(fault, true))),
             Poll::Pending => {}
         }
@@ -383,11 +377,7 @@ async fn transmit(
 }
 
 /// The head of the answer; interim answers are passed on.
-fn poll_head(
-    cx: &mut Context<'_>,
-    call: &mut Call<'_>,
-    upstream: &mut Upstream,
-) -> Poll<Result<Option<http::response::Parts>, Fault>> {
+fn poll_head(cx: &mut Context<'_>, call: &mut Call<'_>, upstream: &mut Upstream) -> Poll<Result<(), Fault>> {
     match &mut upstream.end {
         End::H1(conn) => loop {
             if !conn.input.is_empty()
@@ -395,10 +385,10 @@ fn poll_head(
             {
                 conn.input.take(n);
                 if !call.response.is_interim() {
-                    return Poll::Ready(Ok(None));
+                    return Poll::Ready(Ok(()));
                 }
                 count_interim(&mut call.interims)?;
-                request::interim(cx, call.down, &call.head, request::Interim::H1(call.response))?;
+                request::interim(cx, call.down, call.head, call.response)?;
                 call.response.reset();
                 continue;
             }
@@ -408,19 +398,14 @@ fn poll_head(
                 return Poll::Ready(Err(Fault::Gone));
             }
         },
-        End::H2(stream) => {
-            let Some(answer) = &mut upstream.answer else { return Poll::Ready(Err(Fault::Gone)) };
-            while let Poll::Ready(Some(interim)) = answer.poll_informational(cx) {
-                let interim = interim?;
-                count_interim(&mut call.interims)?;
-                request::interim(cx, call.down, &call.head, request::Interim::H2(interim))?;
+        End::H2(stream) => loop {
+            ready!(stream.poll_answer(cx, call.response))?;
+            if !call.response.is_interim() {
+                return Poll::Ready(Ok(()));
             }
-            let response = ready!(std::pin::Pin::new(answer).poll(cx))?;
-            let (parts, body) = response.into_parts();
-            stream.recv = Some(body);
-            upstream.answer = None;
-            Poll::Ready(Ok(Some(parts)))
-        }
+            count_interim(&mut call.interims)?;
+            request::interim(cx, call.down, call.head, call.response)?;
+        },
     }
 }
 
@@ -444,13 +429,10 @@ fn failed(fault: Fault, written: bool) -> Failure {
         Fault::Protocol(problem) => {
             Failure { refusal: problem.into(), outcome: Outcome::Reset, sent: true, client: false }
         }
-        Fault::Http2(error) => {
-            // GOAWAY for this stream and REFUSED_STREAM say that the request was not processed (RFC 9113, 8.7).
-            let unprocessed =
-                error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM));
-            let refusal = Refusal::new(Reason::UpstreamReset, format!("the stream ended before an answer: {error}"));
-            let outcome = if unprocessed { Outcome::ConnectFailure } else { Outcome::Reset };
-            Failure { refusal, outcome, sent: written && !unprocessed, client: false }
+        Fault::Reset(reset) => {
+            let refusal = Refusal::new(Reason::UpstreamReset, format!("the stream ended before an answer: {reset}"));
+            let outcome = if reset.unprocessed { Outcome::ConnectFailure } else { Outcome::Reset };
+            Failure { refusal, outcome, sent: written && !reset.unprocessed, client: false }
         }
     }
 }
@@ -467,7 +449,7 @@ fn too_long(reason: Reason, upload: &Transfer) -> Failure {
 fn client_failed(fault: Fault) -> Failure {
     let refusal = match fault {
         Fault::Protocol(problem) => problem.into(),
-        Fault::Gone | Fault::Http2(_) => Reason::ClientGone.into(),
+        Fault::Gone | Fault::Reset(_) => Reason::ClientGone.into(),
     };
     Failure { refusal, outcome: Outcome::Cancelled, sent: true, client: true }
 }

@@ -2,14 +2,13 @@
 
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
-use http::HeaderMap;
 use net::copy::Pipe;
 
 use crate::buffer;
 use crate::conn::Conn;
-use crate::end::{Encoding, End, Fault, Piece, Stream, Trailers};
-use crate::h1::{Decoder, Encoder, Framing, Part};
+use crate::end::{Encoding, End, Fault};
+use crate::h1::{Decoder, Encoder, Fields, Framing, Part};
+use crate::h2::Stream;
 use crate::io::Io;
 use crate::worker::Worker;
 
@@ -55,24 +54,18 @@ pub(crate) struct Transfer {
     encoding: Encoding,
     /// Forward chunks with their framing.
     pass: bool,
-    /// Of an HTTP/1 sender's input: bytes before this are forwarded already but kept.
+    /// Of the sender's input: bytes before this are forwarded already but kept.
     cursor: usize,
-    /// Content at the cursor that the receiver has not taken yet.
+    /// Of an HTTP/1 sender: content at the cursor that the receiver has not taken yet.
     run: usize,
     /// Content that passes inside the kernel.
     pipe: Pipe,
     /// There was no pipe to be had: the rest goes by the buffer.
     no_pipe: bool,
-    /// Of an HTTP/2 sender: bytes that the receiver has not taken yet.
-    held: Bytes,
-    /// Of an HTTP/2 sender: pieces that were forwarded but are kept.
-    kept: Vec<Bytes>,
-    /// How many of `kept` were forwarded in this attempt.
-    replayed: usize,
     /// Bytes that may be kept so that the body can be sent again; `None`: some are gone, or it need not.
     keep: Option<usize>,
-    kept_bytes: usize,
-    trailers: Option<HeaderMap>,
+    /// Of an HTTP/2 sender.
+    trailers: Option<Fields>,
     grpc_status: Option<u8>,
     forwarded: u64,
 }
@@ -105,30 +98,16 @@ impl Transfer {
             run: 0,
             pipe: Pipe::default(),
             no_pipe: false,
-            held: Bytes::new(),
-            kept: Vec::new(),
-            replayed: 0,
             keep,
-            kept_bytes: 0,
             trailers: None,
             grpc_status: None,
             forwarded: 0,
         }
     }
 
-    /// The framing towards an HTTP/1 receiver.
-    pub(crate) fn outgoing(&self) -> Framing {
-        self.outgoing
-    }
-
     /// There is no body: the head alone ended the message.
     pub(crate) fn skip(&mut self) {
         self.stage = Stage::Done;
-    }
-
-    /// Whether nothing was taken from the sender yet.
-    pub(crate) fn is_fresh(&self) -> bool {
-        self.kept.is_empty() && self.forwarded == 0
     }
 
     /// Whether the whole body is handed over and written.
@@ -163,8 +142,6 @@ impl Transfer {
         self.stage = Stage::Body;
         self.cursor = 0;
         self.run = 0;
-        self.held = Bytes::new();
-        self.replayed = 0;
         self.forwarded = 0;
     }
 
@@ -173,13 +150,11 @@ impl Transfer {
         if self.keep.take().is_none() {
             return;
         }
-        if let End::H1(conn) = from {
-            conn.input.take(self.cursor);
-            self.cursor = 0;
+        match from {
+            End::H1(conn) => conn.input.take(self.cursor),
+            End::H2(stream) => stream.consume(self.cursor),
         }
-        if self.replayed >= self.kept.len() {
-            self.kept = Vec::new();
-        }
+        self.cursor = 0;
     }
 
     /// Moves what can be moved. Ready when the body is handed over and written.
@@ -197,10 +172,9 @@ impl Transfer {
             })?;
         }
         if self.stage == Stage::End {
-            let trailers = match (&self.decoder, self.trailers.take()) {
-                (_, Some(map)) => Some(Trailers::Map(map)),
-                (Some(decoder), None) => decoder.trailers().filter(|fields| !fields.is_empty()).map(Trailers::Fields),
-                (None, None) => None,
+            let trailers = match &self.decoder {
+                Some(decoder) => decoder.trailers().filter(|fields| !fields.is_empty()),
+                None => self.trailers.as_ref(),
             };
             to.finish(self.outgoing, &mut self.encoding, trailers).map_err(Broken::Sink)?;
             self.stage = Stage::Flush;
@@ -225,9 +199,9 @@ impl Transfer {
             }
             let decoder = self.decoder.as_mut().expect("an HTTP/1 sender has a decoder");
             if self.run > 0 {
-                let piece = Piece::Slice(&conn.input.bytes()[self.cursor..self.cursor + self.run]);
+                let piece = &conn.input.bytes()[self.cursor..self.cursor + self.run];
                 let last = decoder.ended() && decoder.trailers().is_none_or(|fields| fields.is_empty());
-                let accepted = ready!(to.poll_accept(cx, &piece, &mut self.encoding, last)).map_err(Broken::Sink)?;
+                let accepted = ready!(to.poll_accept(cx, piece, &mut self.encoding, last)).map_err(Broken::Sink)?;
                 self.run -= accepted.bytes;
                 self.forwarded += accepted.bytes as u64;
                 pass_by(conn, &mut self.cursor, &mut self.keep, accepted.bytes);
@@ -310,71 +284,45 @@ impl Transfer {
         }
     }
 
-    fn poll_http2(&mut self, cx: &mut Context<'_>, stream: &mut Stream, to: &mut End) -> Poll<Result<(), Broken>> {
+    fn poll_http2(&mut self, cx: &mut Context<'_>, stream: &Stream, to: &mut End) -> Poll<Result<(), Broken>> {
         loop {
-            if !self.held.is_empty() {
-                let last = self.replayed >= self.kept.len() && stream.ended();
-                let piece = Piece::Shared(&self.held);
-                let accepted = ready!(to.poll_accept(cx, &piece, &mut self.encoding, last)).map_err(Broken::Sink)?;
-                self.held.advance(accepted.bytes);
-                self.forwarded += accepted.bytes as u64;
-                if accepted.ended {
-                    self.stage = Stage::Flush;
-                    return Poll::Ready(Ok(()));
-                }
-                continue;
-            }
-            if let Some(bytes) = self.kept.get(self.replayed) {
-                self.held = bytes.clone();
-                self.replayed += 1;
-                continue;
-            }
-            if self.keep.is_none() && !self.kept.is_empty() {
-                self.kept = Vec::new();
-                self.replayed = 0;
-            }
-            match stream.poll_data(cx) {
-                Poll::Ready(Ok(Some(bytes))) => self.hold(stream, bytes),
-                Poll::Ready(Ok(None)) => break,
+            match stream.poll_body(cx, self.cursor) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => break,
                 Poll::Ready(Err(fault)) => return Poll::Ready(Err(Broken::Source(fault))),
                 Poll::Pending => {
                     ready!(to.poll_flush(cx)).map_err(Broken::Sink)?;
                     return Poll::Pending;
                 }
             }
-        }
-        // Asked for again after a restart, the stream has none left; `trailers` of a request are rare enough to be lost
-        // then, but not silently: a body with trailers does not restart.
-        match ready!(stream.poll_trailers(cx)) {
-            Ok(Some(map)) => {
-                self.grpc_status = map.get("grpc-status").and_then(|value| parse_grpc_status(value.as_bytes()));
-                self.trailers = Some(map);
+            let last = stream.ended();
+            let piece = stream.body(self.cursor);
+            let accepted = to.poll_accept(cx, &piece, &mut self.encoding, last);
+            drop(piece);
+            let accepted = ready!(accepted).map_err(Broken::Sink)?;
+            self.forwarded += accepted.bytes as u64;
+            // The window is opened as the receiver takes: the peer can be ahead of it by one window.
+            self.cursor += accepted.bytes;
+            if self.keep.is_some_and(|keep| self.cursor <= keep) {
+                stream.keep(self.cursor);
+            } else {
                 self.keep = None;
+                stream.consume(self.cursor);
+                self.cursor = 0;
             }
-            Ok(None) => {}
-            Err(fault) => return Poll::Ready(Err(Broken::Source(fault))),
+            if accepted.ended {
+                self.stage = Stage::Flush;
+                return Poll::Ready(Ok(()));
+            }
+        }
+        if let Some(trailers) = stream.take_trailers() {
+            self.grpc_status = trailers.get("grpc-status").and_then(parse_grpc_status);
+            // They are taken once, so a body with trailers does not begin again.
+            self.trailers = Some(trailers);
+            self.keep = None;
         }
         self.stage = Stage::End;
         Poll::Ready(Ok(()))
-    }
-
-    /// Takes a piece from an HTTP/2 sender, and keeps it as long as that is allowed.
-    fn hold(&mut self, stream: &mut Stream, bytes: Bytes) {
-        // The window is opened when the piece is taken up, one piece at a time: the peer can be ahead of the receiver by
-        // one window and one frame.
-        stream.release(bytes.len());
-        if let Some(keep) = self.keep {
-            if self.kept_bytes + bytes.len() <= keep {
-                self.kept_bytes += bytes.len();
-                self.kept.push(bytes.clone());
-                self.replayed += 1;
-            } else {
-                self.keep = None;
-                self.kept = Vec::new();
-                self.replayed = 0;
-            }
-        }
-        self.held = bytes;
     }
 }
 
@@ -389,6 +337,7 @@ fn pass_by(conn: &mut Conn, cursor: &mut usize, keep: &mut Option<usize>, n: usi
     *cursor = 0;
 }
 
-fn parse_grpc_status(value: &[u8]) -> Option<u8> {
+/// The number that a `grpc-status` field says.
+pub(crate) fn parse_grpc_status(value: &[u8]) -> Option<u8> {
     std::str::from_utf8(value).ok()?.trim().parse().ok()
 }

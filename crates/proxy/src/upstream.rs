@@ -1,6 +1,5 @@
 //! Connections to whoever answers: endpoints through their sidecar or plain, the application, hosts outside.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -8,31 +7,22 @@ use std::time::SystemTime;
 
 use engine::balance::Dial;
 use engine::{Nanos, Reason};
-use h2::client::{self, ResponseFuture, SendRequest};
 use net::ahead::ReadAhead;
 use net::dial;
 use net::tls::{self, Alpn};
 use tokio::net::TcpStream;
 
-use bytes::Bytes;
-
 use crate::buffer::Buffer;
 use crate::conn::Conn;
-use crate::end::{self, End};
-use crate::gather;
+use crate::end::End;
+use crate::h2::{self, Connection};
 use crate::io::Io;
 use crate::link::{self, Link, Role, Stream};
 use crate::peers;
-use crate::pool::{Lease, Peer, Place};
+use crate::pool::{Peer, Place};
 use crate::reply::Refusal;
-use crate::term::{self, Term};
+use crate::term::Term;
 use crate::worker::Worker;
-
-/// How far an HTTP/2 peer may be ahead of us on one stream: what a slow reader can make us hold.
-pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
-
-/// And on all streams of a connection together.
-pub(crate) const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// Which HTTP is spoken to the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,14 +46,8 @@ pub(crate) enum Route<'a> {
 
 /// A connection, or a place on one, for one request.
 pub(crate) struct Upstream {
-    /// HTTP/1: the connection. HTTP/2: the stream, once the request is sent.
+    /// HTTP/1: the connection. HTTP/2: the stream, which the request opens.
     pub(crate) end: End,
-    /// HTTP/2 before the request is sent.
-    pub(crate) requests: Option<SendRequest<Bytes>>,
-    /// HTTP/2 after it.
-    pub(crate) answer: Option<ResponseFuture>,
-    /// The place on an HTTP/2 connection, held until the stream is over.
-    pub(crate) _lease: Option<Lease>,
     /// Whom it leads to.
     pub(crate) peer: Peer,
     /// It carried other requests before.
@@ -75,7 +59,7 @@ pub(crate) struct Upstream {
 /// A pooled HTTP/1 connection, if there is one.
 pub(crate) fn pooled(worker: &Worker, peer: Peer, now: Nanos) -> Option<Upstream> {
     let (conn, expires) = worker.pool.borrow_mut().take(peer, now)?;
-    Some(Upstream { end: End::H1(conn), requests: None, answer: None, _lease: None, peer, reused: true, expires })
+    Some(Upstream { end: End::H1(conn), peer, reused: true, expires })
 }
 
 /// A new HTTP/1 connection, or a place on a shared or new HTTP/2 connection, within `limit`.
@@ -110,20 +94,11 @@ async fn open_unbounded(worker: &Rc<Worker>, peer: Peer, route: &Route<'_>, wire
                 }
             };
             let end = End::H1(Conn::new(io, Buffer::default()));
-            Ok(Upstream { end, requests: None, answer: None, _lease: None, peer, reused, expires })
+            Ok(Upstream { end, peer, reused, expires })
         }
         Wire::Http2 => {
-            let (requests, lease, reused) = place(worker, peer, route).await?;
-            let end = End::H2(end::Stream::default());
-            Ok(Upstream {
-                end,
-                requests: Some(requests),
-                answer: None,
-                _lease: Some(lease),
-                peer,
-                reused,
-                expires: None,
-            })
+            let (stream, expires, reused) = place(worker, peer, route).await?;
+            Ok(Upstream { end: End::H2(stream), peer, reused, expires })
         }
     }
 }
@@ -149,46 +124,28 @@ async fn stream(worker: &Rc<Worker>, peer: Peer, route: &Route<'_>) -> Result<(S
     }
 }
 
+/// A place for a stream on a shared or new HTTP/2 connection, how long that lasts, and whether it is shared.
 async fn place(
     worker: &Rc<Worker>,
     peer: Peer,
     route: &Route<'_>,
-) -> Result<(SendRequest<Bytes>, Lease, bool), Refusal> {
+) -> Result<(h2::Stream, Option<Term>, bool), Refusal> {
+    let mut reused = true;
     loop {
         let place = worker.pool.borrow_mut().place(peer, worker.now());
         match place {
-            Place::Ready((requests, lease)) => return Ok((requests, lease, true)),
+            Place::Ready((stream, expires)) => return Ok((stream, expires, reused)),
             Place::Wait(attempt) => attempt.ended().await,
             Place::Open(permit) => {
                 let (io, expires) = connect(worker, route, Alpn::Http2).await?;
-                let (io, outlet) = gather::around(io);
-                let handshake = client::Builder::new()
-                    .initial_window_size(STREAM_WINDOW)
-                    .initial_connection_window_size(CONNECTION_WINDOW)
-                    .max_header_list_size(u32::try_from(worker.limits().head_bytes).unwrap_or(u32::MAX))
-                    .enable_push(false)
-                    .handshake(io);
-                let (requests, connection) = outlet.driving(handshake).await.map_err(|error| {
-                    Refusal::new(Reason::ConnectFailed, format!("{}: HTTP/2 preface: {error}", route.address()))
-                })?;
-                // The connection ends when its last handle is dropped its peer ends it or its time is over; streams learn of errors themselves.
-                let over = term::over(&worker.shared.clock, expires);
+                let connection = Connection::client(worker.limits());
+                let (driver, shared) = (Rc::clone(worker), Rc::clone(&connection));
                 tokio::task::spawn_local(async move {
-                    tokio::select! {
-                        biased;
-                        ended = outlet.driving(connection) => if let Err(error) = ended {
-                            tracing::debug!(%error, "HTTP/2 connection ended");
-                        },
-                        () = over => {}
-                    }
+                    h2::drive(&driver, shared, io, Buffer::default(), h2::Role::Client, expires).await;
                 });
-                let mut requests = requests;
-                poll_fn(|cx| requests.poll_ready(cx))
-                    .await
-                    .map_err(|error| Refusal::new(Reason::ConnectFailed, format!("{}: {error}", route.address())))?;
-                let lease = worker.pool.borrow_mut().share(peer, requests.clone(), expires, worker.now());
+                worker.pool.borrow_mut().share(peer, connection, expires, worker.now());
                 drop(permit);
-                return Ok((requests, lease, false));
+                reused = false;
             }
         }
     }

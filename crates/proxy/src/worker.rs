@@ -45,7 +45,7 @@ const HEADS: usize = 256;
 /// A head whose memory is larger is not kept: most are below 2 KiB, and with [`HEADS`] this bounds a worker's unused ones to 4 MiB.
 const KEEP_HEAD: usize = 8 * 1024;
 
-/// The heads of one exchange, where they are HTTP/1. Kept by a connection only while it has a request.
+/// The heads of one exchange. Kept by a connection only while it has a request.
 #[derive(Default)]
 pub(crate) struct Heads {
     pub(crate) request: h1::Request,

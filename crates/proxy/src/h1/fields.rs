@@ -70,6 +70,8 @@ pub(super) enum Kind {
     Orca,
     /// The rest of `heddle-*`.
     Mesh,
+    /// `Cookie`, of which HTTP/2 may have several and HTTP/1 has one.
+    Cookie,
 }
 
 impl Kind {
@@ -79,11 +81,13 @@ impl Kind {
     }
 
     /// The kind of the field `name`, in any case.
+    #[inline]
     pub(super) fn of(name: &[u8]) -> Kind {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
             2 if is("te") => Kind::Te,
             4 if is("host") => Kind::Host,
+            6 if is("cookie") => Kind::Cookie,
             6 if is("expect") => Kind::Expect,
             7 if is("trailer") => Kind::Trailer,
             7 if is("upgrade") => Kind::Upgrade,
@@ -104,9 +108,15 @@ impl Kind {
 
     /// Whether it frames the message or steers the connection, so that neither route edits nor trailers may touch it.
     pub(super) const fn is_steering(self) -> bool {
-        !matches!(self, Kind::Other | Kind::Load | Kind::Orca | Kind::Mesh | Kind::ProxyCredentials | Kind::Expect)
+        !matches!(
+            self,
+            Kind::Other | Kind::Load | Kind::Orca | Kind::Mesh | Kind::ProxyCredentials | Kind::Expect | Kind::Cookie
+        )
     }
 }
+
+/// Kinds that trailers may have on their way: none that would frame or steer a message, nor `heddle-*` (RFC 9110, 6.5.1).
+pub(super) const TRAILING: u16 = Kind::Other.bit() | Kind::Orca.bit() | Kind::Cookie.bit();
 
 /// One field line: `name`, colon, whitespace, `value`, whitespace, CR LF.
 #[derive(Clone, Copy, Debug)]
@@ -116,12 +126,15 @@ pub(super) struct Field {
     /// The start of the next line.
     pub(super) end: u32,
     pub(super) kind: Kind,
+    /// It came over HTTP/2 as one that must not enter a compression table (RFC 7541, 7.1.3), and goes on as such.
+    pub(super) secret: bool,
 }
 
 /// Fields in the order received, with the bytes that they came in.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fields {
-    /// The whole head, start line and last empty line included; of trailers everything up to that line.
+    /// The whole head, start line and last empty line included; of trailers everything up to that line. Of a head that came over
+    /// HTTP/2: the values of its pseudo fields, then lines and an empty line as HTTP/1 has them.
     raw: Vec<u8>,
     list: Vec<Field>,
     /// Which kinds occur, as [`Kind::bit`]s.
@@ -173,6 +186,18 @@ impl Fields {
         &self.list
     }
 
+    /// Adds bytes that are no field.
+    pub(super) fn keep(&mut self, bytes: &[u8]) -> Span {
+        let start = self.raw.len();
+        self.raw.extend_from_slice(bytes);
+        Span::new(start, self.raw.len())
+    }
+
+    /// Where the first field begins, or the last empty line.
+    pub(super) fn lines_at(&self) -> usize {
+        self.list.first().map_or(self.raw.len() - 2, |field| field.name.start as usize)
+    }
+
     /// The fields of one kind.
     pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Field> {
         self.list.iter().filter(move |field| field.kind == kind)
@@ -203,21 +228,27 @@ impl Fields {
         std::str::from_utf8(&self.raw[span.range()]).expect("parsing checked that it is text")
     }
 
-    /// Adds a field that did not come off the wire as such. Name and value are valid.
-    pub(super) fn push(&mut self, name: &[u8], value: &[u8]) {
+    /// Adds a field that did not come as a line of HTTP/1. Name and value are valid.
+    pub(super) fn push_as(&mut self, name: &[u8], value: &[u8], kind: Kind, secret: bool) {
         let start = self.raw.len();
         self.raw.extend_from_slice(name);
         self.raw.extend_from_slice(b": ");
         self.raw.extend_from_slice(value);
         self.raw.extend_from_slice(b"\r\n");
-        let kind = Kind::of(name);
         self.kinds |= kind.bit();
         self.list.push(Field {
             name: Span::new(start, start + name.len()),
             value: Span::new(start + name.len() + 2, self.raw.len() - 2),
             end: self.raw.len() as u32,
             kind,
+            secret,
         });
+    }
+
+    /// The same, for tests.
+    #[cfg(test)]
+    pub(super) fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.push_as(name, value, Kind::of(name), false);
     }
 
     /// Takes over what `httparse` found in `head`, whose field lines begin at `start`. Refuses what `httparse` lets pass: line ends
@@ -244,7 +275,7 @@ impl Fields {
             at = end + 2;
             let kind = Kind::of(header.name.as_bytes());
             self.kinds |= kind.bit();
-            self.list.push(Field { name, value, end: at as u32, kind });
+            self.list.push(Field { name, value, end: at as u32, kind, secret: false });
         }
         if head.get(at..) != Some(b"\r\n".as_slice()) {
             return Err(bad("the head does not end with CR LF"));

@@ -82,12 +82,12 @@ const HOP_BY_HOP: u16 = Kind::Connection.bit()
     | Kind::ProxyCredentials.bit();
 
 /// Which fields of a head stay.
-struct Filter<'a> {
-    fields: &'a Fields,
+pub(super) struct Filter<'a> {
+    pub(super) fields: &'a Fields,
     /// Kinds that go.
-    drop: u16,
-    nominates: bool,
-    edits: &'a [&'a HeaderEdits],
+    pub(super) drop: u16,
+    pub(super) nominates: bool,
+    pub(super) edits: &'a [&'a HeaderEdits],
 }
 
 impl Filter<'_> {
@@ -96,14 +96,14 @@ impl Filter<'_> {
         !self.fields.has(self.drop) && !self.nominates && self.edits.is_empty()
     }
 
-    fn drops(&self, field: &Field) -> bool {
+    pub(super) fn drops(&self, field: &Field) -> bool {
         field.kind.bit() & self.drop != 0
             || (self.nominates && self.fields.nominated(self.fields.name(field)))
             || (!self.edits.is_empty() && !field.kind.is_steering() && replaced(self.edits, self.fields.name(field)))
     }
 
     /// Appends the field lines that stay, in runs. `host` replaces the value of `Host`.
-    fn copy(&self, start: usize, host: Option<&[u8]>, out: &mut Vec<u8>) {
+    pub(super) fn copy(&self, start: usize, host: Option<&[u8]>, out: &mut Vec<u8>) {
         let raw = self.fields.raw();
         let end = raw.len() - 2;
         if self.passes_all() && host.is_none() {
@@ -135,7 +135,7 @@ fn replaced(edits: &[&HeaderEdits], name: &[u8]) -> bool {
 }
 
 /// What `edits` add, as far as no later one takes it away again.
-fn additions<'a>(edits: &'a [&'a HeaderEdits]) -> impl Iterator<Item = (&'a str, &'a str)> {
+pub(super) fn additions<'a>(edits: &'a [&'a HeaderEdits]) -> impl Iterator<Item = (&'a str, &'a str)> {
     edits.iter().enumerate().flat_map(move |(index, edit)| {
         edit.set.iter().chain(&edit.add).map(|(name, value)| (&**name, &**value)).filter(move |(name, _)| {
             !edit.remove.iter().any(|other| other.eq_ignore_ascii_case(name))
@@ -151,7 +151,7 @@ fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_additions(edits: &[&HeaderEdits], add: &[(&str, &[u8])], out: &mut Vec<u8>) {
+pub(super) fn write_additions(edits: &[&HeaderEdits], add: &[(&str, &[u8])], out: &mut Vec<u8>) {
     for (name, value) in additions(edits).filter(|(name, _)| !Kind::of(name.as_bytes()).is_steering()) {
         write_field(name.as_bytes(), value.as_bytes(), out);
     }
@@ -163,6 +163,9 @@ fn write_additions(edits: &[&HeaderEdits], add: &[(&str, &[u8])], out: &mut Vec<
 impl Request {
     /// Appends the head as it is forwarded to `out`, as HTTP/1.1. The body keeps the framing of [`Request::framing`].
     pub(crate) fn forward(&self, edit: &RequestEdit<'_>, out: &mut Vec<u8>) {
+        if self.version() == Version::Http2 {
+            return self.write_http1(edit, out);
+        }
         let raw = self.fields().raw();
         out.reserve(raw.len() + 256);
         let start = self.write_line(&edit.target, out);
@@ -253,6 +256,9 @@ impl Request {
 impl Response {
     /// Appends the head as it is forwarded to `out`, as HTTP/1.1.
     pub(crate) fn forward(&self, edit: &ResponseEdit<'_>, out: &mut Vec<u8>) {
+        if self.version() == Version::Http2 {
+            return self.write_http1(edit, out);
+        }
         out.reserve(self.fields().raw().len() + 256);
         let start = self.write_line(out);
         let mut drop = HOP_BY_HOP | Kind::Load.bit();

@@ -1,16 +1,20 @@
-//! The HTTP/1 codec: bytes in, bytes out, no sockets.
+//! Heads of both versions of HTTP, and the HTTP/1 codec: bytes in, bytes out, no sockets.
 //!
 //! A head is kept as it was received, in one buffer, with its fields as ranges into that buffer. Forwarding a head copies the
 //! runs of bytes between the fields that change, so names, case, order and exact values survive. Grammar comes from `httparse`;
 //! what makes a message unambiguous (RFC 9112, sections 2 to 7) is decided here, and every ambiguity is refused.
+//!
+//! A head that comes over HTTP/2 is kept in the same form (`receive.rs`), so that routing, edits and forwarding know one kind of
+//! head, and each is written as HTTP/1 (`forward.rs`, `bridge.rs`) or as a header block (`bridge.rs`).
 
 mod body;
-pub(crate) mod bridge;
+mod bridge;
 mod fields;
 mod forward;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod receive;
 mod reply;
 mod request;
 mod response;
@@ -20,6 +24,9 @@ pub(crate) use body::{Decoder, Encoder, Part};
 pub(crate) use fields::Fields;
 pub(crate) use forward::{Connection, RequestEdit, ResponseEdit, Target};
 pub(crate) use framing::Framing;
+#[cfg(any(test, feature = "fuzzing"))]
+use receive::Block;
+pub(crate) use receive::Receipt;
 pub(crate) use reply::{Reply, write_reply};
 pub(crate) use request::Request;
 pub(crate) use response::{Asked, Response};
@@ -45,6 +52,8 @@ pub(crate) enum Version {
     /// HTTP/1.1
     #[default]
     Http11,
+    /// HTTP/2
+    Http2,
 }
 
 #[cfg(test)]

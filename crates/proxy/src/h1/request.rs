@@ -11,30 +11,33 @@ use super::{Fields, Form, Framing, Problem, Version};
 use crate::settings::Limits;
 
 /// Longest method. The longest registered one (UPDATEREDIRECTREF) has 17 letters.
-const METHOD_BYTES: usize = 32;
+pub(super) const METHOD_BYTES: usize = 32;
 
 /// What a request line holds besides its target: method, two spaces, version, line end.
 const LINE_BYTES: usize = METHOD_BYTES + 12;
 
-const TARGET_TOO_LONG: Problem = Problem { reason: Reason::TargetTooLong, what: "the request target is too long" };
+pub(super) const TARGET_TOO_LONG: Problem =
+    Problem { reason: Reason::TargetTooLong, what: "the request target is too long" };
 pub(super) const HEAD_TOO_LARGE: Problem = Problem { reason: Reason::HeadTooLarge, what: "the head is too large" };
 
 /// A request's head. Reuse one per connection: parsing keeps its buffers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Request {
-    fields: Fields,
-    scan: Scan,
-    version: Version,
-    form: Form,
-    method: Span,
-    target: Span,
-    path: Span,
-    query: Option<Span>,
-    authority: Span,
-    framing: Framing,
-    steering: Steering,
+    pub(super) fields: Fields,
+    pub(super) scan: Scan,
+    pub(super) version: Version,
+    pub(super) form: Form,
+    pub(super) method: Span,
+    pub(super) target: Span,
+    /// Over HTTP/2.
+    pub(super) scheme: Span,
+    pub(super) path: Span,
+    pub(super) query: Option<Span>,
+    pub(super) authority: Span,
+    pub(super) framing: Framing,
+    pub(super) steering: Steering,
     /// The `Host` field does not say what the authority is.
-    host_differs: bool,
+    pub(super) host_differs: bool,
 }
 
 impl Request {
@@ -162,6 +165,12 @@ impl Request {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
         *self = Request { fields, ..Request::default() };
+    }
+
+    /// Whether it is a gRPC request (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
+    pub(crate) fn is_grpc(&self) -> bool {
+        let kind = self.fields.get("content-type").and_then(|value| value.strip_prefix(b"application/grpc"));
+        kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
     }
 
     /// The version of the sender.

@@ -31,14 +31,14 @@ impl Asked {
 /// A response's head. Reuse one per connection: parsing keeps its buffers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Response {
-    fields: Fields,
-    scan: Scan,
-    version: Version,
-    status: u16,
+    pub(super) fields: Fields,
+    pub(super) scan: Scan,
+    pub(super) version: Version,
+    pub(super) status: u16,
     /// Where the status line ends and the fields begin.
-    fields_at: usize,
-    framing: Framing,
-    steering: Steering,
+    pub(super) fields_at: usize,
+    pub(super) framing: Framing,
+    pub(super) steering: Steering,
 }
 
 impl Response {

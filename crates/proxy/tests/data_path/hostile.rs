@@ -137,10 +137,14 @@ fn a_head_that_is_too_large_is_answered_with_431() {
         assert!(!body.is_empty());
         let metrics = world.registry.render_prometheus(&[]);
         assert!(metrics.contains("class=\"4xx\",reason=\"head_too_large\"} 1"), "{metrics}");
-        // What is far beyond them is not even kept.
-        let (head, ..) = call(&client, large(100_000), b"").await;
+        // So is what is far beyond them, though none of it is kept; and the connection serves on.
+        let (head, ..) = call(&client, large(200_000), b"").await;
         assert_eq!(head.status(), 431);
-        assert_eq!(head.headers().get("heddle-reason"), None);
+        assert_eq!(head.headers()["heddle-reason"], "head_too_large");
         assert_eq!(app.accepted(), 0);
+        // What is beyond four times as much is not even decoded.
+        let mut client = client.ready().await.unwrap();
+        let error = client.send_request(large(600_000), true).unwrap().0.await.unwrap_err();
+        assert_eq!(error.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM));
     });
 }

@@ -4,8 +4,8 @@ use engine::Protocol;
 use testkit::http2::{Peer, block, flag, frame, kind, settings};
 use testkit::raw::{Raw, RawServer};
 
-use crate::expect::Must::{self, Connection, Nothing};
-use crate::expect::{code, expect, known};
+use crate::expect::Must::{self, Connection};
+use crate::expect::{code, expect};
 use crate::world::{Sidecar, World, plain};
 
 const MALFORMED: Must = Must::Stream { stream: 1, codes: &[code::PROTOCOL], answer: false };
@@ -72,9 +72,6 @@ impl Stage {
 /// What follows `bytes` in answer to a request.
 #[track_caller]
 fn case(name: &'static str, bytes: Vec<Vec<u8>>, must: Must) {
-    if known(name) {
-        return;
-    }
     let stage = Stage::new(move |raw| {
         let mut peer = Peer::server(raw, &[]);
         assert_eq!(request(&mut peer), Some(1), "{name}");
@@ -90,7 +87,6 @@ fn case(name: &'static str, bytes: Vec<Vec<u8>>, must: Must) {
 }
 
 #[test]
-#[ignore = "the h2 crate behaves otherwise"]
 fn s3_4_the_preface() {
     let stage = Stage::new(|raw| {
         let mut peer = Peer::silent_server(raw);
@@ -100,9 +96,7 @@ fn s3_4_the_preface() {
         assert_eq!(pushes, Some(&b"\0\x02\0\0\0\0"[..]), "we take no pushes");
         // A server that does not begin with SETTINGS.
         peer.raw().offer(frame(kind::PING, 0, 0, b"12345678"));
-        if !known("a server begins with PING") {
-            expect("a server begins with PING", &mut peer, Connection(&[code::PROTOCOL]));
-        }
+        expect("a server begins with PING", &mut peer, Connection(&[code::PROTOCOL]));
     });
     let head = stage.get();
     assert!(head.starts_with("HTTP/1.1 50") || head.contains("x-server: good"), "{head}");
@@ -110,7 +104,6 @@ fn s3_4_the_preface() {
 }
 
 #[test]
-#[ignore = "the h2 crate behaves otherwise"]
 fn malformed_answers() {
     case("no :status", vec![headers(flag::END, 1, &[("x-bad", "1")])], MALFORMED);
     case(
@@ -147,7 +140,6 @@ fn malformed_answers() {
 }
 
 #[test]
-#[ignore = "the h2 crate behaves otherwise"]
 fn malformed_bodies() {
     let length = |bytes: &str| headers(flag::END_HEADERS, 1, &[(":status", "200"), ("content-length", bytes)]);
     let data = |flags, bytes: &[u8]| frame(kind::DATA, flags, 1, bytes);
@@ -166,7 +158,6 @@ fn malformed_bodies() {
 }
 
 #[test]
-#[ignore = "the h2 crate behaves otherwise"]
 fn servers_that_break_the_connection() {
     let protocol = Connection(&[code::PROTOCOL]);
     let push =
@@ -236,7 +227,7 @@ fn what_a_server_may_do() {
             let mut peer = Peer::server(raw, &[]);
             assert_eq!(request(&mut peer), Some(1), "{name}");
             peer.raw().offer(bytes.concat());
-            expect(name, &mut peer, Nothing);
+            // The next request may come before anything that were asked now is answered; that it comes shows that all is well.
             serve(peer);
         });
         let mut raw = stage.sidecar.connect();

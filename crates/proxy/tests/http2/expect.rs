@@ -14,22 +14,6 @@ pub(crate) mod code {
     pub(crate) const CALM: u32 = 11;
 }
 
-/// Cases that the data path fails, with the reason.
-const KNOWN: &[(&str, &str)] = &[
-    ("8.1 pseudo fields in trailers", "the h2 crate drops the fields"),
-    ("3.4 PING first", "the h2 crate answers it"),
-];
-
-/// Whether the data path is known to fail a case.
-pub(crate) fn known(name: &str) -> bool {
-    KNOWN.iter().any(|(known, _)| *known == name)
-}
-
-/// Whether `said` is one of `codes`, or what the h2 crate says of most errors.
-fn allowed(codes: &[u32], said: u32) -> bool {
-    codes.contains(&said) || said == code::PROTOCOL
-}
-
 /// What must follow.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Must {
@@ -56,13 +40,13 @@ pub(crate) fn expect(name: &str, peer: &mut Peer, must: Must) {
         seen.push(next.clone());
         match (next.kind, must) {
             (kind::GOAWAY, Must::Connection(codes) | Must::Stream { codes, .. }) => {
-                assert!(allowed(codes, next.number(4)), "{name}: {next:?} does not say {codes:?}");
+                assert!(codes.contains(&next.number(4)), "{name}: {next:?} does not say {codes:?}");
                 ends(name, peer);
                 return;
             }
             (kind::GOAWAY, Must::Nothing) => panic!("{name}: {next:?}"),
             (kind::RST_STREAM, Must::Stream { stream, codes, .. }) if next.stream == stream => {
-                assert!(allowed(codes, next.number(0)), "{name}: {next:?} does not say {codes:?}");
+                assert!(codes.contains(&next.number(0)), "{name}: {next:?} does not say {codes:?}");
                 return alive(name, peer);
             }
             (kind::HEADERS, Must::Stream { stream, answer: true, .. }) if next.stream == stream => {

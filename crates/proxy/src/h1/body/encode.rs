@@ -2,7 +2,7 @@
 
 use engine::Reason;
 
-use crate::h1::fields::Kind;
+use crate::h1::fields::TRAILING;
 use crate::h1::{Fields, Framing, Problem};
 
 const TOO_LONG: Problem = Problem { reason: Reason::Internal, what: "more content than announced" };
@@ -92,7 +92,7 @@ impl Encoder {
         }
         out.extend_from_slice(b"0\r\n");
         if let Some(trailers) = trailers {
-            for field in trailers.list().iter().filter(|field| matches!(field.kind, Kind::Other | Kind::Orca)) {
+            for field in trailers.list().iter().filter(|field| field.kind.bit() & TRAILING != 0) {
                 out.extend_from_slice(&trailers.raw()[field.name.start as usize..field.end as usize]);
             }
         }

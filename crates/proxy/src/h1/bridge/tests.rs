@@ -1,5 +1,8 @@
+use engine::edit::HeaderEdits;
+
 use super::*;
-use crate::h1::Asked;
+use crate::h1::{Asked, Receipt};
+use crate::h2::hpack::Decoder;
 use crate::settings::Limits;
 
 fn request(head: &str) -> Request {
@@ -8,20 +11,56 @@ fn request(head: &str) -> Request {
     request
 }
 
-fn pairs(map: &HeaderMap) -> Vec<(&str, &str)> {
-    map.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect()
+/// A head that comes over HTTP/2.
+fn over_http2(fields: &[(&str, &str)], ended: bool) -> Request {
+    let mut request = Request::default();
+    let receipt = request.receive(&Limits::default(), ended, |block| {
+        fields.iter().for_each(|(name, value)| block.field(name.as_bytes(), value.as_bytes(), false));
+        Ok::<(), ()>(())
+    });
+    assert_eq!(receipt, Ok(Receipt::Whole));
+    request
 }
 
-fn parts(method: &str, uri: &str, fields: &[(&str, &str)]) -> http::request::Parts {
-    let builder = http::Request::builder().method(method).uri(uri);
-    let builder = fields.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value));
-    builder.body(()).unwrap().into_parts().0
+fn answer_over_http2(fields: &[(&str, &str)], ended: bool) -> Response {
+    let mut response = Response::default();
+    let receipt = response.receive(&Limits::default(), ended, false, |block| {
+        fields.iter().for_each(|(name, value)| block.field(name.as_bytes(), value.as_bytes(), false));
+        Ok::<(), ()>(())
+    });
+    assert_eq!(receipt, Ok(Receipt::Whole));
+    response
 }
 
-fn written(parts: &http::request::Parts, framing: Framing) -> Result<String, Problem> {
+/// The fields of a block, `!` behind the name of one that enters no table.
+fn fields(encode: impl FnOnce(&mut Encoder, &mut Vec<u8>)) -> Vec<(String, String)> {
     let mut out = Vec::new();
-    write_request(parts, None, framing, &mut out)?;
-    Ok(String::from_utf8(out).unwrap())
+    encode(&mut Encoder::new(), &mut out);
+    let mut fields = Vec::new();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let take = &mut |name: &[u8], value: &[u8], never| {
+        fields.push((text(name) + if never { "!" } else { "" }, text(value)));
+    };
+    Decoder::new(4096).decode(&out, take).unwrap();
+    fields
+}
+
+fn encoded(head: &Request, edit: &RequestEdit<'_>) -> Vec<(String, String)> {
+    fields(|encoder, out| head.encode(edit, encoder, out))
+}
+
+fn written(head: &Request, edit: &RequestEdit<'_>) -> String {
+    let mut out = Vec::new();
+    head.forward(edit, &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+fn pairs<'a>(pairs: &[(&'a str, &'a str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn plain() -> RequestEdit<'static> {
+    RequestEdit { strip: true, ..RequestEdit::default() }
 }
 
 #[test]
@@ -30,15 +69,75 @@ fn requests_go_to_http_2() {
         "POST /a?b HTTP/1.1\r\nHost: x:80\r\nX-A: 1\r\nX-A: 2\r\nConnection: close, X-Hop, TE\r\nX-Hop: 3\r\nTE: trailers\r\n\
          Keep-Alive: 1\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\nUpgrade: h2c\r\nheddle-x: 1\r\nheddle-load: 1\r\nProxy-Authorization: s\r\n\r\n",
     );
-    let out = head.to_parts(None, None, true).unwrap();
-    assert_eq!((out.method.as_str(), out.uri.to_string().as_str()), ("POST", "http://x:80/a?b"));
-    assert_eq!(pairs(&out.headers), [("x-a", "1"), ("x-a", "2"), ("expect", "100-continue"), ("te", "trailers")]);
-    let moved = head.to_parts(Some("y"), Some("/z"), false).unwrap();
-    assert_eq!(moved.uri.to_string(), "http://y/z?b");
-    assert_eq!(moved.headers["heddle-x"], "1");
-    assert!(!moved.headers.contains_key("heddle-load"), "it goes no further in any case");
-    let connect = request("CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n").to_parts(None, None, true).unwrap();
-    assert_eq!((connect.uri.to_string().as_str(), connect.uri.scheme()), ("x:1", None));
+    let expected = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/a?b"),
+        (":authority", "x:80"),
+        ("x-a", "1"),
+        ("x-a", "2"),
+        ("expect", "100-continue"),
+        ("te", "trailers"),
+    ];
+    assert_eq!(encoded(&head, &plain()), pairs(&expected));
+    let moved = encoded(&head, &RequestEdit { host: Some("y"), target: Target::Path("/z"), ..Default::default() });
+    assert!(moved.contains(&(":path".into(), "/z?b".into())) && moved.contains(&(":authority".into(), "y".into())));
+    assert!(moved.contains(&("heddle-x".into(), "1".into())));
+    assert!(!moved.iter().any(|(name, _)| name == "heddle-load"), "it goes no further in any case");
+    for (line, path) in
+        [("GET http://h", "/"), ("GET http://h?q", "/?q"), ("OPTIONS http://h", "*"), ("OPTIONS *", "*")]
+    {
+        let head = request(&format!("{line} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        assert!(encoded(&head, &plain()).contains(&(":path".into(), path.into())), "{line}");
+    }
+    // A new path that the old one begins with.
+    let head = request("GET /ab?q HTTP/1.1\r\nHost: h\r\n\r\n");
+    let moved = encoded(&head, &RequestEdit { target: Target::Path("/a"), ..Default::default() });
+    assert!(moved.contains(&(":path".into(), "/a?q".into())));
+}
+
+#[test]
+fn heads_of_http_2_go_on_as_such() {
+    let head = over_http2(
+        &[
+            (":method", "GET"),
+            (":scheme", "https"),
+            (":path", "/p?q"),
+            (":authority", "h"),
+            ("host", "h"),
+            ("cookie", "a=1"),
+            ("heddle-x", "1"),
+            ("te", "trailers"),
+        ],
+        true,
+    );
+    let expected = [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":path", "/p?q"),
+        (":authority", "h"),
+        ("cookie", "a=1"),
+        ("te", "trailers"),
+    ];
+    assert_eq!(encoded(&head, &plain()), pairs(&expected));
+}
+
+#[test]
+fn what_must_not_be_indexed_goes_on_as_such() {
+    let mut head = Request::default();
+    let receipt = head.receive(&Limits::default(), true, |block| {
+        for (name, value) in [(":method", "GET"), (":scheme", "http"), (":path", "/")] {
+            block.field(name.as_bytes(), value.as_bytes(), false);
+        }
+        block.field(b"authorization", b"s", true);
+        Ok::<(), ()>(())
+    });
+    assert_eq!(receipt, Ok(Receipt::Whole));
+    assert!(encoded(&head, &plain()).contains(&("authorization!".into(), "s".into())));
+    let answer = answer_over_http2(&[(":status", "200"), ("heddle-load", "9 9")], true);
+    let edit = ResponseEdit { add: &[("heddle-load", b"1 2")], ..Default::default() };
+    let sent = fields(|encoder, out| answer.encode(&edit, encoder, out));
+    assert_eq!(sent, pairs(&[(":status", "200"), ("heddle-load!", "1 2")]));
 }
 
 #[test]
@@ -46,93 +145,48 @@ fn responses_go_to_http_2() {
     let mut head = Response::default();
     let text = "HTTP/1.1 200 Fine\r\nContent-Length: 2\r\nConnection: x\r\nX: 1\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nheddle-x: 1\r\n\r\n";
     assert_eq!(head.parse(text.as_bytes(), Asked::default(), &Limits::default()), Ok(Some(text.len())));
-    let out = head.to_parts(true).unwrap();
-    assert_eq!(out.status, 200);
-    assert_eq!(pairs(&out.headers), [("content-length", "2"), ("set-cookie", "a"), ("set-cookie", "b")]);
+    let edit = ResponseEdit { strip: true, ..Default::default() };
+    let sent = fields(|encoder, out| head.encode(&edit, encoder, out));
+    let expected = [(":status", "200"), ("content-length", "2"), ("set-cookie", "a"), ("set-cookie", "b")];
+    assert_eq!(sent, pairs(&expected));
 }
 
 #[test]
 fn requests_come_from_http_2() {
-    let head = parts(
-        "GET",
-        "http://h:8/p?q",
-        &[
-            ("cookie", "a=1"),
-            ("x", "1"),
-            ("cookie", "b=2"),
-            ("te", "trailers"),
-            ("connection", "x"),
-            ("content-length", "7"),
-        ],
-    );
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", "/p?q"),
+        (":authority", "h:8"),
+        ("cookie", "a=1"),
+        ("x", "1"),
+        ("cookie", "b=2"),
+        ("te", "trailers"),
+    ];
+    let head = over_http2(&fields, true);
     let expected =
         "GET /p?q HTTP/1.1\r\nhost: h:8\r\ncookie: a=1; b=2\r\nx: 1\r\nte: trailers\r\nconnection: TE\r\n\r\n";
-    assert_eq!(written(&head, Framing::None).as_deref(), Ok(expected));
-    let head = parts("PUT", "http://h/", &[("content-length", "7")]);
-    assert_eq!(
-        written(&head, Framing::Length(7)).as_deref(),
-        Ok("PUT / HTTP/1.1\r\nhost: h\r\ncontent-length: 7\r\n\r\n")
-    );
-    assert_eq!(
-        written(&head, Framing::Chunked).as_deref(),
-        Ok("PUT / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n")
-    );
-    let head = parts("GET", "/p", &[("host", "h")]);
-    assert_eq!(written(&head, Framing::None).as_deref(), Ok("GET /p HTTP/1.1\r\nhost: h\r\n\r\n"));
-    let head = parts("CONNECT", "h:1", &[]);
-    assert_eq!(written(&head, Framing::None).as_deref(), Ok("CONNECT h:1 HTTP/1.1\r\nhost: h:1\r\n\r\n"));
-    let mut out = Vec::new();
-    write_request(&parts("GET", "http://h/", &[]), Some("other"), Framing::None, &mut out).unwrap();
-    assert_eq!(out, b"GET / HTTP/1.1\r\nhost: other\r\n\r\n");
-}
-
-#[test]
-fn what_http_1_would_read_otherwise_is_refused() {
-    for (method, uri, fields) in [
-        ("GET", "http://u:p@h/", [("a", "b")]),
-        ("GET", "http://h/", [("host", "other")]),
-        ("GET", "/", [("host", "a b")]),
-        ("GET", "*", [("host", "a")]),
-        ("GET", "h:80", [("host", "h:80")]),
-    ] {
-        assert!(written(&parts(method, uri, &fields), Framing::None).is_err(), "{method} {uri}");
-    }
-}
-
-#[test]
-fn framing_comes_from_http_2() {
-    let of = |method, fields: &[(&str, &str)], ended| request_framing(&parts(method, "http://h/", fields), ended);
-    assert_eq!(of("GET", &[], true), Ok(Framing::None));
-    assert_eq!(of("POST", &[], false), Ok(Framing::Chunked));
-    assert_eq!(of("POST", &[("content-length", "3")], false), Ok(Framing::Length(3)));
-    assert_eq!(of("POST", &[("content-length", "0")], true), Ok(Framing::Length(0)));
-    assert!(of("POST", &[("content-length", "3")], true).is_err());
-    assert!(of("POST", &[("content-length", "3"), ("content-length", "3")], false).is_err());
-    assert!(of("POST", &[("content-length", "+3")], false).is_err());
-
-    let answer = |status: u16, fields: &[(&str, &str)], method, ended| {
-        let builder = http::Response::builder().status(status);
-        let builder = fields.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value));
-        response_framing(&builder.body(()).unwrap().into_parts().0, method, ended)
-    };
-    assert_eq!(answer(200, &[], "GET", false), Ok(Framing::Chunked));
-    assert_eq!(answer(200, &[], "GET", true), Ok(Framing::Length(0)));
-    assert_eq!(answer(200, &[("content-length", "2")], "GET", false), Ok(Framing::Length(2)));
-    assert_eq!(answer(200, &[("content-length", "2")], "HEAD", true), Ok(Framing::None));
-    assert_eq!(answer(304, &[("content-length", "2")], "GET", true), Ok(Framing::None));
-    assert_eq!(answer(204, &[], "GET", true), Ok(Framing::None));
-    assert_eq!(answer(200, &[], "CONNECT", false), Ok(Framing::Tunnel));
-    let short = answer(200, &[("content-length", "2")], "GET", true);
-    assert_eq!(short.unwrap_err().reason, Reason::UpstreamProtocol);
+    assert_eq!(written(&head, &plain()), expected);
+    let put = [(":method", "PUT"), (":scheme", "http"), (":path", "/"), (":authority", "h"), ("content-length", "7")];
+    let head = over_http2(&put, false);
+    assert_eq!(written(&head, &plain()), "PUT / HTTP/1.1\r\nhost: h\r\ncontent-length: 7\r\n\r\n");
+    let head = over_http2(&put[..4], false);
+    assert_eq!(written(&head, &plain()), "PUT / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n");
+    let head = over_http2(&[(":method", "GET"), (":path", "/p"), (":scheme", "http"), ("host", "h")], true);
+    assert_eq!(written(&head, &plain()), "GET /p HTTP/1.1\r\nhost: h\r\n\r\n");
+    let edit = RequestEdit { host: Some("other"), target: Target::Path("/new"), ..plain() };
+    assert_eq!(written(&head, &edit), "GET /new HTTP/1.1\r\nhost: other\r\n\r\n");
+    let proxied = RequestEdit { target: Target::AsSent, ..plain() };
+    assert_eq!(written(&head, &proxied), "GET http://h/p HTTP/1.1\r\nhost: h\r\n\r\n");
 }
 
 #[test]
 fn responses_come_from_http_2() {
     let write = |framing, connection, fields: &[(&str, &str)]| {
-        let builder = http::Response::builder().status(200);
-        let builder = fields.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value));
+        let fields = [&[(":status", "200")], fields].concat();
         let mut out = Vec::new();
-        write_response(&builder.body(()).unwrap().into_parts().0, framing, connection, &mut out);
+        let edit = ResponseEdit { framing, connection, ..Default::default() };
+        answer_over_http2(&fields, false).forward(&edit, &mut out);
         String::from_utf8(out).unwrap()
     };
     let length = [("content-length", "2"), ("x", "1")];
@@ -151,39 +205,42 @@ fn responses_come_from_http_2() {
 }
 
 #[test]
-fn trailers_cross_both_ways_without_what_steers() {
-    let mut map = HeaderMap::new();
-    map.insert("grpc-status", HeaderValue::from_static("0"));
-    map.insert("content-length", HeaderValue::from_static("9"));
-    map.insert("heddle-load", HeaderValue::from_static("9"));
-    let fields = Fields::from_map(&map);
-    assert_eq!(fields.get("grpc-status"), Some(b"0".as_slice()));
-    assert_eq!(pairs(&fields.to_map().unwrap()), [("grpc-status", "0")]);
+fn trailers_go_on_without_what_steers() {
+    let mut trailers = Fields::default();
+    let receipt = trailers.receive(&Limits::default(), |block| {
+        for (name, value) in [("grpc-status", "0"), ("content-length", "9"), ("heddle-load", "9"), ("heddle-x", "1")] {
+            block.field(name.as_bytes(), value.as_bytes(), false);
+        }
+        Ok::<(), ()>(())
+    });
+    assert_eq!(receipt, Ok(Receipt::Whole));
+    assert_eq!(trailers.get("grpc-status"), Some(b"0".as_slice()));
+    assert_eq!(fields(|encoder, out| trailers.encode(encoder, out)), pairs(&[("grpc-status", "0")]));
     let mut out = Vec::new();
-    crate::h1::Encoder::new(Framing::Chunked).finish(Some(&fields), &mut out).unwrap();
+    crate::h1::Encoder::new(Framing::Chunked).finish(Some(&trailers), &mut out).unwrap();
     assert_eq!(out, b"0\r\ngrpc-status: 0\r\n\r\n");
 }
 
 #[test]
-fn edits_apply_to_maps() {
-    let mut map = HeaderMap::new();
-    for (name, value) in [("x-a", "1"), ("x-a", "2"), ("x-b", "3"), ("x-c", "4"), ("content-length", "5")] {
-        map.append(name, HeaderValue::from_static(value));
-    }
+fn edits_apply_on_the_way_to_http_2() {
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", "/"),
+        (":authority", "h"),
+        ("x-a", "1"),
+        ("x-a", "2"),
+        ("x-b", "3"),
+        ("x-c", "4"),
+        ("content-length", "5"),
+    ];
     let edits = HeaderEdits {
         set: vec![("x-a".into(), "set".into()), ("connection".into(), "close".into())],
         add: vec![("x-b".into(), "added".into())],
         remove: vec!["x-c".into(), "content-length".into()],
     };
-    apply(&edits, &mut map);
-    assert_eq!(pairs(&map), [("x-a", "set"), ("x-b", "3"), ("x-b", "added"), ("content-length", "5")]);
-}
-
-#[test]
-fn the_engine_sees_http_2_heads() {
-    use engine::RequestHead as _;
-    let parts = parts("GET", "http://h:8/p?q", &[("x", " 1 ")]);
-    let head = Http2Head(&parts);
-    assert_eq!((head.method(), head.path(), head.query(), head.authority()), ("GET", "/p", Some("q"), "h:8"));
-    assert_eq!(head.header("x"), Some(b"1".as_slice()));
+    let edit = RequestEdit { edits: &[&edits], ..plain() };
+    let sent = encoded(&over_http2(&fields, false), &edit);
+    let expected = [("x-b", "3"), ("content-length", "5"), ("x-a", "set"), ("x-b", "added")];
+    assert_eq!(sent[4..], pairs(&expected));
 }

@@ -184,12 +184,9 @@ fn upgrades_need_all_their_parts() {
 #[test]
 fn every_value_of_a_repeated_header_is_seen() {
     let head = parse("GET / HTTP/1.1\r\nHost: a\r\nX: 1 \r\ny: 3\r\nx: 2\r\n\r\n").unwrap();
-    let both = http::Request::builder().header("x", "1").header("x", " 2 ").body(()).unwrap().into_parts().0;
-    for head in [crate::message::Head::H1(&head), crate::message::Head::H2(&both)] {
-        let mut seen = Vec::new();
-        head.each_value("x", &mut |value| seen.push(value.to_vec()));
-        assert_eq!(seen, [b"1", b"2"]);
-    }
+    let mut seen = Vec::new();
+    head.each_value("x", &mut |value| seen.push(value.to_vec()));
+    assert_eq!(seen, [b"1", b"2"]);
 }
 
 #[test]
