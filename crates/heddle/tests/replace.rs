@@ -102,6 +102,30 @@ fn after_an_upgrade_proxies_are_replaced_and_what_dies_comes_back() {
     mesh.end(Signal::SIGTERM);
 }
 
+#[test]
+fn a_proxy_without_descriptors_for_its_successor_goes_on() {
+    let mesh = Mesh::with_files(&two("http", WHO), &[]);
+    let mut quiet = Raw::connect(mesh.forward_proxy("client-0"));
+    quiet.send(HEAD);
+    assert!(quiet.read_head().starts_with("HTTP/1.1 200 "));
+    let pid = mesh.process(&["heddle proxy ", "t.client-0/"]).to_string();
+    let limit = |files: &str| {
+        let words = ["--pid", &pid, &format!("--nofile={files}")];
+        Command::new("prlimit").args(words).run(LONG).success()
+    };
+    // Those that it has are above that.
+    limit("4:1000");
+    mesh.up.signal(Signal::SIGUSR2);
+    until("the report", LONG, || match mesh.said() {
+        said if said.contains("the proxy of client-0 was not replaced") => Ok(()),
+        said => Err(said),
+    });
+    limit("1000:1000");
+    quiet.send(HEAD);
+    assert!(quiet.read_head().starts_with("HTTP/1.1 200 "));
+    mesh.end(Signal::SIGTERM);
+}
+
 /// What the streams have seen last.
 fn streams(load: &Process) -> Value {
     let said = load.stdout();

@@ -41,6 +41,9 @@ use crate::link::{FromProxy, Messages, ToProxy};
 /// plane in a few milliseconds; those who did not hear of it are refused before anything is sent, and try another instance.
 const TELL: Duration = Duration::from_millis(250);
 
+/// When there is no descriptor left for whoever comes to take this proxy's place, how long until it is tried again.
+const KNOCK_PAUSE: Duration = Duration::from_millis(100);
+
 /// Problems that are over by themselves when the control plane is back are told only when they last this long.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -277,10 +280,15 @@ impl Proxy {
                     }
                     Order::Drain(_) | Order::End(_) => return Ok(End::Told(message)),
                 },
-                channel = knock(&self.door) => {
-                    let sockets = self.sockets().context("the sockets cannot be handed over")?;
-                    tokio::spawn(replace::offer(channel?, sockets, self.application, sender.clone()));
-                }
+                channel = knock(&self.door) => match channel.and_then(|channel| Ok((channel, self.sockets()?))) {
+                    Ok((channel, sockets)) => {
+                        tokio::spawn(replace::offer(channel, sockets, self.application, sender.clone()));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the sockets cannot be handed over, and this proxy stays");
+                        tokio::time::sleep(KNOCK_PAUSE).await;
+                    }
+                },
                 Some(()) = replaced.recv() => return Ok(End::Replaced),
                 _ = replace.recv(), if self.standalone && successor.is_none() => match replace::start_successor(&self.file) {
                     Ok(child) => successor = Some(child),
