@@ -581,10 +581,11 @@ fn agree(pair: &Pair) {
         match (resolution(slot), resolution(&fresh.slots[name])) {
             // What is incomplete now may have been complete before, and stays; so does what is refused.
             (_, Resolution::Pending) | (Resolution::NotFound, Resolution::NotFound) => {}
-            (Resolution::Found(old), Resolution::Found(new)) => same(&old, &new),
-            // Of a route that is refused now, the last good version stays, and may wait for a backend that the new client
-            // never hears of.
+            // Of a route that is refused now, the last good version stays, and may wait for a backend, or for what that needs,
+            // that the new client never hears of.
             (Resolution::Pending, Resolution::Found(_)) if keeps_refused => {}
+            (Resolution::Found(_), Resolution::Found(_)) if keeps_refused && !pair.state.settled() => {}
+            (Resolution::Found(old), Resolution::Found(new)) => same(&old, &new),
             (old, new) => panic!("{name}: {}, but a new client sees {}", word(&old), word(&new)),
         }
     }

@@ -205,7 +205,15 @@ impl Stream {
                     _ => _ = subscribed.sent.remove(&canonical),
                 }
             }
-        } else if let Answer::Found(canonical) = answer {
+        } else {
+            let canonical = match answer {
+                Answer::Found(canonical) => canonical,
+                // Not told yet what it means, and yet the peer may hold that from an earlier stream.
+                Answer::None | Answer::Absent => match index.resolve(kind, name, &self.namespace) {
+                    Some(published) => published.name.clone(),
+                    None => return,
+                },
+            };
             if !subscribed.wants(index, kind, &canonical, &self.namespace) {
                 subscribed.sent.remove(&canonical);
             } else if let Some(Sent { aliases, .. }) = subscribed.sent.get_mut(&canonical) {
