@@ -9,12 +9,13 @@ mod tests {
     #[test]
     fn the_corpus_keeps_the_laws() {
         type Law = fn(&[u8]);
-        let targets: [(&str, Law); 6] = [
+        let targets: [(&str, Law); 7] = [
             ("h1_request", super::request),
             ("h1_response", super::response),
             ("h1_chunked", super::chunked),
             ("h2_hpack", super::hpack),
             ("h2_frames", super::frames),
+            ("h2_connection", super::connection),
             ("link", super::link),
         ];
         for (name, check) in targets {

@@ -1,6 +1,10 @@
 //! Laws of frames and header compression that must hold for any bytes. The fuzz targets, the property tests and the replay of the
 //! corpus call these; each panics when a law is broken.
 
+mod connection;
+
+pub use connection::connection;
+
 use super::frame::{self, DEFAULT_MAX_FRAME, HEADER, Header, Kind};
 use super::hpack::{Decoder, Encoder, Error};
 
@@ -159,3 +163,6 @@ impl Hpack {
 pub fn literals(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
     super::hpack::literals(fields)
 }
+
+#[cfg(test)]
+mod tests;
