@@ -179,6 +179,7 @@ async fn an_endpoint_that_is_known_to_be_gone_is_removed_within_the_grace() {
 async fn a_name_that_appears_later_is_found() {
     let control = Control::default();
     let running = control.start(Publisher::new(Duration::ZERO), Options::default());
+    publish(&running.publisher, [trust(true)]);
     let client = control.client(settings());
     let slot = resolved(&client, "cart.shop").await;
     assert!(matches!(get(&slot), Resolution::NotFound));

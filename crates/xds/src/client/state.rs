@@ -406,6 +406,8 @@ impl State {
                     None if asked.shown == Shown::NotFound => (Shown::Pending, Resolution::Pending),
                     None => continue,
                 },
+                // Without the mesh's settings nobody knows whether what is unknown may be called.
+                Some(Answer::Absent) if self.trust == 0 => (Shown::Pending, Resolution::Pending),
                 Some(Answer::Absent) => (Shown::NotFound, Resolution::NotFound),
                 Some(Answer::Refused) if asked.shown == Shown::NotFound => (Shown::Pending, Resolution::Pending),
                 Some(Answer::Refused) | None => continue,

@@ -183,7 +183,7 @@ fn a_destination_is_subscribed_to_on_first_use_and_found_by_every_alias() {
 #[test]
 fn a_short_name_is_valid_in_its_namespace_alone() {
     let mut pair = Pair::new();
-    pair.publish([service("other/cart", &[], &[])]);
+    pair.publish([trust(false), service("other/cart", &[], &[])]);
     let short = pair.ask("cart");
     let long = pair.ask("cart.other");
     pair.settle();
@@ -194,6 +194,7 @@ fn a_short_name_is_valid_in_its_namespace_alone() {
 #[test]
 fn an_unknown_name_is_answered_and_found_when_it_appears() {
     let mut pair = Pair::new();
+    pair.publish([trust(false)]);
     let slot = pair.ask("cart");
     pair.settle();
     assert!(matches!(resolution(&slot), Resolution::NotFound));
@@ -267,6 +268,23 @@ fn nothing_comes_in_before_the_settings_of_the_mesh_are_held() {
     pair.publish([trust(false)]);
     pair.settle();
     assert!(pair.state.live.inbound.load().is_some() && !pair.state.live.mesh.load().strict);
+}
+
+/// Without them nobody knows whether what the mesh does not know may be called.
+#[test]
+fn no_name_is_unknown_before_the_settings_of_the_mesh_are_held() {
+    let mut pair = Pair::new();
+    pair.publish(shop());
+    let (unknown, known) = (pair.ask("elsewhere"), pair.ask("cart"));
+    pair.settle();
+    assert!(matches!(resolution(&unknown), Resolution::Pending));
+    assert_eq!(workloads(&found(&known)).len(), 2, "what the mesh knows needs them not");
+    pair.publisher.apply(vec![remove(Kind::Service, "shop/cart")]);
+    pair.settle();
+    assert!(matches!(resolution(&known), Resolution::Pending));
+    pair.publish([trust(false)]);
+    pair.settle();
+    assert!(matches!((resolution(&unknown), resolution(&known)), (Resolution::NotFound, Resolution::NotFound)));
 }
 
 #[test]
@@ -533,6 +551,7 @@ proptest! {
     #[test]
     fn any_history_converges(history in prop::collection::vec(happening(), 1..60)) {
         let mut pair = Pair::new();
+        pair.publish([trust(false)]);
         for happening in history {
             match happening {
                 Happening::Change(pieces) => pair.publisher.apply(
