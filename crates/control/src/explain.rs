@@ -172,4 +172,36 @@ mod tests {
         assert_eq!(ask.await.unwrap(), Err(Error::NotConnected("shop/web-0".to_owned())));
         assert!(explains.inner().streams.is_empty() && explains.inner().waiting.is_empty());
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn questions_beyond_the_limit_are_refused() {
+        let explains = Arc::new(Explains::default());
+        let (sender, mut receiver) = mpsc::channel(WAITING);
+        let stream = StreamId::for_test(1);
+        explains.opened("shop/web-0", stream, sender);
+        let ask = || {
+            let explains = Arc::clone(&explains);
+            async move { explains.ask("shop/web-0", mesh::ExplainRequest::default()).await }
+        };
+        let waiting: Vec<_> = (0..WAITING).map(|_| tokio::spawn(ask())).collect();
+        let mut first = asked(&mut receiver).await;
+        for _ in 1..WAITING {
+            first = first.min(asked(&mut receiver).await);
+        }
+        assert_eq!(ask().await, Err(Error::Busy));
+        explains.answered(stream, answer(first, "{}"));
+        let more = tokio::spawn(ask());
+        let last = asked(&mut receiver).await;
+        explains.answered(stream, answer(last, "[]"));
+        assert_eq!(more.await.unwrap(), Ok("[]".to_owned()), "an answer makes room");
+        explains.closed("shop/web-0", stream);
+        let mut answered = 0;
+        for one in waiting {
+            match one.await.unwrap() {
+                Ok(_) => answered += 1,
+                Err(error) => assert!(matches!(error, Error::NotConnected(_)), "{error}"),
+            }
+        }
+        assert_eq!(answered, 1);
+    }
 }

@@ -352,4 +352,24 @@ mod tests {
         all.add("c", &report, start + FORGET);
         assert_eq!(all.routes.values().next().map(|r| r.requests), Some(u64::MAX), "it does not overflow");
     }
+
+    #[test]
+    fn a_report_and_the_instances_of_all_reports_are_bounded() {
+        let now = Instant::now();
+        let mut all = Statistics::new(now);
+        let instances = |from: usize, count: usize| {
+            let endpoints = (from..from + count).map(|n| endpoint(&format!("w{n}"), 1, 1.0, false)).collect();
+            mesh::Statistics { endpoints, ..Default::default() }
+        };
+        let routes = (0..=ROWS).map(|n| route(&format!("s/{n}"), 1, 0, 1)).collect();
+        all.add("c", &mesh::Statistics { routes, ..instances(0, ROWS + 1) }, now);
+        assert_eq!((all.routes.len(), all.endpoints.len()), (ROWS, ROWS), "the rest of a report is left out");
+        for from in (ROWS..=ENDPOINTS).step_by(ROWS) {
+            all.add("c", &instances(from, ROWS), now);
+        }
+        assert_eq!(all.endpoints.len(), ENDPOINTS);
+        all.add("c", &instances(0, 1), now);
+        let known = &all.endpoints[&("shop/cart".to_owned(), "w0".to_owned())];
+        assert_eq!(known.row.requests, 2, "those that are known are counted on");
+    }
 }

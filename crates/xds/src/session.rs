@@ -5,6 +5,8 @@
 //! renews the certificate at two thirds of its life and then opens its stream anew, so that the control plane always knows a
 //! proxy by a certificate that is valid.
 
+mod answers;
+
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
@@ -15,12 +17,13 @@ use engine::Rng;
 use net::identity::Identity;
 use proto::mesh;
 use proto::mesh::session_client::SessionClient;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
+use self::answers::Answers;
 use crate::client::Connect;
 
 /// Waits between attempts, doubling from the first to the second, with full jitter. The longest is well below the grace for
@@ -40,10 +43,6 @@ const CLOSE: Duration = Duration::from_secs(2);
 const OUTGOING: usize = 16;
 /// Events that wait for their reader before the session waits.
 const EVENTS: usize = 64;
-/// Longest explanation, bytes: half of what the control plane takes in one message.
-const EXPLANATION: usize = 512 * 1024;
-/// Questions that are answered at once; more are refused.
-const EXPLAINING: usize = 4;
 
 /// What happened since it was called last; called about once a second while the stream is open.
 pub type StatisticsSource = Box<dyn FnMut() -> mesh::Statistics + Send + Sync>;
@@ -143,8 +142,7 @@ pub fn start(
         version: options.version,
         connector,
         statistics,
-        explainer: options.explainer,
-        explaining: Arc::new(Semaphore::new(EXPLAINING)),
+        answers: Answers::new(options.explainer),
         wishes,
         events,
         rng: Rng::seeded(RandomState::new().hash_one(0u8)),
@@ -161,8 +159,7 @@ struct Task {
     version: String,
     connector: Arc<dyn Connect>,
     statistics: StatisticsSource,
-    explainer: Option<Explainer>,
-    explaining: Arc<Semaphore>,
+    answers: Answers,
     wishes: watch::Receiver<Wish>,
     events: mpsc::Sender<Event>,
     rng: Rng,
@@ -402,7 +399,7 @@ impl Task {
                     }
                     mesh::control_message::Kind::Problem(refused) => self.tell(problem(refused)).await,
                     mesh::control_message::Kind::Registered(_) => {}
-                    mesh::control_message::Kind::Explain(request) => self.explain(&stream, request),
+                    mesh::control_message::Kind::Explain(request) => self.answers.answer(request, stream.send.clone()),
                 },
                 _ = tick.tick() => {
                     self.report(&stream).await?;
@@ -414,34 +411,6 @@ impl Task {
                 }
             }
         }
-    }
-
-    /// Answers a question in a task of its own, for the answer may take a while.
-    fn explain(&self, stream: &Stream, request: mesh::ExplainRequest) {
-        let (send, id) = (stream.send.clone(), request.id);
-        let refuse = |error: &str| mesh::ExplainAnswer { id, error: error.to_owned(), ..Default::default() };
-        let answer: Explaining = match (&self.explainer, Arc::clone(&self.explaining).try_acquire_owned()) {
-            (None, _) => Box::pin(std::future::ready(refuse("this proxy explains nothing"))),
-            (_, Err(_)) => Box::pin(std::future::ready(refuse("too many questions at once; ask again"))),
-            (Some(explainer), Ok(permit)) => {
-                let answer = explainer(request);
-                Box::pin(async move {
-                    let answer = answer.await;
-                    drop(permit);
-                    answer
-                })
-            }
-        };
-        tokio::spawn(async move {
-            let mut answer = mesh::ExplainAnswer { id, ..answer.await };
-            if answer.explanation.len() > EXPLANATION {
-                answer.explanation.clear();
-                answer.error = format!("the explanation is longer than {EXPLANATION} bytes");
-            }
-            let kind = Some(mesh::proxy_message::Kind::ExplainAnswer(answer));
-            // A stream that has ended meanwhile wants no answer.
-            let _ = send.send(mesh::ProxyMessage { kind }).await;
-        });
     }
 
     /// Sends what was counted since the last time, in messages of bounded size.

@@ -96,6 +96,15 @@ fn the_number_of_instances_is_bounded() {
 fn registrations_are_checked() {
     let long = || "x".repeat(TEXT + 1);
     let label = || mesh::Label { name: "a".into(), value: "b".into() };
+    let port = |port| mesh::NamedPort { port, ..Default::default() };
+    let most = mesh::Registration {
+        labels: vec![label(); LIST],
+        services: vec!["shop/a".into(); LIST],
+        ports: vec![port(80); LIST],
+        node: "x".repeat(TEXT),
+        ..cart()
+    };
+    Instances::new(GRACE).register(&most, &id("shop", "cart"), "1", SystemTime::now()).unwrap();
     let cases: Vec<(&str, mesh::Registration)> = vec![
         ("no namespace", mesh::Registration { workload: "cart-0".into(), ..cart() }),
         ("a name with a slash", mesh::Registration { workload: "shop/a/b".into(), ..cart() }),
@@ -112,12 +121,10 @@ fn registrations_are_checked() {
         ("a long label", mesh::Registration { labels: vec![mesh::Label { name: long(), ..label() }], ..cart() }),
         ("many labels", mesh::Registration { labels: vec![label(); LIST + 1], ..cart() }),
         ("many services", mesh::Registration { services: vec!["shop/a".into(); LIST + 1], ..cart() }),
+        ("many ports", mesh::Registration { ports: vec![port(80); LIST + 1], ..cart() }),
         ("no service", mesh::Registration { services: vec!["cart".into()], ..cart() }),
         ("port 0", mesh::Registration { ports: vec![mesh::NamedPort::default()], ..cart() }),
-        (
-            "a huge port",
-            mesh::Registration { ports: vec![mesh::NamedPort { port: 65_536, ..Default::default() }], ..cart() },
-        ),
+        ("a huge port", mesh::Registration { ports: vec![port(65_536)], ..cart() }),
     ];
     for (what, registration) in cases {
         let result = Instances::new(GRACE).register(&registration, &id("shop", "cart"), "1", SystemTime::now());
