@@ -15,9 +15,6 @@ use crate::target::Target;
 use crate::worker::Worker;
 use crate::{outside, tcp};
 
-/// Tunnels inside of tunnels that are followed; more is a loop.
-const DEPTH: u8 = 4;
-
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
 /// Opens a tunnel to `target`. One to a destination of the mesh is handed back, to be identified; one to a host outside is
@@ -29,7 +26,7 @@ pub(crate) async fn open(
     target: Target,
     deadline: &mut Deadline,
 ) -> Option<Tunnel> {
-    let up = match prepare(worker, door, &target).await {
+    let up = match prepare(worker, &target).await {
         Ok(up) => up,
         Err(refusal) => {
             refuse(worker, door, &mut down, deadline, &refusal).await;
@@ -44,17 +41,14 @@ pub(crate) async fn open(
         let End::H1(conn) = down else { return None };
         return Some(Tunnel { conn, target });
     };
-    let inside = Door { way: Way::Fixed(target), peer: door.peer, depth: door.depth };
+    let inside = Door { way: Way::Fixed(target), peer: door.peer };
     let record = worker.observer.begin(inside.direction(), worker.now());
     Box::pin(tcp::carry_between(worker, &inside, record, &mut conn, &mut up, worker.defaults.idle_timeout, None)).await;
     None
 }
 
 /// The other side, where it is a host outside.
-async fn prepare(worker: &Rc<Worker>, door: &Door, target: &Target) -> Result<Option<Conn>, Refusal> {
-    if door.depth >= DEPTH {
-        return Err(Refusal::new(Reason::BadRequest, format!("more than {DEPTH} tunnels inside of each other")));
-    }
+async fn prepare(worker: &Rc<Worker>, target: &Target) -> Result<Option<Conn>, Refusal> {
     match &**route::resolve(worker, target).await? {
         Resolution::Found(destination) if destination.port(target.port).is_some() => return Ok(None),
         Resolution::Found(destination) => {

@@ -24,8 +24,6 @@ pub(crate) struct Door {
     pub(crate) way: Way,
     /// The other end's address.
     pub(crate) peer: SocketAddr,
-    /// How many tunnels it is inside of.
-    pub(crate) depth: u8,
 }
 
 /// The ways in.

@@ -276,6 +276,36 @@ async fn a_connection_without_a_question_is_closed() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn questions_beyond_the_limit_are_dropped_over_udp_and_wait_over_tcp() {
+    let server = Arc::new(server(nobody()));
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect(socket.local_addr().unwrap()).await.unwrap();
+    tokio::spawn(Arc::clone(&server).datagrams(Arc::new(socket)));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (accepted, _) = listener.accept().await.unwrap();
+    let serving = Arc::clone(&server);
+    tokio::spawn(async move { serving.connection(accepted).await });
+
+    let under_way = server.slots.acquire_many(QUESTIONS.try_into().unwrap()).await.unwrap();
+    let (dropped, mut answered) = (question("cart", TYPE::A), question("cart", TYPE::A));
+    answered[1] = dropped[1] + 1;
+    client.send(&dropped).await.unwrap();
+    stream.write_u16(dropped.len().try_into().unwrap()).await.unwrap();
+    stream.write_all(&dropped).await.unwrap();
+    let (mut byte, mut buffer) = ([0], [0; 512]);
+    // This clock goes on when there is nothing left to do.
+    let first = tokio::time::timeout(Duration::from_secs(1), stream.read(&mut byte)).await;
+    assert!(first.is_err(), "{first:?}");
+    drop(under_way);
+    client.send(&answered).await.unwrap();
+    client.recv(&mut buffer).await.unwrap();
+    assert_eq!(buffer[..2], answered[..2], "the other one was dropped");
+    assert!(stream.read_u16().await.unwrap() > 0);
+}
+
 proptest::proptest! {
     #[test]
     fn hostile_bytes_do_no_harm(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600)) {

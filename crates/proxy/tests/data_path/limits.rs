@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use engine::balance::Dial;
 use engine::policy::{RetryOn, RetryPolicy, TrafficPolicy};
 use engine::{Nanos, Protocol};
 use http::Response;
@@ -9,8 +10,9 @@ use testkit::raw::{Raw, RawServer};
 
 use crate::http2;
 use crate::ways::reason;
-use crate::world::{Sidecar, World, plain};
+use crate::world::{Sidecar, World, endpoint, plain};
 
+const POST: &str = "POST http://cart/ HTTP/1.1\r\nHost: cart\r\nContent-Length: 0\r\n\r\n";
 const GET: &str = "GET http://cart/ HTTP/1.1\r\nHost: cart\r\n\r\n";
 
 fn world(change: impl FnOnce(&mut proxy::settings::Limits)) -> (World, RawServer, Sidecar) {
@@ -56,6 +58,94 @@ fn a_head_that_comes_too_slowly_is_refused() {
     raw.send("GET http://cart/ HTTP/1.1\r\nHo");
     refused(raw, 408, "head_timeout");
     assert_eq!(app.accepted(), 0);
+}
+
+#[test]
+fn a_handshake_that_an_instance_does_not_answer_is_given_up() {
+    let silent = RawServer::start(|_, mut raw| drop(raw.read_to_end()));
+    let world = World::new();
+    let (sni, identity) = ("p80.cart-0.shop.heddle".into(), "spiffe://mesh.test/ns/shop/sa/cart".into());
+    let instance = endpoint("cart-0", Dial::Mesh { address: silent.address(), sni, identity });
+    let patient = Nanos::from_millis(60_000);
+    let policy = TrafficPolicy { connect_timeout: patient, ..TrafficPolicy::default() };
+    world.publish_with(Protocol::Http1, vec![instance], policy, None);
+    let client = world.client(|settings| settings.limits.handshake_timeout = Duration::from_millis(100));
+    let head = client.connect().send(GET).read_head();
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert_eq!(reason(&head), "connect_failed");
+}
+
+#[test]
+fn an_answers_head_is_bounded() {
+    for (answer, fits) in [
+        (format!("X: {}\r\n", "x".repeat(60_000)), true),
+        (format!("X: {}\r\n", "x".repeat(70_000)), false),
+        ("X: y\r\n".repeat(127), true),
+        ("X: y\r\n".repeat(128), false),
+    ] {
+        let app = RawServer::start(move |_, mut raw| {
+            raw.next_head();
+            raw.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{answer}\r\n"));
+            raw.read_to_end();
+        });
+        let world = World::new();
+        world.publish(Protocol::Http1, vec![plain(app.address())]);
+        let client = world.client(|_| {});
+        let head = client.connect().send(POST).read_head();
+        match fits {
+            true => assert!(head.starts_with("HTTP/1.1 200 "), "{head}"),
+            false => {
+                assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
+                assert_eq!(reason(&head), "upstream_protocol");
+            }
+        }
+    }
+}
+
+#[test]
+fn trailers_and_methods_are_bounded() {
+    let (_world, _app, client) = world(|_| {});
+    let mut raw = client.connect();
+    raw.send(format!("{} http://cart/ HTTP/1.1\r\nHost: cart\r\n\r\n", "M".repeat(33)));
+    refused(raw, 400, "bad_request");
+    let mut raw = client.connect();
+    raw.send(format!("{} http://cart/ HTTP/1.1\r\nHost: cart\r\n\r\n", "M".repeat(32)));
+    assert!(raw.read_head().starts_with("HTTP/1.1 200 "));
+
+    let trailers = format!("0\r\nX: {}\r\n\r\n", "x".repeat(17_000));
+    let sent = trailers.clone();
+    let app = RawServer::start(move |_, mut raw| {
+        if raw.read_head().starts_with("GET ") {
+            raw.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+                .expect("5\r\ngo on")
+                .send(&sent);
+        }
+        raw.read_to_end();
+    });
+    let world = World::new();
+    world.publish(Protocol::Http1, vec![plain(app.address())]);
+    let client = world.client(|_| {});
+    let post = "POST http://cart/ HTTP/1.1\r\nHost: cart\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut raw = client.connect();
+    raw.send(post).send(&trailers);
+    refused(raw, 431, "head_too_large");
+    let mut raw = client.connect();
+    raw.send(post.replace("POST", "GET")).read_head();
+    raw.expect("3\r\nabc\r\n").send("5\r\ngo on\r\n");
+    let rest = raw.read_to_end();
+    assert!(!rest.ends_with(b"\r\n\r\n"), "{}", rest.escape_ascii());
+}
+
+#[test]
+fn a_tunnel_inside_of_a_tunnel_is_refused() {
+    let (_world, _app, client) = world(|_| {});
+    let connect = "CONNECT cart:80 HTTP/1.1\r\nHost: cart:80\r\n\r\n";
+    let mut raw = client.connect();
+    assert!(raw.send(connect).read_head().starts_with("HTTP/1.1 200 "));
+    raw.send("GET / HTTP/1.1\r\nHost: cart\r\n\r\n");
+    assert!(raw.read_head().starts_with("HTTP/1.1 200 "));
+    raw.send(connect);
+    refused(raw, 400, "bad_request");
 }
 
 #[test]
