@@ -52,8 +52,7 @@ pub(crate) async fn ask(
     limit: Nanos,
 ) -> Option<Reply> {
     let now = worker.now();
-    let pooled = (wire == Wire::Http1).then(|| upstream::pooled(worker, peer, now)).flatten();
-    let upstream = match pooled {
+    let upstream = match upstream::pooled(worker, peer, wire, now) {
         Some(upstream) => upstream,
         None => upstream::open(worker, peer, route, wire, limit).await.ok()?,
     };

@@ -233,15 +233,21 @@ impl Pool {
 
     /// A place for a stream on an HTTP/2 connection to `peer`, and how long that lasts.
     pub(crate) fn place(&mut self, peer: Peer, now: Nanos) -> Place<(h2::Stream, Option<Term>)> {
-        let bundle = self.http2.entry(peer).or_default();
-        bundle.connections.retain(|shared| shared.usable(now));
-        for shared in &mut bundle.connections {
-            if let Some(stream) = shared.connection.place() {
-                shared.used = now;
-                return Place::Ready((stream, shared.expires));
-            }
+        if let Some(free) = self.free_place(peer, now) {
+            return Place::Ready(free);
         }
-        opening(&mut bundle.opening, self.streams as usize)
+        opening(&mut self.http2.entry(peer).or_default().opening, self.streams as usize)
+    }
+
+    /// A place on an HTTP/2 connection to `peer` that there is.
+    pub(crate) fn free_place(&mut self, peer: Peer, now: Nanos) -> Option<(h2::Stream, Option<Term>)> {
+        let bundle = self.http2.get_mut(&peer)?;
+        bundle.connections.retain(|shared| shared.usable(now));
+        bundle.connections.iter_mut().find_map(|shared| {
+            let stream = shared.connection.place()?;
+            shared.used = now;
+            Some((stream, shared.expires))
+        })
     }
 
     /// A stream on a link to `peer`, and how long the link lasts.

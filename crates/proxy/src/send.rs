@@ -247,10 +247,7 @@ async fn connect(
     now: Nanos,
     due: Option<Nanos>,
 ) -> Result<Upstream, Failure> {
-    if wire == Wire::Http1
-        && !fresh
-        && let Some(upstream) = upstream::pooled(call.worker, attempt.peer, now)
-    {
+    if !fresh && let Some(upstream) = upstream::pooled(call.worker, attempt.peer, wire, now) {
         return Ok(upstream);
     }
     let limit = due.map_or(limit, |due| limit.min(due.since(now)));

@@ -56,10 +56,14 @@ pub(crate) struct Upstream {
     pub(crate) expires: Option<Term>,
 }
 
-/// A pooled HTTP/1 connection, if there is one.
-pub(crate) fn pooled(worker: &Worker, peer: Peer, now: Nanos) -> Option<Upstream> {
-    let (conn, expires) = worker.pool.borrow_mut().take(peer, now)?;
-    Some(Upstream { end: End::H1(conn), peer, reused: true, expires })
+/// A pooled HTTP/1 connection, or a place on a shared HTTP/2 connection, if there is one.
+pub(crate) fn pooled(worker: &Worker, peer: Peer, wire: Wire, now: Nanos) -> Option<Upstream> {
+    let mut pool = worker.pool.borrow_mut();
+    let (end, expires) = match wire {
+        Wire::Http1 => pool.take(peer, now).map(|(conn, expires)| (End::H1(conn), expires))?,
+        Wire::Http2 => pool.free_place(peer, now).map(|(stream, expires)| (End::H2(stream), expires))?,
+    };
+    Some(Upstream { end, peer, reused: true, expires })
 }
 
 /// A new HTTP/1 connection, or a place on a shared or new HTTP/2 connection, within `limit`.

@@ -87,7 +87,6 @@ pub(crate) async fn drive<'a>(
         driver.linger(&mut deadline).await;
     }
     worker.give_back(&mut driver.input);
-    worker.give_back_output(mem::take(&mut driver.sending));
 }
 
 impl Driver<'_> {
@@ -255,15 +254,11 @@ impl Driver<'_> {
             if inner.output.is_empty() {
                 break;
             }
-            if self.sending.capacity() == 0 {
-                self.sending = self.worker.lend_output();
-            }
-            mem::swap(&mut self.sending, &mut inner.output);
+            self.sending = mem::take(&mut inner.output);
             inner.wake_waiting();
         }
         // An idle connection keeps no memory for it.
-        self.worker.give_back_output(mem::take(&mut self.sending));
-        self.worker.give_back_output(mem::take(&mut self.connection.inner.borrow_mut().output));
+        self.sending = Vec::new();
         if self.unflushed {
             match Pin::new(&mut self.io).poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,

@@ -12,6 +12,9 @@ use super::state::{Inner, Reset, Slot};
 use crate::end::Fault;
 use crate::h1::{Fields, Problem, Request, Response};
 
+/// Room for what is written first after the driver has taken the output: a head and a small body.
+const OUTPUT_FIRST: usize = 4 * 1024;
+
 /// A stream of a connection. Dropping it resets it where it is not over.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -261,6 +264,9 @@ impl Inner {
     ) -> Result<(), Fault> {
         self.check_sending(slot)?;
         let id = self.slots[slot as usize].id;
+        if self.output.capacity() == 0 {
+            self.output.reserve(OUTPUT_FIRST);
+        }
         let start = frame::open_block(&mut self.output);
         encode(&mut self.encoder, &mut self.output);
         frame::close_block(start, id, last, self.peer.max_frame, &mut self.output);
