@@ -475,6 +475,11 @@ async fn the_admin_socket_answers() {
     let own = r#"{"workload":"heddle-system/control","serviceAccount":"control"}"#;
     assert_eq!(plane.post("/v1/tokens", own).await.0, 400, "nobody gets the control plane's identity");
     assert_eq!(plane.post("/v1/tokens", &"x".repeat(20_000)).await.0, 413);
+    for (headers, status) in [(64, 404), (65, 400)] {
+        let headers = vec![r#"["x", "y"]"#; headers].join(", ");
+        let question = format!(r#"{{"service": "shop/none", "headers": [{headers}]}}"#);
+        assert_eq!(plane.post("/v1/explain", &question).await.0, status);
+    }
 }
 
 #[tokio::test]

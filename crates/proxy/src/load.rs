@@ -243,5 +243,8 @@ mod tests {
         {
             assert_eq!(said(nothing), 0, "{nothing}");
         }
+        for (length, in_flight) in [(ORCA_BYTES, 9), (ORCA_BYTES + 1, 0)] {
+            assert_eq!(said(&format!("{:length$}", "TEXT cpu_utilization=0.9")), in_flight, "{length} bytes");
+        }
     }
 }

@@ -64,9 +64,9 @@ mod tests {
 
     use super::*;
 
-    struct Head(Vec<(&'static str, &'static str)>);
+    struct Head<'a>(Vec<(&'a str, &'a str)>);
 
-    impl RequestHead for Head {
+    impl RequestHead for Head<'_> {
         fn method(&self) -> &str {
             "GET"
         }
@@ -104,6 +104,10 @@ mod tests {
         assert_eq!(key(&HashKey::Header("x-other".into()), &head, source), None);
         assert_eq!(key(&set(None), &head, source).as_deref(), Some(&b"x=y"[..]));
         assert_eq!(key(&set(None), &Head(vec![("cookie", "sid")]), source), None);
+        for (length, found) in [(COOKIE_BYTES, true), (COOKIE_BYTES + 1, false)] {
+            let cookie = format!("sid={}", "x".repeat(length));
+            assert_eq!(key(&set(None), &Head(vec![("cookie", &cookie)]), source).is_some(), found, "{length} bytes");
+        }
         let mapped = "::ffff:127.0.0.9".parse().unwrap();
         assert_eq!(key(&HashKey::Source, &head, source), key(&HashKey::Source, &head, mapped));
     }

@@ -151,3 +151,18 @@ pub(super) fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
     drop(file);
     std::fs::rename(&new, path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_configuration_that_is_too_large_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("resources.bin");
+        let file = std::fs::File::create(&path).unwrap();
+        // A hole, which takes no room.
+        file.set_len(SIZE_LIMIT + 1).unwrap();
+        assert_eq!(read(&path, "shop/front-1").map(|_| ()).unwrap_err().to_string(), "it is too large");
+    }
+}
