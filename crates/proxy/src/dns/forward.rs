@@ -19,11 +19,16 @@ const SERVERS: usize = 3;
 /// The port of DNS.
 const PORT: u16 = 53;
 
-/// Longest datagram that is taken.
-const DATAGRAM: usize = 4_096;
+/// Longest datagram that there can be. What was cut off would look like a whole answer; how long one may be, the client says
+/// itself (RFC 6891, 6.2.3).
+const DATAGRAM: usize = 65_535;
 
 /// Length of a message's header.
 const HEADER: usize = 12;
+
+/// Codes of answers that are no answers, so that the next server is asked, as the system's resolver does: SERVFAIL, NOTIMP and
+/// REFUSED (RFC 1035, 4.1.1).
+const NOT_ANSWERED: [u8; 3] = [2, 4, 5];
 
 /// This machine's servers.
 pub(super) struct Servers {
@@ -51,8 +56,10 @@ impl Servers {
         Servers { file: PathBuf::new(), read: Mutex::new(Read { done: true, written: None, servers }) }
     }
 
-    /// The first answer that a server has to `question`; none when no one answers.
+    /// The first answer that a server has to `question`, else what the first said that refused one; none when no one says
+    /// anything.
     pub(super) async fn ask(&self, question: &[u8], stream: bool) -> Option<Vec<u8>> {
+        let mut refused = None;
         for server in self.current() {
             let asking = async {
                 match stream {
@@ -61,12 +68,13 @@ impl Servers {
                 }
             };
             match tokio::time::timeout(PATIENCE, asking).await {
+                Ok(Ok(answer)) if NOT_ANSWERED.contains(&(answer[3] & 0x0f)) => refused = refused.or(Some(answer)),
                 Ok(Ok(answer)) => return Some(answer),
                 Ok(Err(error)) => tracing::debug!(%server, %error, "a server of names does not answer"),
                 Err(_) => tracing::debug!(%server, "a server of names does not answer within {PATIENCE:?}"),
             }
         }
-        None
+        refused
     }
 
     /// The servers as the file names them now: a laptop changes networks.

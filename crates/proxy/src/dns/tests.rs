@@ -198,6 +198,50 @@ async fn a_server_that_is_silent_is_followed_by_the_next() {
     assert!(began.elapsed() < Duration::from_secs(5), "before the client gives up: {:?}", began.elapsed());
 }
 
+/// Answers one question with `code`, and with `answers` addresses.
+async fn says(code: RCODE, answers: u16) -> SocketAddr {
+    let other = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = other.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 512];
+        let (length, from) = other.recv_from(&mut buffer).await.unwrap();
+        let mut answer = Packet::parse(&buffer[..length]).unwrap().into_reply();
+        *answer.rcode_mut() = code;
+        answer.set_flags(PacketFlag::RECURSION_DESIRED);
+        let name = Name::new_unchecked("example.org");
+        for number in 0..answers {
+            let data = RData::A(simple_dns::rdata::A { address: 0xc000_0200 + u32::from(number) });
+            answer.answers.push(simple_dns::ResourceRecord::new(name.clone(), CLASS::IN, 60, data));
+        }
+        other.send_to(&answer.build_bytes_vec().unwrap(), from).await.unwrap();
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_is_followed_by_the_next() {
+    for code in [RCODE::ServerFailure, RCODE::NotImplemented, RCODE::Refused] {
+        let server = server(Servers::fixed(vec![says(code, 0).await, says(RCODE::NoError, 1).await]));
+        let found = (RCODE::NoError, vec!["192.0.2.0".to_owned()]);
+        assert_eq!(ask(&server, "example.org", TYPE::A).await, found, "{code:?}");
+    }
+    // That there is no such name is an answer.
+    let server = server(Servers::fixed(vec![says(RCODE::NameError, 0).await, says(RCODE::NoError, 1).await]));
+    assert_eq!(ask(&server, "example.org", TYPE::A).await.0, RCODE::NameError);
+}
+
+#[tokio::test]
+async fn who_refuses_is_heard_when_nobody_answers() {
+    let server = server(Servers::fixed(vec![says(RCODE::Refused, 0).await, says(RCODE::ServerFailure, 0).await]));
+    assert_eq!(ask(&server, "example.org", TYPE::A).await.0, RCODE::Refused);
+}
+
+#[tokio::test]
+async fn a_long_datagram_is_not_cut() {
+    let server = server(Servers::fixed(vec![says(RCODE::NoError, 1_000).await]));
+    assert_eq!(ask(&server, "example.org", TYPE::A).await.1.len(), 1_000);
+}
+
 #[tokio::test]
 async fn an_answer_too_long_for_a_datagram_comes_over_tcp() {
     let server = server(nobody());
