@@ -49,7 +49,7 @@ const BLOCK_FACTOR: usize = 4;
 /// Interim answers that are kept until they are passed on; beyond it the stream ends. As many as are passed on at all.
 const INTERIMS: usize = 33;
 
-/// Memory of a stream's body that is kept for the next stream.
+/// Memory of a stream's body, and of its head, that is kept for the next stream.
 const KEEP: usize = 8 * 1024;
 
 /// Streams whose memory is kept while they are closed.

@@ -124,10 +124,14 @@ impl Slot {
     /// Begins anew, with the memory of old.
     fn renew(&mut self) {
         let old = mem::take(self);
-        self.request = old.request;
-        self.response = old.response;
-        self.request.reset();
-        self.response.reset();
+        if old.request.memory() <= KEEP {
+            self.request = old.request;
+            self.request.reset();
+        }
+        if old.response.memory() <= KEEP {
+            self.response = old.response;
+            self.response.reset();
+        }
         if old.input.capacity() <= KEEP {
             self.input = old.input;
             self.input.clear();
