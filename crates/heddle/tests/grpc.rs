@@ -72,6 +72,9 @@ fn judge(seen: &Value, mesh: &Mesh) {
     assert_eq!(seen["total"], 1_000_000);
     assert_eq!(seen["chat"], json!(["FIRST", "SECOND", "THIRD"]));
 
+    // Calls ended in the middle of much data, in both directions: their servers were told.
+    assert_eq!(seen["ended"], json!(["CANCELLED", "DEADLINE_EXCEEDED", "CANCELLED", "DEADLINE_EXCEEDED"]), "{seen:#}");
+
     let fail = &seen["fail"];
     assert_eq!((&fail["code"], &fail["details"]), (&json!("RESOURCE_EXHAUSTED"), &json!("as asked: 100% \u{2603}")));
     assert_eq!(fail["trailers"]["x-detail"], "a detail");

@@ -3,16 +3,20 @@
 Messages are plain bytes, so that nothing needs to be generated. Each answer carries the instance's name as a trailer.
 """
 
+import itertools
 import json
 import os
 import queue
 import signal
 import sys
+import threading
+import time
 from collections import Counter
 from concurrent import futures
 
 import grpc
 
+LIMITS = (("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", 64 << 20))
 NAME = os.environ.get("POD_NAME", "?")
 
 
@@ -51,7 +55,21 @@ def serve(address):
         ended.result(timeout=float(request))
         return b"woke"
 
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=32), options=(("grpc.so_reuseport", 0),))
+    def endless(request, context):
+        # Counts as ended only when the caller, or its deadline, has ended it.
+        context.add_callback(lambda: ended.add(request))
+        while context.is_active():
+            yield bytes(100_000)
+
+    def swallow(requests, context):
+        key = next(requests)
+        context.add_callback(lambda: ended.add(key))
+        for _ in requests:
+            pass
+        return b"all"
+
+    ended = set()
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=32), options=(("grpc.so_reuseport", 0), *LIMITS))
     unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
     handlers = {
         "Echo": unary(echo),
@@ -60,6 +78,9 @@ def serve(address):
         "Chat": grpc.stream_stream_rpc_method_handler(chat),
         "Fail": unary(fail),
         "Sleep": unary(sleep),
+        "Endless": stream(endless),
+        "Swallow": grpc.stream_unary_rpc_method_handler(swallow),
+        "Ended": unary(lambda request, context: b"yes" if request in ended else b"no"),
         "Hidden": unary(echo),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.Calls", handlers),))
@@ -87,14 +108,47 @@ def unary(channel, method, message, **options):
     return {"reply": reply, "headers": texts(call.initial_metadata()), **outcome(call)}
 
 
+def ends(channel, method, timeout):
+    """Ends a call in the middle of much data, by hand or by a short deadline, and waits until its server knows."""
+    key, enough = os.urandom(8), threading.Event()
+
+    def words():
+        yield key
+        for count in itertools.count():
+            if count == 100:
+                enough.set()
+            yield bytes(100_000)
+
+    if method == "Endless":
+        call = channel.unary_stream("/t.Calls/Endless")(key, timeout=timeout)
+        for _ in range(100):
+            next(call)
+    else:
+        call = channel.stream_unary("/t.Calls/Swallow").future(words(), timeout=timeout)
+        enough.wait(timeout=10)
+    if timeout > 1:
+        call.cancel()
+    else:
+        try:
+            [None for _ in call] if method == "Endless" else call.result()
+        except grpc.RpcError:
+            pass
+    # Each instance is asked in turn.
+    ended, until = channel.unary_unary("/t.Calls/Ended"), time.monotonic() + 10
+    while ended(key, timeout=5) != b"yes":
+        if time.monotonic() > until:
+            return "never"
+    return call.code().name
+
+
 def everything(channel):
     # Sixty calls at once, before any failure makes an instance unattractive.
     echo = channel.unary_unary("/t.Calls/Echo")
     calls = [echo.future(b"", timeout=10) for _ in range(60)]
     seen = {"shares": Counter(texts(call.trailing_metadata()).get("x-instance") for call in calls)}
     seen["echo"] = unary(channel, "Echo", b"hello", metadata=(("x-word", "woven"),))
-    # Larger than a frame and a window's first size.
-    big = os.urandom(1 << 21).hex().encode()[: 3 << 20]
+    # Larger than a frame, and than every window.
+    big = os.urandom(20 << 20)
     call = channel.unary_unary("/t.Calls/Echo")
     seen["big"] = call(big, timeout=20) == big
     call = channel.unary_stream("/t.Calls/Count")(b"1000", timeout=20)
@@ -115,6 +169,7 @@ def everything(channel):
         said.append(reply.decode())
         heard.put(reply)
     seen["chat"] = said
+    seen["ended"] = [ends(channel, *how) for how in (("Endless", 20), ("Endless", 0.5), ("Swallow", 20), ("Swallow", 0.5))]
     seen["fail"] = unary(channel, "Fail", b"RESOURCE_EXHAUSTED")
     seen["late"] = unary(channel, "Sleep", b"30", timeout=0.3)
     seen["hidden"] = unary(channel, "Hidden", b"")
@@ -125,8 +180,7 @@ def everything(channel):
 def main():
     if sys.argv[1] == "serve":
         return serve(sys.argv[2])
-    limits = (("grpc.max_receive_message_length", 8 << 20), ("grpc.max_send_message_length", 8 << 20))
-    with grpc.insecure_channel(sys.argv[2], options=limits) as channel:
+    with grpc.insecure_channel(sys.argv[2], options=LIMITS) as channel:
         print(json.dumps(everything(channel) if sys.argv[1] == "call" else unary(channel, "Echo", b"")))
 
 
