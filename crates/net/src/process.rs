@@ -5,17 +5,21 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
+/// How many files this process might open before [`raise_open_files`] raised that.
+static OPEN_FILES: OnceLock<rlim_t> = OnceLock::new();
+
 /// Lets this process open as many files as its hard limit allows: a connection is a file, and the usual limit of 1,024 is kept low
-/// for programs that use select(2) (systemd's `DefaultLimitNOFILE`). Children inherit it, so this is for processes that start no
-/// programs of others.
+/// for programs that use select(2) (systemd's `DefaultLimitNOFILE`). Children inherit it; programs of others are given the old
+/// limit back by [`usual_open_files`].
 ///
 /// # Errors
 /// The system does not say what the limits are.
@@ -23,8 +27,24 @@ pub fn raise_open_files() -> io::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        // Raised a second time, it was already high.
+        let _ = OPEN_FILES.set(soft);
     }
     Ok(())
+}
+
+/// Lets the child open as many files as this process might before [`raise_open_files`]; it may raise that itself.
+#[allow(unsafe_code, reason = "pre_exec has no safe form; argued at its use")]
+pub fn usual_open_files(command: &mut Command) {
+    let Some(&soft) = OPEN_FILES.get() else { return };
+    let lower = move || {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)?;
+        Ok(())
+    };
+    // SAFETY: `lower` runs between fork and exec, where only async-signal-safe work is allowed. It makes two system calls
+    // (prlimit, twice), captures a plain number, and an `io::Error` made of an errno allocates nothing.
+    unsafe { command.pre_exec(lower) };
 }
 
 /// What to start another process of this program from: its file, or the newer one that has taken its place. Where there is none

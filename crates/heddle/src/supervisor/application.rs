@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use net::process::{die_with_parent, own_group, signal, terminate};
+use net::process::{die_with_parent, own_group, signal, terminate, usual_open_files};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tokio::net::TcpStream;
@@ -72,6 +72,7 @@ impl Program {
         }
         command.envs(&self.environment);
         die_with_parent(&mut command);
+        usual_open_files(&mut command);
         Ok(command)
     }
 

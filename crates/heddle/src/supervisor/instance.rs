@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use api::PodTemplate;
 use control::admin::model::ServiceEntry;
+use net::inside::Refused;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use super::application::{Ended, Program, describe};
 use super::backoff::Backoff;
 use super::environment::{Pod, environment, expand};
+use super::mode::Mode;
 use super::port;
 use super::probe::{Probes, Verdict};
 use super::reconcile::{Kind, Phase};
@@ -127,8 +129,18 @@ impl Life {
     async fn run(mut self) {
         // Its key is of no use to anybody, least of all to the next instance of that name.
         let folder = Folder(self.mesh.directory(&format!("{}/{}", self.plan.namespace, self.name)));
-        let end = match self.prepare().await {
-            Ok((sidecar, program, probes)) => self.live(sidecar, &program, &probes).await,
+        let end = match self.described() {
+            Ok((mut program, probes)) => {
+                let mut stopping = self.stopping.clone();
+                let sidecar = tokio::select! {
+                    sidecar = self.begin(&mut program) => Some(sidecar),
+                    () = reach(&mut stopping, |s| *s != Stop::Not) => None,
+                };
+                match sidecar {
+                    Some(sidecar) => self.live(sidecar, &program, &probes).await,
+                    None => Phase::Gone,
+                }
+            }
             Err(error) => {
                 self.mesh.reporter.problem(format_args!("{} cannot run: {error:#}", self.name));
                 // Nothing of it changes until its manifest does, which ends this instance.
@@ -140,8 +152,8 @@ impl Life {
         self.phase(end);
     }
 
-    /// Everything that can fail for good, before anything runs; the sidecar last.
-    async fn prepare(&self) -> anyhow::Result<(Sidecar, Program, Probes)> {
+    /// What its manifest makes of it, before it has anything. What fails here fails for good.
+    fn described(&self) -> anyhow::Result<(Program, Probes)> {
         let plan = &self.plan;
         let container = &plan.template.container;
         let pod = Pod {
@@ -173,15 +185,41 @@ impl Life {
         };
         let probes = Probes::new(container, plan.ip).map_err(anyhow::Error::msg)?;
         let label = self.mesh.reporter.label(&self.name, &plan.set);
-        let inside = self.mesh.inside(&self.name, plan.ip, &plan.namespace).await?;
-        let settings = settings::instance(&self.mesh, &self.name, plan, inside.as_deref())?;
-        let program = Program { argv, environment, folder, label: Some(label), inside: inside.clone() };
-        if inside.is_none() {
+        if self.mesh.mode == Mode::Explicit {
+            let settings = settings::instance(&self.mesh, &self.name, plan, None)?;
             port::not_the_sidecars(&settings, self.ports()).map_err(anyhow::Error::msg)?;
         }
-        let sidecar = Sidecar::start(&self.name, &settings, self.mesh.tokens(), inside, &self.mesh.reporter)
-            .context("its sidecar cannot be started")?;
-        Ok((sidecar, program, probes))
+        Ok((Program { argv, environment, folder, label: Some(label), inside: None }, probes))
+    }
+
+    /// Its namespaces, if it is to have some, which `program` is told of, and its sidecar. What this machine refuses now it may
+    /// have later, so this is tried until it succeeds.
+    async fn begin(&self, program: &mut Program) -> Sidecar {
+        let mut backoff = Backoff::new();
+        loop {
+            backoff.started();
+            let error = match self.try_begin(program).await {
+                Ok(sidecar) => return sidecar,
+                Err(error) => error,
+            };
+            let wait = backoff.died();
+            let way_out = match error.downcast_ref::<Refused>() {
+                Some(_) => "; `--mode explicit` does without namespaces",
+                None => "",
+            };
+            self.mesh
+                .reporter
+                .problem(format_args!("{} cannot be started: {error:#}{way_out}; tried again in {wait:?}", self.name));
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn try_begin(&self, program: &mut Program) -> anyhow::Result<Sidecar> {
+        let inside = self.mesh.inside(&self.name, self.plan.ip, &self.plan.namespace).await?;
+        let settings = settings::instance(&self.mesh, &self.name, &self.plan, inside.as_deref())?;
+        program.inside.clone_from(&inside);
+        Sidecar::start(&self.name, &settings, self.mesh.tokens(), inside, &self.mesh.reporter)
+            .context("its sidecar cannot be started")
     }
 
     /// The ports on which the application is to listen.

@@ -203,6 +203,10 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     /// Claims name, directory and addresses, and starts the control plane. Returns when that has read the manifests.
     pub(crate) async fn start(options: Options) -> anyhow::Result<Supervisor> {
+        // In namespace mode each instance takes some fifty descriptors.
+        if let Err(error) = net::process::raise_open_files() {
+            options.reporter.note(format_args!("the limit of open files stays as it is: {error}"));
+        }
         let mode = options.mode.decide(&options.reporter).await?;
         let (name, claim) = claim(&options)?;
         let block = net::block::claim(&name)?;

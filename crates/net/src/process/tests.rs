@@ -6,12 +6,18 @@ use tokio::process::ChildStdout;
 
 use super::*;
 
-#[test]
-fn open_files_are_raised_to_the_hard_limit() {
+#[tokio::test]
+async fn open_files_are_raised_to_the_hard_limit_but_not_for_others() {
     let hard = getrlimit(Resource::RLIMIT_NOFILE).unwrap().1;
     setrlimit(Resource::RLIMIT_NOFILE, 100.min(hard), hard).unwrap();
     raise_open_files().unwrap();
+    raise_open_files().unwrap();
     assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -Sn; ulimit -Hn"]);
+    usual_open_files(&mut command);
+    let said = String::from_utf8(command.output().await.unwrap().stdout).unwrap();
+    assert_eq!(said, format!("{}\n{hard}\n", 100.min(hard)));
 }
 
 #[test]
