@@ -100,6 +100,7 @@ fn a_sidecar_refuses_an_instance_whose_certificate_has_expired() {
     settings["control"] = json!({"unix": mesh.folder.path().join("nothing.sock")});
     settings["admin"] = Value::Null;
     settings["proxy"]["workload"] = json!("pair/old-0");
+    settings["registration"]["serviceAccount"] = json!("old");
     settings["proxy"]["application"] = json!(inbound.ip());
     settings["proxy"]["inbound"] = json!(inbound);
     settings["proxy"]["outbound"] = Value::Null;
