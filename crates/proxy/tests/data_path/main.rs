@@ -12,6 +12,7 @@ mod http2;
 mod lifecycle;
 mod limits;
 mod link;
+mod peers;
 mod redirected;
 mod rules;
 mod security;
