@@ -17,7 +17,7 @@ use tokio::process::Child;
 
 use crate::runtime;
 use crate::sidecar::settings::{SidecarSettings, service_listeners};
-use crate::signals::{SIGNAL_BASE, Signals};
+use crate::signals::{SIGNAL_BASE, Signals, in_foreground};
 use crate::supervisor::application::Program;
 use crate::supervisor::environment::{Pod, environment, service_ports};
 use crate::supervisor::inside::Inside;
@@ -159,8 +159,8 @@ pub(crate) fn listeners(
     service_listeners(ip, &service_ports(services, namespace))
 }
 
-/// Waits for a command that shares our terminal. A Ctrl-C reaches it from the terminal itself; what only we get is passed on:
-/// SIGTERM when `serving`, its sidecar if others call it, has finished what they have under way, or with the next signal.
+/// Waits for a command that shares our terminal. What is typed there (Ctrl-C, Ctrl-\) reaches it from the terminal itself; what only
+/// we get is passed on: SIGTERM when `serving`, its sidecar if others call it, has finished what they have under way, or with the next signal.
 pub(crate) async fn wait(
     child: &mut Child,
     signals: &mut Signals,
@@ -180,7 +180,7 @@ pub(crate) async fn wait(
                 continue;
             }
             _ if draining => Signal::SIGTERM,
-            (_, Signal::SIGINT) => continue,
+            (_, Signal::SIGINT | Signal::SIGQUIT) if in_foreground() => continue,
             (_, other) => other,
         };
         draining = false;

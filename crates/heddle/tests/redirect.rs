@@ -453,4 +453,8 @@ fn an_application_can_see_its_callers_addresses() {
     pods.init(server, &["--remove"]).success();
     let rules = server.run(|| netns::run(&["ip", "rule"]));
     assert!(!rules.contains("18501"), "{rules}");
+    // Where IPv6 is switched off, as in many containers, IPv4 works.
+    server.run(|| std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap());
+    pods.init(server, &["--tproxy"]).success();
+    assert_eq!(curl(client, SIDECAR, "http://10.201.0.2:8080/").success(), "hello 10.201.0.1");
 }

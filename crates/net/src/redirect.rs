@@ -149,14 +149,20 @@ impl Redirect {
     }
 }
 
-/// The arguments of the `ip` commands that `keep_source` needs besides; each undoes one of [`routing_removal`].
-pub fn routing() -> Vec<Vec<String>> {
-    routing_commands("add")
+/// A step of routing: the arguments of `ip` that take it, which fails where it is taken already, and those that take it back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutingStep {
+    /// Takes it.
+    pub add: Vec<String>,
+    /// Takes it back; fails where there is nothing to take back.
+    pub remove: Vec<String>,
 }
 
-/// Those that undo it. They fail where there is nothing to undo.
-pub fn routing_removal() -> Vec<Vec<String>> {
-    routing_commands("del")
+/// What `keep_source` needs besides the rules, for IPv4 and, if `v6`, for IPv6.
+pub fn routing(v6: bool) -> Vec<RoutingStep> {
+    let steps = routing_commands("add").into_iter().zip(routing_commands("del"));
+    let steps = steps.map(|(add, remove)| RoutingStep { add, remove });
+    steps.filter(|step| v6 || step.add.first().is_none_or(|family| family != "-6")).collect()
 }
 
 fn routing_commands(verb: &str) -> Vec<Vec<String>> {

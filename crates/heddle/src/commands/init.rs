@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Output, Stdio};
 use anyhow::{Context, bail};
 use clap::Args;
 use net::inside::DNS_PORT;
-use net::redirect::{self, Network, Redirect};
+use net::redirect::{self, Network, Redirect, RoutingStep};
 
 use crate::console;
 use crate::sidecar::settings::{ADMIN_PORT, FORWARD_PROXY_PORT, INBOUND_PORT};
@@ -55,24 +55,51 @@ pub(crate) struct InitArgs {
 
 pub(super) fn run(args: InitArgs) -> anyhow::Result<ExitCode> {
     let rules = if args.remove { redirect::removal() } else { args.redirect().rules() };
-    let routing = if args.tproxy && !args.remove { redirect::routing() } else { Vec::new() };
+    let routing = if args.tproxy && !args.remove { redirect::routing(has_v6()) } else { Vec::new() };
     if args.dry_run {
         console::line(rules.trim_end());
-        for command in &routing {
-            console::line(format_args!("# ip {}", command.join(" ")));
+        for step in &routing {
+            console::line(format_args!("# ip {}", step.add.join(" ")));
         }
         return Ok(ExitCode::SUCCESS);
     }
-    // One transaction: there is no moment without rules, and where one is refused, all stays as it was.
-    succeed("nft", &["-f".to_owned(), "-".to_owned()], &rules, "nftables")?;
-    for command in redirect::routing_removal() {
-        // What is not there need not be removed; without `ip`, nothing was ever added.
-        let _ = call("ip", &command, "");
+    // Routes first, which mean nothing without rules. The rules are one transaction, so there is no moment without them, and where
+    // anything is refused, all is as it was.
+    let mut added = Vec::new();
+    let applied = routing
+        .iter()
+        .try_for_each(|step| add(step, &mut added))
+        .and_then(|()| succeed("nft", &["-f".to_owned(), "-".to_owned()], &rules, "nftables"));
+    if applied.is_err() {
+        take_back(&added);
+    } else if routing.is_empty() {
+        // Of an earlier `--tproxy`.
+        take_back(&redirect::routing(true));
     }
-    for command in &routing {
-        succeed("ip", command, "", "iproute2")?;
+    applied.map(|()| ExitCode::SUCCESS)
+}
+
+/// Whether routes of IPv6 can be had on the loopback device: not without IPv6, nor where it is switched off, as containers often
+/// have it.
+fn has_v6() -> bool {
+    std::fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6").is_ok_and(|disabled| disabled.trim() == "0")
+}
+
+/// Takes a step unless it is taken already, and puts it among those `added`.
+fn add(step: &RoutingStep, added: &mut Vec<RoutingStep>) -> anyhow::Result<()> {
+    let Err(error) = succeed("ip", &step.add, "", "iproute2") else {
+        added.push(step.clone());
+        return Ok(());
+    };
+    // What the kernel says to `ip` where the same is there (EEXIST).
+    if error.to_string().contains("File exists") { Ok(()) } else { Err(error) }
+}
+
+/// Takes steps back. What is not there need not be; without `ip`, nothing was ever added.
+fn take_back(steps: &[RoutingStep]) {
+    for step in steps {
+        let _ = call("ip", &step.remove, "");
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 impl InitArgs {
