@@ -128,9 +128,10 @@ pub(crate) fn hear(call: &Call<'_>, in_flight: &mut InFlight, mesh: bool, now: N
     let status = call.response.status();
     if matches!(status, 429 | 503) {
         let field = |name| call.response.fields().get(name);
-        let after = field("retry-after").and_then(|value| retry_after(value, field("date")));
-        if status == 429 || after.is_some() {
-            in_flight.refused(after, now);
+        match field("retry-after").and_then(|value| retry_after(value, field("date"))) {
+            after if status == 429 => in_flight.limited(after, now),
+            Some(after) => in_flight.refused(after, now),
+            None => {}
         }
     }
 }

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use super::{Class, Endpoint, EndpointSet};
 use crate::{Nanos, Outcome};
 
+/// From this share of refusals and failures among the last ten or so, what an endpoint asks for holds for everybody.
+const REFUSES: f64 = 0.5;
+
 /// One request under way at an endpoint. Dropped without [`InFlight::finish`] it teaches nothing.
 #[derive(Debug)]
 pub struct InFlight {
@@ -16,13 +19,17 @@ pub struct InFlight {
     answered: Option<NonZeroU64>,
     class: Class,
     refused: bool,
+    /// Its answer asked for less when an ejection had been paid for it already.
+    paid: bool,
+    /// The ejections in a row when its answer asked for less.
+    ejections: u32,
 }
 
 impl InFlight {
     /// Counts a request as sent to `endpoint`.
     pub fn start(endpoint: Arc<Endpoint>, class: Class, started: Nanos) -> InFlight {
         endpoint.load.start(class, started);
-        InFlight { endpoint, started, sent: started, answered: None, class, refused: false }
+        InFlight { endpoint, started, sent: started, answered: None, class, refused: false, paid: false, ejections: 0 }
     }
 
     /// Where it went.
@@ -49,12 +56,36 @@ impl InFlight {
         }
     }
 
-    /// The answer asks for less, which is no failure of the server: 429, or a `Retry-After` (how long, if it says so). That it
-    /// came quickly must attract nothing, and for the time it asks for the endpoint is used only if nothing else is left.
-    pub fn refused(&mut self, retry_after: Option<Nanos>, now: Nanos) {
-        self.refused = true;
-        if let Some(length) = retry_after {
+    /// The server can do no more for now (503 with `Retry-After`). That it said so quickly must attract nothing, and for the
+    /// time it asks for the endpoint is used only if nothing else is left.
+    pub fn refused(&mut self, retry_after: Nanos, now: Nanos) {
+        self.asks();
+        self.endpoint.load.retry_after(retry_after, now);
+    }
+
+    /// The caller is to ask for less (429), which is no failure of the server, and says nothing of other callers: the wait is
+    /// kept only where such answers have become the rule, or one caller could take the endpoint away from all others.
+    pub fn limited(&mut self, retry_after: Option<Nanos>, now: Nanos) {
+        self.asks();
+        if let Some(length) = retry_after
+            && self.endpoint.load.failing() >= REFUSES
+        {
             self.endpoint.load.retry_after(length, now);
+        }
+    }
+
+    /// Looked at before the wait is kept: the wait that this answer itself asks for excuses no failure.
+    fn asks(&mut self) {
+        self.refused = true;
+        self.paid = self.endpoint.load.is_paid(self.started);
+        self.ejections = self.endpoint.load.ejections();
+    }
+
+    fn is_paid(&self) -> bool {
+        let load = &self.endpoint.load;
+        match self.refused {
+            true => self.paid || load.ejections() > self.ejections,
+            false => self.started < load.left_out_until(),
         }
     }
 
@@ -72,8 +103,8 @@ impl InFlight {
         }
         if !outcome.is_failure() {
             load.succeeded(self.class, latency, self.started, now, self.refused);
-        } else if load.failed(self.class, latency, self.started, now, (outcome, &peers.policy().outlier, self.refused))
-            && peers.may_eject()
+        } else if load.failed(self.class, latency, self.is_paid(), now, (outcome, &peers.policy().outlier))
+            && peers.may_eject(&self.endpoint)
             && load.eject(now, &peers.policy().outlier)
         {
             peers.view().ejects();

@@ -287,6 +287,21 @@ impl Load {
         now.0 < self.left_out_until.load(Relaxed)
     }
 
+    /// Whether it is left out for its failures, not (only) at its own wish.
+    pub(super) fn is_out_for_failures(&self, now: Nanos) -> bool {
+        self.ejections.load(Relaxed) > 0 && self.ejected(now)
+    }
+
+    /// Ejections in a row without a success between.
+    pub(super) fn ejections(&self) -> u32 {
+        self.ejections.load(Relaxed)
+    }
+
+    /// Whether an ejection has already been paid for what was sent at `started`.
+    pub(super) fn is_paid(&self, started: Nanos) -> bool {
+        self.is_out_for_failures(started)
+    }
+
     /// Until when it is left out; in the past if it is not.
     pub fn left_out_until(&self) -> Nanos {
         Nanos(self.left_out_until.load(Relaxed))
@@ -464,21 +479,20 @@ impl Load {
         }
     }
 
-    /// Learns from a failure; true when the endpoint has failed often enough to be ejected. `asked`: the answer itself asked to
-    /// be left alone for a while (`Retry-After`), so that this is why the endpoint is left out.
+    /// Learns from a failure; true when the endpoint has failed often enough to be ejected. `paid`: it was sent before an
+    /// ejection ended, so it has been paid for, and must not burden the endpoint when it comes back.
     pub(super) fn failed(
         &self,
         class: Class,
         latency: Nanos,
-        started: Nanos,
+        paid: bool,
         now: Nanos,
-        (outcome, policy, asked): (Outcome, &OutlierPolicy, bool),
+        (outcome, policy): (Outcome, &OutlierPolicy),
     ) -> bool {
         self.failures.fetch_add(1, Relaxed);
         self.window.fetch_add(1, Relaxed);
         self.window_failures.fetch_add(1, Relaxed);
-        if !asked && started.0 < self.left_out_until.load(Relaxed) {
-            // Sent before the ejection ended: it has been paid for, and must not burden the endpoint when it comes back.
+        if paid {
             return false;
         }
         self.slow(class, latency, now);

@@ -18,6 +18,10 @@ const PERIOD_PER_ENDPOINT: u64 = 250_000;
 /// A latency class that has learnt nothing for this long is given to whoever comes next.
 const CLASS_IDLE: Nanos = Nanos::from_millis(600_000);
 
+/// By this share at least the successes of an endpoint must stay behind its peers' for an ejection, however alike those are: of
+/// five endpoints the only one that ever failed is two standard deviations below the mean, also by one request in a thousand.
+const FAR: f64 = 0.05;
+
 /// A group's part of the requests is counted in these.
 pub(super) const WHOLE: u32 = 1 << 16;
 
@@ -36,6 +40,8 @@ pub(super) struct View {
     ramp: AtomicU32,
     /// Endpoints that are ejected.
     ejected: AtomicU32,
+    /// The rank, from 1, of the largest group that is wholly usable; zero: there is none.
+    spare: AtomicU32,
 }
 
 /// What one look at all endpoints has found so far; made by [`EndpointSet::review_due`]. It belongs to that set.
@@ -118,6 +124,7 @@ impl View {
         self.in_flight.store(old.in_flight.load(Relaxed), Relaxed);
         self.ejected.store(old.ejected(), Relaxed);
         if alike {
+            self.spare.store(old.spare.load(Relaxed), Relaxed);
             self.reviewed.store(old.reviewed.load(Relaxed), Relaxed);
         }
     }
@@ -151,12 +158,29 @@ impl EndpointSet {
         }
     }
 
-    /// Whether one more endpoint may be ejected, by what was counted last. Workers that eject different endpoints in the same
+    /// Whether this endpoint may be ejected, by what was counted last. Workers that eject different endpoints in the same
     /// instant may exceed the share by one each.
-    pub(super) fn may_eject(&self) -> bool {
+    pub(super) fn may_eject(&self, endpoint: &Endpoint) -> bool {
         let all: u64 = self.groups().iter().map(|group| u64::from(group.members.len())).sum();
-        let share = all * u64::from(self.policy().outlier.max_ejected_percent.min(100)) / 100;
-        u64::from(self.view().ejected()) < share.max(u64::from(all >= 2))
+        let share = all * self.ejected_percent() / 100;
+        u64::from(self.view().ejected()) < share.max(u64::from(all >= 2)) || self.is_spared(endpoint)
+    }
+
+    fn ejected_percent(&self) -> u64 {
+        u64::from(self.policy().outlier.max_ejected_percent.min(100))
+    }
+
+    /// Whether all of this endpoint's group may go because another one stands in for it: one that is wholly usable, and no
+    /// smaller than what the cap would leave of the group by itself.
+    fn is_spared(&self, endpoint: &Endpoint) -> bool {
+        let Some(spare) = (self.view().spare.load(Relaxed) as usize).checked_sub(1) else { return false };
+        let place = self.endpoints().binary_search_by(|other| other.workload.cmp(&endpoint.workload));
+        let (Some(other), Ok(place)) = (self.groups().get(spare), place) else { return false };
+        let own = self.groups().iter().find(|group| group.members.contains(place));
+        own.is_some_and(|own| {
+            let left = u64::from(own.members.len()) * (100 - self.ejected_percent());
+            !std::ptr::eq(own, other) && u64::from(other.members.len()) * 100 >= left
+        })
     }
 
     fn counts(&self, endpoint: &Endpoint, now: Nanos) -> bool {
@@ -192,7 +216,7 @@ impl Review {
                         let load = &endpoint.load;
                         load.grow(now, set.policy().slow_start.as_ref());
                         self.ramp = self.ramp.max(load.ramp());
-                        self.ejected += u32::from(load.ejected(now));
+                        self.ejected += u32::from(load.is_out_for_failures(now));
                         tally.usable += u64::from(!load.ejected(now) && !load.unhealthy());
                         tally.in_flight += u64::from(load.in_flight());
                         tally.weight += u64::from(endpoint.weight.max(1));
@@ -218,10 +242,11 @@ impl Review {
         let policy = &set.policy().outlier;
         if self.peers.count >= f64::from(policy.min_hosts.max(2)) && set.counts(endpoint, now) {
             let floor = self.peers.success_floor(policy.success_rate_stdev);
-            let failed = policy.success_rate_stdev > 0 && success(endpoint) < floor;
+            let far = self.peers.success / self.peers.count * (1.0 - FAR);
+            let failed = policy.success_rate_stdev > 0 && success(endpoint) < floor.min(far);
             let ceiling = f64::from(policy.latency_percent) / 100.0;
             let slow = policy.latency_percent > 0 && slowness(endpoint, &self.peers.usual) > ceiling;
-            if (failed || slow) && set.may_eject() && endpoint.load.eject(now, policy) {
+            if (failed || slow) && set.may_eject(endpoint) && endpoint.load.eject(now, policy) {
                 set.view().ejects();
             }
         }
@@ -236,9 +261,18 @@ impl Review {
     fn publish(&self, set: &EndpointSet) {
         let (view, policy) = (set.view(), set.policy());
         let sum = |of: fn(&Tally) -> u64| self.tallies.iter().map(of).sum::<u64>();
-        let all: u64 = set.groups().iter().map(|group| u64::from(group.members.len())).sum();
-        let panic = sum(|t| t.usable) * 100 < all * u64::from(policy.panic_percent.min(100));
+        // No group is well by its own measure: while one is, it is better than the sick ones of another, however few it has.
+        let few = |(group, tally): (&Group, &Tally)| {
+            tally.usable * 100 < u64::from(group.members.len()) * u64::from(policy.panic_percent.min(100))
+        };
+        let panic = !set.groups().is_empty() && set.groups().iter().zip(&self.tallies).all(few);
         view.panic.store(panic, Relaxed);
+        let whole = |(rank, group): (u32, &Group)| {
+            let usable = self.tallies[rank as usize].usable;
+            (usable == u64::from(group.members.len())).then_some((usable, rank + 1))
+        };
+        let spare = (0..).zip(set.groups()).filter_map(whole).max_by_key(|(usable, _)| *usable);
+        view.spare.store(spare.map_or(0, |(_, rank)| rank), Relaxed);
         let in_flight = sum(|t| t.in_flight) as f32 / sum(|t| t.weight).max(1) as f32;
         view.in_flight.store(in_flight.to_bits(), Relaxed);
         view.ramps(self.ramp);
@@ -249,7 +283,7 @@ impl Review {
             (tally.usable * 100) as f64 / wanted.max(1) as f64
         };
         let parts: Vec<f64> = set.groups().iter().zip(&self.tallies).map(part).collect();
-        share_out(set.groups(), &parts, panic);
+        share_out(set.groups(), &parts);
     }
 }
 
@@ -298,12 +332,12 @@ impl Peers {
 }
 
 /// Gives each group its part: the first as much as it can bear, the rest what is left. `parts`: what each can bear.
-fn share_out(groups: &[Group], parts: &[f64], panic: bool) {
+fn share_out(groups: &[Group], parts: &[f64]) {
     let mut left = 1.0;
     let mut shares: Vec<f64> = parts
         .iter()
         .map(|part| {
-            let share = left * if panic { 1.0 } else { part.min(1.0) };
+            let share = left * part.min(1.0);
             left -= share;
             share
         })

@@ -53,6 +53,10 @@ const ALIKE: f32 = 1.4;
 /// How many entries of a hash table are looked at before the first usable one is taken, busy or not.
 const WALK: usize = 128;
 
+/// With so many requests in flight an endpoint is not busy, whatever the average: that is as old as the last review, and a
+/// page that a browser loads by six requests at once is one session.
+const BURST: f32 = 8.0;
+
 /// How many endpoints are looked at for one that should be probed.
 const PROBE_DRAWS: usize = 4;
 
@@ -425,7 +429,7 @@ impl EndpointSet {
                 continue;
             }
             let most = self.view.in_flight() * weight(endpoint) * bound.max(101) as f32 / 100.0;
-            if bound == 0 || endpoint.load.in_flight() as f32 <= most.ceil() {
+            if bound == 0 || endpoint.load.in_flight() as f32 <= most.ceil().max(BURST) {
                 return Some(endpoint);
             }
             first = first.or(Some(endpoint));

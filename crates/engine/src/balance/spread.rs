@@ -47,6 +47,14 @@ impl Spread {
         (0..self.count).map(|place| self.member(place))
     }
 
+    /// Whether the endpoint at this position in the set is one.
+    pub(super) fn contains(&self, position: usize) -> bool {
+        match u32::try_from(position) {
+            Ok(position) if !self.members.is_empty() => self.members.binary_search(&position).is_ok(),
+            _ => position < self.count as usize,
+        }
+    }
+
     /// One at random; there must be one.
     #[inline]
     pub(super) fn draw(&self, rng: &mut Rng) -> usize {

@@ -63,8 +63,9 @@ pub(super) fn of_backend(policy: &BalancePolicy) -> Vec<Setting> {
         ("loadBalancing.panicThreshold", percent(policy.panic_percent)),
     ];
     if let Some(hash) = &policy.hash {
-        let set = matches!(hash, HashKey::Cookie { max_age: Some(_), .. });
-        let field = if set { "sessionAffinity" } else { "loadBalancing.hashKey" };
+        // Whoever reads this looks for the field that was written.
+        let affinity = policy.sources.iter().any(|source| source.field == "sessionAffinity");
+        let field = if affinity { "sessionAffinity" } else { "loadBalancing.hashKey" };
         settings.push((field, key(hash)));
         settings.push(("loadBalancing.hashBound", percent(policy.bound_percent)));
     }

@@ -80,7 +80,7 @@ impl Balancer for Engine {
         let outcome = match (answer.failed, answer.refused) {
             (_, Some(retry_after)) => {
                 token.answered(now);
-                token.refused((retry_after.0 > 0).then_some(retry_after), now);
+                token.limited((retry_after.0 > 0).then_some(retry_after), now);
                 Outcome::from_status(429)
             }
             (true, None) if answer.report.is_some() => {

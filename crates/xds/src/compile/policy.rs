@@ -127,14 +127,16 @@ impl Merge<'_> {
 
 impl Merge<'_> {
     /// Which requests belong together. Whoever chooses an algorithm chooses whether there are sessions, too: a key of a wider
-    /// policy, made for another algorithm, does not stay in force.
-    fn hash(&mut self) -> Option<HashKey> {
+    /// policy, made for another algorithm, does not stay in force. Also says whether it was written as a session affinity.
+    fn hash(&mut self) -> Option<(HashKey, bool)> {
         let deciding = self.layers.iter().find(|l| l.traffic.algorithm.is_some() || l.traffic.hash.is_some())?;
         let level = deciding.level;
         let said = |l: &&Layer<'_>| l.level == level && l.traffic.hash.is_some();
         let layer = self.layers.iter().find(said)?;
-        self.sources.push(Source { field: "loadBalancing.hashKey", object: layer.name.into() });
-        layer.traffic.hash.clone()
+        let affinity = layer.traffic.affinity;
+        let field = if affinity { "sessionAffinity" } else { "loadBalancing.hashKey" };
+        self.sources.push(Source { field, object: layer.name.into() });
+        Some((layer.traffic.hash.clone()?, affinity))
     }
 }
 
@@ -171,9 +173,11 @@ pub(crate) fn merge_balance(resources: &Resources, names: &[String], place: &Pla
     let mut from = Merge { layers: order(resources, names, place), sources: Vec::new() };
     let defaults = BalancePolicy::default();
     let hash = from.hash();
+    // A session is promised to stay; a bounded load is what `hashKey` promises.
+    let bound_percent = if matches!(hash, Some((_, true))) { 0 } else { defaults.bound_percent };
     let merged = BalancePolicy {
         algorithm: from.take("loadBalancing.algorithm", defaults.algorithm, |t| t.algorithm),
-        bound_percent: from.take("loadBalancing.hashBound", defaults.bound_percent, |t| t.bound_percent),
+        bound_percent: from.take("loadBalancing.hashBound", bound_percent, |t| t.bound_percent),
         prefer_local: from.take("loadBalancing.preferLocal", defaults.prefer_local, |t| t.prefer_local),
         failover_percent: from
             .take("loadBalancing.failoverThreshold", defaults.failover_percent, |t| t.failover_percent),
@@ -183,15 +187,8 @@ pub(crate) fn merge_balance(resources: &Resources, names: &[String], place: &Pla
             .take("loadBalancing.probesPerSecond", defaults.probes_per_second, |t| t.probes_per_second),
         outlier: from.take("outlierDetection", defaults.outlier, |t| t.outlier),
         check: from.take("healthChecks", defaults.check, |t| t.check.clone().map(Some)),
-        hash,
+        hash: hash.map(|(key, _)| key),
         sources: Vec::new(),
     };
-    // Both are said by one field or the other; people look for the one that they wrote.
-    let mut sources = from.sources;
-    if matches!(merged.hash, Some(HashKey::Cookie { max_age: Some(_), .. }))
-        && let Some(source) = sources.iter_mut().find(|source| source.field == "loadBalancing.hashKey")
-    {
-        source.field = "sessionAffinity";
-    }
-    BalancePolicy { sources, ..merged }
+    BalancePolicy { sources: from.sources, ..merged }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Traffic {
     pub(crate) outlier: Option<OutlierPolicy>,
     pub(crate) algorithm: Option<Algorithm>,
     pub(crate) hash: Option<HashKey>,
+    /// `hash` was written as a session affinity.
+    pub(crate) affinity: bool,
     pub(crate) slow_start: Option<Option<SlowStart>>,
     pub(crate) panic_percent: Option<u32>,
     pub(crate) prefer_local: Option<bool>,
@@ -63,6 +65,7 @@ pub(crate) fn traffic(rules: &mesh::TrafficRules) -> Result<Traffic> {
         outlier: rules.outlier.map(|rules| outlier(&rules)).transpose().within(|| "outlier".into())?,
         algorithm,
         hash,
+        affinity: rules.affinity.is_some(),
         slow_start,
         panic_percent: percent("panic_percent", rules.panic_percent)?,
         prefer_local: rules.prefer_local,

@@ -136,7 +136,7 @@ fn a_retry_after_hides_no_failure() {
     for ms in 0..5 {
         let mut request = InFlight::start(Arc::clone(endpoint), Class::default(), at(10 * ms));
         request.answered(at(10 * ms + 1));
-        request.refused(Some(Nanos(0)), at(10 * ms + 1));
+        request.refused(Nanos(0), at(10 * ms + 1));
         request.finish(at(10 * ms + 1), failure(), &set);
     }
     assert!(endpoint.load.ejected(at(1_000)), "five in a row");
@@ -147,15 +147,47 @@ fn a_retry_after_hides_no_failure() {
     assert!(endpoint.load.ejected(at(49_999)));
 }
 
+/// One burst of answers that shed load is one ejection, whether their bodies end before the next head comes or later.
+#[test]
+fn a_burst_of_retry_after_is_paid_for_once() {
+    for together in [false, true] {
+        let set = many(10);
+        let endpoint = &set.endpoints()[0];
+        let mut burst: Vec<_> =
+            (0..20).map(|_| InFlight::start(Arc::clone(endpoint), Class::default(), at(0))).collect();
+        let hear = |request: &mut InFlight, ms| {
+            request.answered(at(ms));
+            request.refused(Nanos::from_millis(1_000), at(ms));
+        };
+        if together {
+            burst.iter_mut().for_each(|request| hear(request, 1));
+        }
+        for (mut request, ms) in burst.into_iter().zip(1..) {
+            if !together {
+                hear(&mut request, ms);
+            }
+            request.finish(at(ms), failure(), &set);
+        }
+        assert!(endpoint.load.ejected(at(4_900)), "five in a row");
+        assert!(!endpoint.load.ejected(at(5_100)), "{together}: until {:?}", endpoint.load.left_out_until());
+        assert_eq!(endpoint.load.failing(), 0.0, "nor does it burden the return");
+    }
+}
+
 #[test]
 fn retry_after_is_kept_but_not_for_ever() {
     let set = many(3);
     let endpoint = &set.endpoints()[0];
-    let mut request = InFlight::start(Arc::clone(endpoint), Class::default(), at(0));
-    request.answered(at(1));
-    request.refused(Some(Nanos(u64::MAX)), at(1));
-    request.finish(at(1), Outcome::from_status(429), &set);
-    assert_eq!(shares(&set, at(59_000), &[]).get("shop/cart-0"), None);
+    let limited = || {
+        let mut request = InFlight::start(Arc::clone(endpoint), Class::default(), at(0));
+        request.answered(at(1));
+        request.limited(Some(Nanos(u64::MAX)), at(1));
+        request.finish(at(1), Outcome::from_status(429), &set);
+    };
+    (0..7).for_each(|_| limited());
+    assert!(!endpoint.load.ejected(at(2)), "what one caller is told says nothing of others");
+    limited();
+    assert_eq!(shares(&set, at(59_000), &[]).get("shop/cart-0"), None, "the rule there");
     assert!(!endpoint.load.ejected(at(60_002)), "a minute is believed");
     assert_eq!(endpoint.load.failures(), 0, "it is no failure of the server");
     assert!(endpoint.load.failing() > 0.0, "but that it was quick attracts nothing");

@@ -38,11 +38,89 @@ fn near_endpoints_come_first_and_spill_over_below_the_threshold() {
     let half = percent(&set, 400, "near");
     assert!((50.0..65.0).contains(&half), "{half}");
     assert!((percent(&set, 400, "region") + half - 100.0).abs() < 0.1, "the region takes the rest");
-    of("near")
-        .iter()
-        .chain(&of("region"))
-        .for_each(|e| e.load.checked(false, &CheckPolicy { unhealthy_after: 1, ..checks }));
-    assert!(percent(&set, 600, "far") < 40.0, "with a third usable there is panic");
+    of("near").iter().chain(&of("region")).for_each(|e| e.load.checked(false, &checks));
+    assert_eq!(percent(&set, 600, "far"), 100.0, "a zone that is well is better than two that are not");
+    of("near")[..2].iter().for_each(|e| e.load.checked(true, &checks));
+    of("far")[..6].iter().for_each(|e| e.load.checked(false, &checks));
+    assert_eq!(shares(&set, at(800), &[]).len(), 20, "none is well by itself: panic, by what each can bear");
+    let near = percent(&set, 800, "near");
+    assert!((25.0..42.0).contains(&near), "two of six: {near}");
+}
+
+#[test]
+fn a_smaller_group_stands_in_for_a_sick_one() {
+    let built = || {
+        let first = (0..2).map(|i| endpoint(&format!("first-{i}")));
+        let second = Endpoint { priority: 1, ..endpoint("second-0") };
+        built(first.chain([second]), policy(Algorithm::Random))
+    };
+    let set = built();
+    assert_eq!(percent(&set, 1, "first"), 100.0);
+    let checks = CheckPolicy { healthy_after: 1, unhealthy_after: 1 };
+    set.endpoints()[..2].iter().for_each(|e| e.load.checked(false, &checks));
+    assert_eq!(percent(&set, 200, "second"), 100.0, "by health checks");
+    // Without health checks both are ejected: who stands in for them is as many as the cap would leave.
+    let set = built();
+    set.review(at(1));
+    let fail = |n: usize| (0..5).for_each(|i| send(&set, &set.endpoints()[n], 10 + i, 11 + i, failure()));
+    (0..2).for_each(fail);
+    set.review(at(120));
+    send(&set, &set.endpoints()[1], 121, 122, failure());
+    assert_eq!(percent(&set, 230, "second"), 100.0, "by ejection");
+    fail(2);
+    assert!(!set.endpoints()[2].load.ejected(at(231)), "the last one stays");
+}
+
+/// One standby is no stand-in for ten that fail, perhaps for a reason that it shares.
+#[test]
+fn the_cap_holds_where_the_other_group_is_too_small() {
+    let first = (0..10).map(|i| endpoint(&format!("first-{i}")));
+    let second = Endpoint { priority: 1, ..endpoint("second-0") };
+    let set = built(first.chain([second]), policy(Algorithm::Random));
+    set.review(at(1));
+    for endpoint in &set.endpoints()[..10] {
+        (0..5).for_each(|i| send(&set, endpoint, 10 + i, 11 + i, failure()));
+    }
+    assert_eq!(set.endpoints().iter().filter(|e| e.load.ejected(at(20))).count(), 5, "half of eleven");
+}
+
+/// Those who asked to be left alone use up nothing of what may be ejected.
+#[test]
+fn retry_after_leaves_room_for_ejections() {
+    let set = built((0..4).map(|i| endpoint(&i.to_string())), policy(Algorithm::RoundRobin));
+    set.endpoints()[..2].iter().for_each(|e| e.load.retry_after(Nanos::from_millis(60_000), at(0)));
+    set.review(at(1));
+    (0..5).for_each(|i| send(&set, &set.endpoints()[2], 10 + i, 11 + i, failure()));
+    assert!(set.endpoints()[2].load.ejected(at(20)));
+}
+
+/// A page is loaded by several requests at once; what was in flight at the last review says nothing of them.
+#[test]
+fn a_session_stays_together_while_it_has_requests_in_flight() {
+    let policy = BalancePolicy { hash: Some(HashKey::Header("user".into())), ..policy(Algorithm::Fastest) };
+    let set = built((0..3).map(|i| endpoint(&i.to_string())), policy);
+    set.review(at(1));
+    let ask = Ask { hash: Some(hash(b"ann")), ..Ask::default() };
+    let mut rng = Rng::seeded(1);
+    let under_way: Vec<_> = (0..6)
+        .map(|_| set.choose(at(2), &mut rng, &ask, |_| true).expect("there is one"))
+        .map(|chosen| InFlight::start(chosen, Class::default(), at(2)))
+        .collect();
+    let place = under_way[0].endpoint();
+    assert!(under_way.iter().all(|request| Arc::ptr_eq(request.endpoint(), place)));
+}
+
+/// The only endpoint that ever failed is always far from the mean as standard deviations go.
+#[test]
+fn one_failure_among_many_requests_ejects_nobody() {
+    let set = built((0..5).map(|i| endpoint(&i.to_string())), policy(Algorithm::RoundRobin));
+    set.review(at(1));
+    for endpoint in set.endpoints() {
+        (0..150).for_each(|i| send(&set, endpoint, 60 * i, 60 * i + 10, Outcome::Success));
+    }
+    send(&set, &set.endpoints()[2], 9_000, 9_010, failure());
+    set.review(at(10_500));
+    assert!(set.endpoints().iter().all(|e| !e.load.ejected(at(10_500))));
 }
 
 #[test]
