@@ -41,7 +41,9 @@ impl Inner {
         let most = self.most as usize;
         if self.open_streams() >= most || self.in_use() >= 2 * most {
             decode(&mut self.decoder, block, |_, _, _| {})?;
-            return self.refuse(stream, Code::Refused);
+            // It reaches nobody, and a client that has not read our SETTINGS yet may well open hundreds in good faith.
+            self.write_reset(stream, Code::Refused);
+            return self.credit.spend(super::credit::FRAME);
         }
         let slot = self.occupy();
         self.enter(stream, slot);
@@ -67,9 +69,9 @@ impl Inner {
         Ok(())
     }
 
-    /// Resets a stream that is not open.
-    pub(super) fn refuse(&mut self, stream: u32, code: Code) -> Result<(), Broken> {
-        self.write_reset(stream, code);
+    /// Resets a stream that is not open any more.
+    pub(super) fn reset_closed(&mut self, stream: u32) -> Result<(), Broken> {
+        self.write_reset(stream, Code::StreamClosed);
         self.credit.spend(super::credit::STREAM)
     }
 

@@ -177,11 +177,7 @@ impl Inner {
     fn admit(&mut self, header: &Header, content: usize) -> Result<(), Broken> {
         // We may have ended the stream before the peer could know: there may be a window full of small frames on its way.
         let Some(slot) = self.find(header.stream) else {
-            return if self.was_dropped(header.stream) {
-                Ok(())
-            } else {
-                self.refuse(header.stream, Code::StreamClosed)
-            };
+            return if self.was_dropped(header.stream) { Ok(()) } else { self.reset_closed(header.stream) };
         };
         let state = &mut self.slots[slot as usize];
         if state.ended {

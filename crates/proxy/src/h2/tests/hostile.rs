@@ -263,6 +263,19 @@ fn streams_beyond_the_limit_are_refused() {
 }
 
 #[test]
+fn a_client_that_has_not_read_the_limit_yet_keeps_its_connection() {
+    // Envoy opens up to 1,024 streams on a fresh connection before it has read any SETTINGS.
+    let mut server = greeted();
+    let most = server.limits.streams;
+    for n in 0..1024 {
+        server.take(&get(2 * n + 1, 0, &[])).unwrap();
+    }
+    assert_eq!(server.accepted.len(), most as usize);
+    let output = server.output();
+    assert!((most..1024).all(|n| resets(&output, 2 * n + 1) == [Code::Refused]));
+}
+
+#[test]
 fn a_sender_beyond_a_window_is_stopped() {
     let piece = |stream| frame(Kind::Data, 0, stream, &[0; 16_384]);
     let mut server = greeted();
