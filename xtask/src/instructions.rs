@@ -46,6 +46,7 @@ const BENCHMARKS: &[(&str, What)] = &[
     ("forward-http1", What::Road("one", false)),
     ("forward-http1-mtls", What::Road("two", false)),
     ("forward-http2", What::Road("one", true)),
+    ("forward-http2-mtls", What::Road("two", true)),
 ];
 
 #[derive(Clone, Copy)]
@@ -144,6 +145,11 @@ fn compare(expected: &Expected, counted: &BTreeMap<String, u64>) -> (String, Vec
         };
         writeln!(table, "{name:<22}{count:>10}{wanted:>10}{note}").expect("writing to a string cannot fail");
     }
+    // A benchmark that nobody counts any more guards nothing either.
+    for (name, wanted) in expected.counts.iter().filter(|(name, _)| !counted.contains_key(*name)) {
+        writeln!(table, "{name:<22}{:>10}{wanted:>10}  not counted", "-").expect("writing to a string cannot fail");
+        worse.push(name.clone());
+    }
     (table, worse)
 }
 
@@ -152,7 +158,8 @@ fn each(lengths: [u64; 2], mut count: impl FnMut(u64) -> Result<u64>) -> Result<
     let [short, long] = lengths;
     let less = count(short)?;
     let more = count(long)?;
-    Ok(more.saturating_sub(less) / (long - short))
+    let more = more.checked_sub(less).context("the long run took fewer instructions than the short one")?;
+    Ok(more / (long - short))
 }
 
 /// Builds the examples in the profile of the tests, whose artifacts are there in CI already, with full optimisation of what
@@ -304,8 +311,14 @@ mod tests {
     }
 
     #[test]
-    fn a_benchmark_without_a_threshold_is_refused() {
-        assert_eq!(worse(&[("new", 1)]), ["new"]);
+    fn a_benchmark_without_a_threshold_is_refused_and_so_is_a_threshold_without_a_benchmark() {
+        assert_eq!(worse(&[("match", 1), ("new", 1), ("parse", 1)]), ["new"]);
+        assert_eq!(worse(&[("match", 1)]), ["parse"]);
+    }
+
+    #[test]
+    fn a_long_run_that_does_less_is_an_error() {
+        assert!(each([10, 110], |n| Ok(5_000 - n)).is_err());
     }
 
     #[test]
