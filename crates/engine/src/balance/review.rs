@@ -53,6 +53,8 @@ pub struct Review {
     peers: Peers,
     tallies: Vec<Tally>,
     ejected: u32,
+    /// Endpoints that were ejected by what the view said when counting began.
+    before: u32,
     ramp: f32,
     /// By class, nanoseconds since anything was learnt of it at any endpoint, where that was looked at.
     learnt: Option<[f32; CLASSES]>,
@@ -207,6 +209,9 @@ impl Review {
                 self.go_on(until, all.len(), Phase::Count);
             }
             Phase::Count => {
+                if self.place == 0 {
+                    self.before = set.view().ejected();
+                }
                 let mut from = 0;
                 for (group, tally) in set.groups().iter().zip(&mut self.tallies) {
                     let members = group.members.len() as usize;
@@ -276,7 +281,8 @@ impl Review {
         let in_flight = sum(|t| t.in_flight) as f32 / sum(|t| t.weight).max(1) as f32;
         view.in_flight.store(in_flight.to_bits(), Relaxed);
         view.ramps(self.ramp);
-        view.ejected.store(self.ejected, Relaxed);
+        // Who was ejected since counting began stays counted, some twice until the next review: that is on the safe side.
+        view.ejected.fetch_add(self.ejected.wrapping_sub(self.before), Relaxed);
         let failover = u64::from(policy.failover_percent.clamp(1, 100));
         let part = |(group, tally): (&Group, &Tally)| {
             let wanted = u64::from(group.members.len()) * failover;

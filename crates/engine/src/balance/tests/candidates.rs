@@ -381,6 +381,23 @@ fn a_review_may_be_made_piece_by_piece() {
     }
 }
 
+/// What is ejected behind the back of a review is not forgotten when it ends.
+#[test]
+fn a_review_in_steps_keeps_what_is_ejected_meanwhile() {
+    let set = built((0..10).map(|i| endpoint(&i.to_string())), policy(Algorithm::Random));
+    set.review(at(1));
+    let mut review = set.review_due(at(200)).expect("it is due");
+    assert!(!review.step(&set, at(200), 5));
+    (0..5).for_each(|i| send(&set, &set.endpoints()[0], 200 + i, 201 + i, failure()));
+    assert!(set.endpoints()[0].load.ejected(at(206)));
+    while !review.step(&set, at(206), 5) {}
+    assert_eq!(set.view().ejected(), 1);
+    set.review(at(400));
+    assert_eq!(set.view().ejected(), 1);
+    set.review(at(6_000));
+    assert_eq!(set.view().ejected(), 0, "it is back");
+}
+
 /// A change of the set neither forgets what the last review found nor waits for the next.
 #[test]
 fn what_a_review_found_outlives_changes_of_the_set() {
