@@ -7,7 +7,7 @@ use std::fs;
 use std::net::SocketAddr;
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::Mesh;
 use support::manifest::{NGINX, STRICT, THINGS, WHO, client, instances, service};
 use testkit::load::{Answer, curl};
@@ -200,6 +200,64 @@ fn the_load_of_a_server_is_told_to_sidecars_alone() {
         }
     });
     assert!(known > 0.0 && known < 5e6, "{known} us");
+    mesh.end(Signal::SIGINT);
+}
+
+#[test]
+fn explain_knows_the_routes_of_opaque_connections_and_of_gateways() {
+    let port = testkit::address::free().port();
+    let routes = format!(
+        "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {{name: back, namespace: t}}
+spec:
+  parentRefs: [{{group: \"\", kind: Service, name: back}}]
+  rules:
+  - backendRefs: [{{name: back, port: 80}}, {{name: other, port: 80, weight: 3}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: door, namespace: t}}
+spec:
+  gatewayClassName: heddle
+  listeners: [{{name: http, port: {port}, protocol: HTTP}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: door, namespace: t}}
+spec:
+  parentRefs: [{{name: door}}]
+  hostnames: [shop.example]
+  rules:
+  - name: all
+    backendRefs: [{{name: web, port: 80}}]
+"
+    );
+    let services = [service("back", "tcp"), service("other", "tcp"), service("web", "http")].concat();
+    let parts = [client(), services, instances("back", "back", 1, WHO), instances("other", "other", 1, WHO), routes];
+    let mesh = Mesh::with_files(&[STRICT.to_owned(), parts.concat()].concat(), &[]);
+
+    let found = explain(&mesh, &["--from", "client-0"]);
+    let found = &found["explanation"];
+    assert_eq!(
+        (found["rule"].as_str(), found["protocol"].as_str()),
+        (Some("TCPRoute/t/back/0"), Some("tcp")),
+        "{found:#}"
+    );
+    let backends: Vec<_> = (0..2).map(|i| (&found["backends"][i]["service"], &found["backends"][i]["share"])).collect();
+    assert_eq!(backends, [(&json!("t/back:80"), &json!(0.25)), (&json!("t/other:80"), &json!(0.75))]);
+    assert_eq!(found["backends"][1]["candidates"][0]["instance"], "t/other-0", "{found:#}");
+
+    let none = explain(&mesh, &["--from", "gateway-door"]);
+    assert_eq!(none["explanation"]["answer"], "404 no_route: no rule fits", "{none:#}");
+    let found = explain(&mesh, &["--from", "gateway-door", "--host", "shop.example", "--port", &port.to_string()]);
+    let found = &found["explanation"];
+    assert_eq!(found["rule"], "HTTPRoute/t/door/all", "{found:#}");
+    assert_eq!(found["backends"][0]["service"], "t/web:80", "{found:#}");
+    let wrong = mesh.heddle.run(["explain", "t/back", "--from", "gateway-door", "--port", "1"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(wrong.stderr.contains(&format!("t/door has no such listener; it has {port}")), "{}", wrong.stderr);
     mesh.end(Signal::SIGINT);
 }
 

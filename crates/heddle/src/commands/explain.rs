@@ -39,7 +39,7 @@ pub(crate) struct ExplainArgs {
     /// Address of the client, where the choice goes by it.
     #[arg(long, default_value = "", hide_default_value = true, value_name = "ADDRESS")]
     source: String,
-    /// Whose sidecar is asked; one that calls the service, if it is not written.
+    /// Whose sidecar is asked (a gateway is called gateway-NAME); one that calls the service, if it is not written.
     #[arg(long, value_name = "[NAMESPACE/]INSTANCE")]
     from: Option<String>,
     #[command(flatten)]

@@ -1,15 +1,16 @@
 //! A sidecar's answer: made of what it runs with.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::balance::{self, Ask, Dial, EndpointSet, Standing};
-use engine::policy::HashKey;
-use engine::route::{self, Rule, WeightedBackend};
-use engine::snapshot::{Destination, Resolution};
-use engine::{Nanos, RequestHead, Rng};
+use engine::policy::{HashKey, TrafficPolicy};
+use engine::route::{self, Backends, Rule, WeightedBackend};
+use engine::snapshot::{Destination, Gateway, Resolution, TcpRule};
+use engine::{Nanos, Protocol, RequestHead, Rng, SeriesId};
 use proto::mesh;
 use proxy::Clock;
 use xds::client::Client;
@@ -50,47 +51,134 @@ async fn explain(
     own: IpAddr,
     request: mesh::ExplainRequest,
 ) -> Result<Explanation, String> {
-    let destination = destination(client, &request.service).await?;
-    let port = match request.port {
-        0 => destination.ports.first(),
-        number => u16::try_from(number).ok().and_then(|number| destination.port(number)),
-    };
-    let Some(port) = port else {
-        let ports: Vec<String> = destination.ports.iter().map(|p| p.port.to_string()).collect();
-        return Err(format!("{} has no such port; it has {}", request.service, ports.join(", ")));
-    };
     let asked = Asked::new(&request, own)?;
-    let mut explanation = Explanation {
-        service: destination.name.to_string(),
-        port: port.port,
-        protocol: policy::protocol(port.protocol).to_owned(),
-        ..Explanation::default()
-    };
-    let rule = match &port.http {
-        None => Some((&port.implicit, 0)),
-        Some(table) => {
-            explanation.routes = table.explain(&asked).iter().map(route).collect();
-            table.find(&asked).map(|found| (found.rule, found.prefix))
+    let mut explanation = Explanation { service: request.service.clone(), ..Explanation::default() };
+    let way = match client.live().gateway.load_full() {
+        Some(gateway) => through_gateway(&gateway, request.port, &asked, &mut explanation)?,
+        None => {
+            let destination = destination(client, &request.service).await?;
+            to_service(&destination, request.port, &asked, &mut explanation)?
         }
     };
-    let Some((rule, prefix)) = rule else {
+    let Some(way) = way else {
         explanation.answer = Some("404 no_route: no rule fits".to_owned());
         return Ok(explanation);
     };
-    explanation.rule = Some(rule.name.to_string());
-    if let Some(redirect) = &rule.redirect {
-        let location = redirect.location(&asked, "http", port.port, prefix);
+    explanation.rule = Some(way.name().to_owned());
+    if let Way::Http(rule, prefix) = &way
+        && let Some(redirect) = &rule.redirect
+    {
+        let location = redirect.location(&asked, "http", explanation.port, *prefix);
         explanation.answer = Some(format!("{} redirect to {location}", redirect.status));
         return Ok(explanation);
     }
-    explanation.policies = policy::of_rule(&rule.policy);
-    if rule.backends.total == 0 {
+    explanation.policies = policy::of_rule(way.policy());
+    let backends = way.backends();
+    if backends.total == 0 {
         explanation.answer = Some("500 invalid_backend: no backend has a weight".to_owned());
     }
     let mut rng = Rng::seeded(RandomState::new().hash_one(0u8));
     let now = clock.now();
-    explanation.backends = rule.backends.list.iter().map(|share| backend(share, rule, &asked, now, &mut rng)).collect();
+    explanation.backends = backends.list.iter().map(|share| backend(share, &way, &asked, now, &mut rng)).collect();
     Ok(explanation)
+}
+
+/// What a request or a connection goes by.
+enum Way {
+    /// A rule, and how many bytes of the path its prefix takes.
+    Http(Arc<Rule>, usize),
+    /// The rule of opaque connections.
+    Opaque(Arc<TcpRule>),
+}
+
+impl Way {
+    fn name(&self) -> &str {
+        match self {
+            Way::Http(rule, _) => &rule.name,
+            Way::Opaque(rule) => &rule.name,
+        }
+    }
+
+    fn policy(&self) -> &TrafficPolicy {
+        match self {
+            Way::Http(rule, _) => &rule.policy,
+            Way::Opaque(rule) => &rule.policy,
+        }
+    }
+
+    fn backends(&self) -> &Backends {
+        match self {
+            Way::Http(rule, _) => &rule.backends,
+            Way::Opaque(rule) => &rule.backends,
+        }
+    }
+
+    fn series(&self) -> SeriesId {
+        match self {
+            Way::Http(rule, _) => rule.series,
+            Way::Opaque(rule) => rule.series,
+        }
+    }
+}
+
+/// From an application to a service's port.
+fn to_service(
+    destination: &Destination,
+    port: u32,
+    asked: &Asked,
+    explanation: &mut Explanation,
+) -> Result<Option<Way>, String> {
+    let found = match port {
+        0 => destination.ports.first(),
+        number => u16::try_from(number).ok().and_then(|number| destination.port(number)),
+    };
+    let Some(port) = found else {
+        let ports: Vec<String> = destination.ports.iter().map(|p| p.port.to_string()).collect();
+        return Err(format!("{} has no such port; it has {}", explanation.service, ports.join(", ")));
+    };
+    explanation.service = destination.name.to_string();
+    explanation.port = port.port;
+    explanation.protocol = policy::protocol(port.protocol).to_owned();
+    Ok(match (&port.http, port.protocol) {
+        (Some(table), _) => {
+            explanation.routes = table.explain(asked).iter().map(route).collect();
+            table.find(asked).map(|found| Way::Http(Arc::clone(found.rule), found.prefix))
+        }
+        (None, Protocol::Tcp | Protocol::Tls) => Some(Way::Opaque(Arc::clone(&port.tcp))),
+        (None, _) => Some(Way::Http(Arc::clone(&port.implicit), 0)),
+    })
+}
+
+/// From outside, through a listener of a gateway, whatever service was named: its routes say where to.
+fn through_gateway(
+    gateway: &Gateway,
+    port: u32,
+    asked: &Asked,
+    explanation: &mut Explanation,
+) -> Result<Option<Way>, String> {
+    let wanted = match port {
+        0 => gateway.listeners.first().map(|listener| listener.port),
+        number => u16::try_from(number).ok(),
+    };
+    let listeners: Vec<_> = gateway.listeners.iter().filter(|listener| Some(listener.port) == wanted).collect();
+    let Some(first) = listeners.first() else {
+        let ports: BTreeSet<u16> = gateway.listeners.iter().map(|listener| listener.port).collect();
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        return Err(format!("the gateway {} has no such listener; it has {}", gateway.name, ports.join(", ")));
+    };
+    explanation.port = first.port;
+    explanation.protocol = if first.tcp.is_some() { "tcp" } else { "http" }.to_owned();
+    let mut way = listeners.iter().find_map(|listener| listener.tcp.clone()).map(Way::Opaque);
+    // Of listeners of one port the first with a rule that fits is taken.
+    for table in listeners.iter().filter_map(|listener| listener.http.as_ref()) {
+        let taken = way.is_some();
+        explanation.routes.extend(table.explain(asked).iter().map(route).map(|route| match route.verdict {
+            Verdict::Taken if taken => Route { verdict: Verdict::Outranked, ..route },
+            _ => route,
+        }));
+        way = way.or_else(|| table.find(asked).map(|found| Way::Http(Arc::clone(found.rule), found.prefix)));
+    }
+    Ok(way)
 }
 
 /// What the proxy would send to, asked for if need be.
@@ -122,8 +210,8 @@ fn route(considered: &route::Considered<'_>) -> Route {
     Route { rule: considered.rule.name.to_string(), fits: format!("{host}{}", considered.fits), verdict, why }
 }
 
-fn backend(share: &WeightedBackend, rule: &Rule, asked: &Asked, now: Nanos, rng: &mut Rng) -> Backend {
-    let part = f64::from(share.weight) / f64::from(rule.backends.total.max(1));
+fn backend(share: &WeightedBackend, way: &Way, asked: &Asked, now: Nanos, rng: &mut Rng) -> Backend {
+    let part = f64::from(share.weight) / f64::from(way.backends().total.max(1));
     let target = match &share.target {
         Ok(target) => target,
         Err(why) => {
@@ -140,10 +228,13 @@ fn backend(share: &WeightedBackend, rule: &Rule, asked: &Asked, now: Nanos, rng:
         }
     };
     let set = target.endpoints.load();
-    let key = set.policy().hash.as_ref().and_then(|key| Some((policy::key(key), asked.key(key)?)));
-    let bound = set.policy().hash.as_ref().and_then(|key| proxy::session::instance(key, asked));
+    let opaque = matches!(way, Way::Opaque(_));
+    // Of an opaque connection nothing but its client's address is known.
+    let known = set.policy().hash.as_ref().filter(|key| !opaque || matches!(key, HashKey::Source));
+    let key = known.and_then(|key| Some((policy::key(key), asked.key(key)?)));
+    let bound = known.and_then(|key| proxy::session::instance(key, asked));
     let hash = key.as_ref().filter(|_| bound.is_none()).map(|(_, value)| balance::hash(value));
-    let ask = Ask { class: target.class(rule.series), hash, tried: &[] };
+    let ask = Ask { class: target.class(way.series()), hash, tried: &[] };
     Backend {
         service: format!("{}:{}", target.service, target.port),
         share: part,
@@ -151,15 +242,22 @@ fn backend(share: &WeightedBackend, rule: &Rule, asked: &Asked, now: Nanos, rng:
         algorithm: policy::algorithm(set.policy().algorithm).to_owned(),
         key: key.map(|(name, value)| format!("{name} = {}", String::from_utf8_lossy(&value))),
         policies: policy::of_backend(set.policy()),
-        candidates: candidates(&set, &ask, bound.as_deref(), now, rng),
+        candidates: candidates(&set, &ask, bound.as_deref(), opaque, now, rng),
         instances: set.endpoints().len(),
     }
 }
 
-/// `bound`: the instance that the request's session is at.
-fn candidates(set: &EndpointSet, ask: &Ask<'_>, bound: Option<&str>, now: Nanos, rng: &mut Rng) -> Vec<Candidate> {
+/// `bound`: the instance that the request's session is at. `opaque`: it is a connection that carries no requests, and is made anew.
+fn candidates(
+    set: &EndpointSet,
+    ask: &Ask<'_>,
+    bound: Option<&str>,
+    opaque: bool,
+    now: Nanos,
+    rng: &mut Rng,
+) -> Vec<Candidate> {
     // Which connections are ready is each worker's own affair; to an instance that was called there usually is one.
-    let warm = |endpoint: &balance::Endpoint| endpoint.load.requests() > 0;
+    let warm = |endpoint: &balance::Endpoint| !opaque && endpoint.load.requests() > 0;
     let mut all = set.explain(now, rng, ask, warm);
     if let Some(bound) = bound.and_then(|bound| set.named(bound, now, ask)) {
         let is_bound = |candidate: &balance::Candidate| Arc::ptr_eq(&candidate.endpoint, bound);
