@@ -56,6 +56,17 @@ struct Pods {
     _control: Process,
 }
 
+impl Drop for Pods {
+    /// What has taken a sidecar's place is no child of the test, and would outlive it.
+    fn drop(&mut self) {
+        for (pid, _) in support::processes(self.heddle.runtime()) {
+            let pid = i32::try_from(pid).expect("process numbers are small");
+            // It may have ended meanwhile.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
 impl Pods {
     /// Two pods and a control plane.
     fn new() -> Option<Pods> {

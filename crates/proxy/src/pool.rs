@@ -220,6 +220,10 @@ impl Pool {
         let until = now.after(self.idle);
         let known = self.http1.entry(peer).or_default();
         known.average = known.average - known.average / WEIGHT + bytes / WEIGHT;
+        // Made for long bodies, and there are none any more: as long as such a connection is at hand, no stream would be opened.
+        if matches!(conn.io, Io::Client(_)) && known.average < BULK / 2 {
+            return;
+        }
         let list = if matches!(conn.io, Io::Stream(_)) { &mut known.streams } else { &mut known.idle };
         if list.len() < self.per_peer {
             list.push(Idle { conn, until, expires });
