@@ -219,9 +219,9 @@ impl Pool {
     pub(crate) fn put(&mut self, peer: Peer, conn: Conn, expires: Option<Term>, now: Nanos, bytes: u64) {
         let until = now.after(self.idle);
         let known = self.http1.entry(peer).or_default();
-        known.average = known.average - known.average / WEIGHT + bytes / WEIGHT;
-        // Made for long bodies, and there are none any more: as long as such a connection is at hand, no stream would be opened.
-        if matches!(conn.io, Io::Client(_)) && known.average < BULK / 2 {
+        known.count(bytes);
+        // As long as such a connection is at hand, no stream would be opened.
+        if matches!(conn.io, Io::Client(_)) && !known.wants_own() {
             return;
         }
         let list = if matches!(conn.io, Io::Stream(_)) { &mut known.streams } else { &mut known.idle };
@@ -324,6 +324,16 @@ impl Known {
         !self.idle.is_empty() || !self.streams.is_empty() || self.links.iter().any(|linked| linked.link.is_usable())
     }
 
+    fn count(&mut self, bytes: u64) {
+        self.average = self.average - self.average / WEIGHT + bytes / WEIGHT;
+    }
+
+    /// Whether connections that were made for long bodies are still worth keeping. Half of what made them, so that a mixture does
+    /// not make and drop them in turns.
+    fn wants_own(&self) -> bool {
+        self.average >= BULK / 2
+    }
+
     fn is_bulky(&self) -> bool {
         self.average > BULK
     }
@@ -366,6 +376,26 @@ mod tests {
         let Place::Open(permit) = place() else { panic!("nobody is opening a connection") };
         assert!(matches!(place(), Place::Wait(_)));
         drop((permit, second));
+    }
+
+    #[test]
+    fn connections_for_long_bodies_are_kept_no_longer_than_there_are_some() {
+        let mut known = Known::default();
+        assert!(!known.is_bulky() && !known.wants_own());
+        known.count(1 << 20);
+        assert!(known.is_bulky() && known.wants_own());
+        // One long body in twenty is enough to keep them.
+        for body in 0..100 {
+            known.count(if body % 20 == 0 { 1 << 20 } else { 1024 });
+            assert!(known.wants_own(), "{body}");
+        }
+        known.count(1 << 20);
+        let short = (0..100).take_while(|_| {
+            known.count(1024);
+            known.wants_own()
+        });
+        let short = short.count();
+        assert!((10..40).contains(&short), "{short}");
     }
 
     /// Its server resets what is quiet a second after it has said that it leaves, and a request could meet that.
