@@ -9,7 +9,7 @@ use testkit::raw::RawServer;
 
 use crate::world::{World, plain};
 
-#[allow(dead_code)] // Most of it is for the other tests.
+#[allow(dead_code, reason = "most of it is for the other tests")]
 #[path = "data_path/world.rs"]
 mod world;
 

@@ -14,8 +14,8 @@ use crate::world::{World, live, plain, settings};
 
 const GET: &str = "GET http://cart/ HTTP/1.1\r\nHost: cart\r\n\r\n";
 
-#[test]
-fn draining_is_announced_and_waits_for_what_is_under_way() {
+/// An application that answers each request when it is told to.
+fn held() -> (RawServer, mpsc::Sender<()>) {
     let (answer, go) = mpsc::channel::<()>();
     let go = Arc::new(Mutex::new(go));
     let app = RawServer::start(move |_, mut raw| {
@@ -24,6 +24,12 @@ fn draining_is_announced_and_waits_for_what_is_under_way() {
         raw.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
         raw.expect_end();
     });
+    (app, answer)
+}
+
+#[test]
+fn draining_is_announced_and_waits_for_what_is_under_way() {
+    let (app, answer) = held();
     let world = World::new();
     world.publish(Protocol::Http1, vec![plain(app.address())]);
     let client = world.client(|_| {});
@@ -128,14 +134,7 @@ fn two_workers_share_the_listeners() {
 
 #[test]
 fn listeners_that_were_handed_over_close_with_the_drain_and_those_without_use_at_once() {
-    let (answer, go) = mpsc::channel::<()>();
-    let go = Arc::new(Mutex::new(go));
-    let app = RawServer::start(move |_, mut raw| {
-        raw.read_head();
-        go.lock().unwrap().recv_timeout(wait::LONG).unwrap();
-        raw.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-        raw.expect_end();
-    });
+    let (app, answer) = held();
     let world = World::new();
     world.publish(Protocol::Http1, vec![plain(app.address())]);
     let [used, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());

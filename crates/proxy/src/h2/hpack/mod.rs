@@ -12,9 +12,7 @@ mod integer;
 mod statics;
 mod table;
 
-#[allow(unused_imports, reason = "as for the whole module")]
 pub(crate) use decode::Decoder;
-#[allow(unused_imports, reason = "as for the whole module")]
 pub(crate) use encode::Encoder;
 
 /// What both tables may hold before any setting says otherwise (RFC 9113, 6.5.2: SETTINGS_HEADER_TABLE_SIZE), in bytes.
