@@ -33,6 +33,9 @@ const LIST: Nanos = Nanos::from_millis(500);
 /// Checks under way at once; more wait for the next look.
 const AT_ONCE: usize = 64;
 
+/// Instances that are gone through before requests have their turn again: some microseconds.
+const STEP: usize = 64;
+
 /// A sidecar that cannot reach its application closes an opaque connection. So long it is waited for that.
 const CLOSED: Duration = Duration::from_millis(100);
 
@@ -54,6 +57,16 @@ struct State {
 }
 
 impl Checked {
+    /// Whether a check of it begins now, of which `running` are under way. When one was due, the next is after an interval made
+    /// unequal by `jitter`; where too many are under way it stays due.
+    fn starts(&mut self, now: Nanos, running: usize, jitter: impl FnOnce(Nanos) -> Nanos) -> bool {
+        if self.due > now || running >= AT_ONCE {
+            return false;
+        }
+        self.due = now.after(jitter(self.check.interval));
+        !self.state.under_way.replace(true)
+    }
+
     /// Nobody checks it any more, so nothing is held against it.
     fn forget(&self) {
         self.state.over.set(true);
@@ -66,33 +79,49 @@ pub(crate) async fn run(worker: Rc<Worker>) {
     let mut checked: HashMap<u64, Checked> = HashMap::new();
     let running = Rc::new(Cell::new(0));
     let mut listed: Option<Nanos> = None;
+    let mut next: Option<Nanos> = None;
     loop {
         // A proxy without checks wakes up for the list alone: twenty times a second would be a thousandth of a core.
-        let next = checked.values().map(|one| one.due).min();
         let wait = next.map_or(LIST, |due| due.since(worker.now()).clamp(LOOK, LIST));
         tokio::time::sleep(wait.duration()).await;
         let now = worker.now();
         if listed.is_none_or(|at| now.since(at) >= LIST) {
             listed = Some(now);
-            list(&worker, &mut checked, now);
+            list(&worker, &mut checked, now).await;
         }
-        for one in checked.values_mut().filter(|one| one.due <= now) {
-            if running.get() >= AT_ONCE {
-                break;
+        next = None;
+        let mut steps = Steps::default();
+        for one in checked.values_mut() {
+            steps.step().await;
+            if one.starts(now, running.get(), |length| jittered(&worker, length)) {
+                running.set(running.get() + 1);
+                start(&worker, one, &running);
             }
-            one.due = now.after(jittered(&worker, one.check.interval));
-            if one.state.under_way.replace(true) {
-                continue;
-            }
-            running.set(running.get() + 1);
-            let (worker, endpoint, service) = (Rc::clone(&worker), Arc::clone(&one.endpoint), Arc::clone(&one.service));
-            let (check, state, running) = (Rc::clone(&one.check), Rc::clone(&one.state), Rc::clone(&running));
-            tokio::task::spawn_local(async move {
-                let passed =
-                    tokio::time::timeout(check.timeout.duration(), passes(&worker, &endpoint, &service, &check));
-                note(&endpoint, &service, &check, &state, passed.await.unwrap_or(false));
-                running.set(running.get() - 1);
-            });
+            next = Some(next.map_or(one.due, |next| next.min(one.due)));
+        }
+    }
+}
+
+/// Makes one check, beside everything else.
+fn start(worker: &Rc<Worker>, one: &Checked, running: &Rc<Cell<usize>>) {
+    let (worker, endpoint, service) = (Rc::clone(worker), Arc::clone(&one.endpoint), Arc::clone(&one.service));
+    let (check, state, running) = (Rc::clone(&one.check), Rc::clone(&one.state), Rc::clone(running));
+    tokio::task::spawn_local(async move {
+        let passed = tokio::time::timeout(check.timeout.duration(), passes(&worker, &endpoint, &service, &check));
+        note(&endpoint, &service, &check, &state, passed.await.unwrap_or(false));
+        running.set(running.get() - 1);
+    });
+}
+
+/// Lets requests have their turn now and then while many instances are gone through.
+#[derive(Debug, Default)]
+struct Steps(usize);
+
+impl Steps {
+    async fn step(&mut self) {
+        self.0 += 1;
+        if self.0.is_multiple_of(STEP) {
+            tokio::task::yield_now().await;
         }
     }
 }
@@ -112,13 +141,15 @@ fn note(endpoint: &Endpoint, service: &Backend, check: &HealthCheck, state: &Sta
 }
 
 /// Brings the list up to date with what the proxy calls now.
-fn list(worker: &Worker, checked: &mut HashMap<u64, Checked>, now: Nanos) {
+async fn list(worker: &Worker, checked: &mut HashMap<u64, Checked>, now: Nanos) {
     let mut wanted: HashMap<u64, Checked> = HashMap::new();
+    let mut steps = Steps::default();
     for backend in worker.shared.discover.backends() {
-        let set = backend.endpoints.load();
+        let set = backend.endpoints.load_full();
         let Some(check) = &set.policy().check else { continue };
         let check = Rc::new(check.clone());
         for endpoint in set.endpoints().iter().filter(|endpoint| endpoint.health == Health::Ready) {
+            steps.step().await;
             let id = endpoint.load.id;
             let old = checked.remove(&id);
             let due = old.as_ref().filter(|old| old.check == check).map(|old| old.due);
@@ -208,18 +239,9 @@ fn is_serving(body: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// The check was under way when the policy that wanted it was taken away.
-    #[test]
-    fn a_check_that_nobody_wants_any_more_leaves_nobody_out() {
-        let policy = engine::policy::CheckPolicy { healthy_after: 1, unhealthy_after: 1 };
-        let check = HealthCheck {
-            probe: Probe::Tcp,
-            interval: Nanos::from_millis(1_000),
-            timeout: Nanos::from_millis(100),
-            policy,
-        };
+    fn checked(check: &Rc<HealthCheck>, number: usize) -> Checked {
         let endpoint = Arc::new(Endpoint {
-            workload: "shop/cart-0".into(),
+            workload: format!("shop/cart-{number}").into(),
             address: [127, 0, 0, 1].into(),
             dial: engine::balance::Dial::Plain(([127, 0, 0, 1], 80).into()),
             weight: 1,
@@ -230,13 +252,46 @@ mod tests {
         });
         let set = engine::balance::EndpointSet::default();
         let service = Arc::new(Backend::new("shop/cart", 80, Protocol::Http1, set));
-        let one = Checked { endpoint, service, check: Rc::new(check), due: Nanos(0), state: Rc::default() };
+        Checked { endpoint, service, check: Rc::clone(check), due: Nanos(0), state: Rc::default() }
+    }
+
+    fn tcp() -> Rc<HealthCheck> {
+        Rc::new(HealthCheck {
+            probe: Probe::Tcp,
+            interval: Nanos::from_millis(1_000),
+            timeout: Nanos::from_millis(100),
+            policy: engine::policy::CheckPolicy { healthy_after: 1, unhealthy_after: 1 },
+        })
+    }
+
+    /// The check was under way when the policy that wanted it was taken away.
+    #[test]
+    fn a_check_that_nobody_wants_any_more_leaves_nobody_out() {
+        let one = checked(&tcp(), 0);
         let fails = || note(&one.endpoint, &one.service, &one.check, &one.state, false);
         fails();
         assert!(one.endpoint.load.unhealthy());
         one.forget();
         fails();
         assert!(!one.endpoint.load.unhealthy());
+    }
+
+    #[test]
+    fn no_more_than_sixty_four_are_under_way_and_the_others_stay_due() {
+        let check = tcp();
+        let mut all: Vec<Checked> = (0..100).map(|i| checked(&check, i)).collect();
+        let mut started = |now: u64, mut running: usize| {
+            let before = running;
+            for one in &mut all {
+                running += usize::from(one.starts(Nanos::from_millis(now), running, |length| length));
+            }
+            running - before
+        };
+        assert_eq!(started(10, 0), 64);
+        assert_eq!(started(20, 64), 0, "they wait");
+        assert_eq!(started(30, 54), 10, "ten have ended");
+        assert_eq!(started(40, 0), 26, "the rest, and of the others none before its interval is over");
+        assert_eq!(started(2_000, 0), 0, "none begins again before it has ended");
     }
 
     #[test]

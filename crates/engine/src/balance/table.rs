@@ -1,5 +1,8 @@
 //! Consistent hashing: from a hash to a sequence of endpoints that changes little when endpoints come and go.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
 use super::Endpoint;
 
 /// A Maglev table has about this many entries an endpoint, so that shares differ by a percent or so.
@@ -59,35 +62,28 @@ impl Table {
     /// Maglev's table (Eisenbud et al., NSDI 2016, section 3.4): endpoints take turns to claim the next free entry of their own
     /// permutation, the heavier ones more often.
     pub(super) fn maglev(members: &[u32], all: &[impl AsRef<Endpoint>]) -> Option<Table> {
-        let heaviest = members.iter().map(|&i| weight(all, i)).max()?;
+        if members.is_empty() {
+            return None;
+        }
         let wanted = members.len().saturating_mul(ENTRIES);
         let size = SIZES.into_iter().find(|size| *size >= wanted).unwrap_or(SIZES[SIZES.len() - 1]) as u64;
         const FREE: u32 = u32::MAX;
         let mut entries = vec![FREE; size as usize];
-        let mut turns: Vec<(u64, u64, u64)> = members
+        let mut places: Vec<(u64, u64)> = members
             .iter()
             .map(|&member| {
                 let name = hash(all[member as usize].as_ref().workload.as_bytes());
-                (name % size, mix(name) % (size - 1) + 1, 0)
+                (name % size, mix(name) % (size - 1) + 1)
             })
             .collect();
-        let mut left = size;
-        'fill: loop {
-            for (&member, (place, step, credit)) in members.iter().zip(&mut turns) {
-                *credit += weight(all, member);
-                if *credit < heaviest {
-                    continue;
-                }
-                *credit -= heaviest;
-                while entries[*place as usize] != FREE {
-                    *place = (*place + *step) % size;
-                }
-                entries[*place as usize] = member;
-                left -= 1;
-                if left == 0 {
-                    break 'fill;
-                }
+        let weights: Vec<u64> = members.iter().map(|&member| weight(all, member)).collect();
+        // Each turn claims one entry.
+        for turn in turns(&weights).take(size as usize) {
+            let (place, step) = &mut places[turn];
+            while entries[*place as usize] != FREE {
+                *place = (*place + *step) % size;
             }
+            entries[*place as usize] = members[turn];
         }
         Some(Table { points: Box::default(), entries: entries.into() })
     }
@@ -101,6 +97,33 @@ impl Table {
         };
         self.entries[start..].iter().chain(&self.entries[..start]).map(|&member| member as usize)
     }
+}
+
+/// Positions among `weights`, for ever, each as often as its weight says: in every pass the heaviest have a turn, who weighs half
+/// of that in every other pass, and so on. Those of equal weight have their turns together. A turn takes the same time
+/// however far apart the weights are: passes without a turn for some are not gone through.
+fn turns(weights: &[u64]) -> impl Iterator<Item = usize> {
+    let heaviest = weights.iter().copied().max().unwrap_or(0);
+    let mut alike: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (position, weight) in weights.iter().enumerate() {
+        alike.entry((*weight).max(1)).or_default().push(position);
+    }
+    let alike: Vec<(u64, Vec<usize>)> = alike.into_iter().collect();
+    // The pass of a turn, turns being counted from one; among those of one pass the lighter come first.
+    let pass = move |turn: u64, weight: u64| (turn * heaviest).div_ceil(weight);
+    let first = |(class, (weight, _)): (usize, &(u64, _))| Reverse((pass(1, *weight), class, 1));
+    let mut due: BinaryHeap<Reverse<(u64, usize, u64)>> = alike.iter().enumerate().map(first).collect();
+    let mut current = (0, usize::MAX);
+    std::iter::from_fn(move || {
+        if current.1 >= alike.get(current.0)?.1.len() {
+            let mut next = due.peek_mut()?;
+            let Reverse((_, class, turn)) = *next;
+            *next = Reverse((pass(turn + 1, alike[class].0), class, turn + 1));
+            current = (class, 0);
+        }
+        current.1 += 1;
+        alike[current.0].1.get(current.1 - 1).copied()
+    })
 }
 
 fn weight(all: &[impl AsRef<Endpoint>], member: u32) -> u64 {

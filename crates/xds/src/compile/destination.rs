@@ -158,8 +158,7 @@ impl Compiler {
 
     /// The one backend of a service port, as long as it speaks the same protocol: pools and what was learnt hang on it.
     fn backend(&mut self, resources: &Resources, service: &Service, port: &Port) -> Arc<Backend> {
-        let key = (service.name.clone(), port.port);
-        let known = self.backends.lock().get(&key).and_then(std::sync::Weak::upgrade);
+        let known = self.backends.get(&service.name, port.port);
         if let Some(known) = known.filter(|known| known.protocol == port.protocol) {
             return known;
         }
@@ -168,7 +167,7 @@ impl Compiler {
         let set =
             endpoint::set(&none, resources.endpoints(&service.name), port.port, balance, &self.here).unwrap_or(none);
         let backend = Arc::new(Backend::new(service.name.as_str(), port.port, port.protocol, set));
-        self.backends.lock().insert(key, Arc::downgrade(&backend));
+        self.backends.insert(&backend);
         backend
     }
 
@@ -179,41 +178,27 @@ impl Compiler {
         let instance =
             |name: &String| (format!("{namespace}/{name}"), resources.endpoint(&format!("{service}/{name}")));
         let changed: Option<Vec<_>> = workloads.map(|names| names.iter().map(instance).collect());
-        let range = (service.to_owned(), 0)..=(service.to_owned(), u16::MAX);
-        let mut dead = Vec::new();
-        let mut backends = self.backends.lock();
-        for (key, backend) in backends.range(range) {
-            let Some(backend) = backend.upgrade() else {
-                dead.push(key.clone());
-                continue;
+        for backend in self.backends.of(service) {
+            let (old, port) = (backend.endpoints.load(), backend.port);
+            let set = if let Some(changed) = &changed {
+                endpoint::patched(&old, changed.iter().map(|(w, i)| (w.as_str(), *i)), port, &self.here)
+            } else {
+                let declared = resources.service(service).and_then(|s| s.port(port).map(|port| (s, port)));
+                let balance = match declared {
+                    Some((service, port)) => policy::merge_balance(resources, &service.policies, &place(service, port)),
+                    None => old.policy().clone(),
+                };
+                endpoint::set(&old, resources.endpoints(service), port, balance, &self.here)
             };
-            if let Some(changed) = &changed {
-                let old = backend.endpoints.load();
-                if let Some(set) =
-                    endpoint::patched(&old, changed.iter().map(|(w, i)| (w.as_str(), *i)), key.1, &self.here)
-                {
-                    backend.endpoints.store(Arc::new(set));
-                }
-                continue;
-            }
-            let declared = resources.service(service).and_then(|s| s.port(key.1).map(|port| (s, port)));
-            let old = backend.endpoints.load();
-            let balance = match declared {
-                Some((service, port)) => policy::merge_balance(resources, &service.policies, &place(service, port)),
-                None => old.policy().clone(),
-            };
-            if let Some(set) = endpoint::set(&old, resources.endpoints(service), key.1, balance, &self.here) {
+            if let Some(set) = set {
                 backend.endpoints.store(Arc::new(set));
             }
-        }
-        for key in dead {
-            backends.remove(&key);
         }
     }
 
     /// Forgets backends that no rule and no connection uses any more.
     pub(crate) fn sweep(&mut self) {
-        self.backends.lock().retain(|_, backend| backend.strong_count() > 0);
+        self.backends.sweep();
     }
 
     /// The inbound side of `workload`. Policies that are not held deny, so whoever calls this holds all that are good.

@@ -4,6 +4,7 @@
 //! together is put together, which cannot fail: what is missing by then is a share that answers 500, or a policy that denies.
 
 mod authorize;
+mod backends;
 mod destination;
 pub(crate) mod endpoint;
 mod gateway;
@@ -16,14 +17,15 @@ mod traffic;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 
 use engine::SeriesId;
-use engine::balance::{Backend, Locality};
+use engine::balance::Locality;
 use proto::mesh::Refusal;
 
 use crate::Kind;
+
+pub(crate) use backends::Backends;
 
 /// Which way the requests of a series go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,24 +72,6 @@ pub(crate) fn parse(kind: Kind, name: &str, version: &str, body: &[u8]) -> Resul
             reason: problem.reason,
         })
     })
-}
-
-/// The backends that rules and connections hold, by service and port. Shared with whoever reports on them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Backends(Arc<Mutex<ByPort>>);
-
-type ByPort = BTreeMap<(String, u16), Weak<Backend>>;
-
-impl Backends {
-    /// Nothing here is left half done by a panic, so a poisoned lock is as good as any.
-    fn lock(&self) -> MutexGuard<'_, ByPort> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Those that live, in order of service and port.
-    pub(crate) fn list(&self) -> Vec<Arc<Backend>> {
-        self.lock().values().filter_map(Weak::upgrade).collect()
-    }
 }
 
 /// Puts resources together. It remembers the backends that are in use, so that whatever names the same service port shares

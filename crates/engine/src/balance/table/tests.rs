@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use super::super::{Dial, Health, Load, Locality};
 use super::*;
 
@@ -66,4 +68,45 @@ fn thousands_of_endpoints_fit() {
     assert_eq!(maglev.entries.len(), 65_521);
     let ring = Table::ring(&members, &all).expect("there are members");
     assert!(ring.entries.len() <= 2 * POINTS_ALL, "{}", ring.entries.len());
+}
+
+/// Of ten thousand, of which one weighs a million times as much as the others, that one has every entry; going through a million
+/// passes of ten thousand until another has a turn would take minutes.
+#[test]
+fn one_huge_weight_costs_no_more_than_equal_ones() {
+    let mut weights = vec![1; 10_000];
+    weights[5_000] = 1_000_000;
+    let all = endpoints(&weights);
+    let members: Vec<u32> = (0..10_000).collect();
+    let table = Table::maglev(&members, &all).expect("there are members");
+    assert!(table.entries.iter().all(|entry| *entry == 5_000));
+    let weights: Vec<u64> = weights.into_iter().map(u64::from).collect();
+    // A hundred passes of the light ones: a hundred million turns of the heavy one are in between.
+    let light = turns(&weights).skip(999_999).take(10_000).filter(|position| *position != 5_000).count();
+    assert_eq!(light, 9_999, "the light ones come when it has had a million turns");
+}
+
+/// As in the paper: in each pass everybody gets its weight as credit, and a turn for each that is worth the heaviest.
+fn passes(weights: &[u64], count: usize) -> Vec<Vec<usize>> {
+    let heaviest = weights.iter().copied().max().unwrap_or(0);
+    let mut credits = vec![0; weights.len()];
+    let mut pass = || {
+        credits.iter_mut().zip(weights).for_each(|(credit, weight)| *credit += weight);
+        let rich: Vec<usize> = (0..weights.len()).filter(|i| credits[*i] >= heaviest).collect();
+        rich.iter().for_each(|i| credits[*i] -= heaviest);
+        rich
+    };
+    (0..count).map(|_| pass()).collect()
+}
+
+proptest! {
+    #[test]
+    fn turns_are_those_of_the_passes(weights in prop::collection::vec(1u64..50, 1..20)) {
+        let mut all = turns(&weights);
+        for pass in passes(&weights, 100) {
+            let mut turns: Vec<usize> = all.by_ref().take(pass.len()).collect();
+            turns.sort_unstable();
+            prop_assert_eq!(turns, pass);
+        }
+    }
 }
