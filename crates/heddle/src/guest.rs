@@ -17,13 +17,14 @@ use tokio::process::Child;
 
 use crate::runtime;
 use crate::sidecar::settings::{SidecarSettings, service_listeners};
-use crate::signals::{SIGNAL_BASE, Signals, in_foreground};
+use crate::signals::{SIGNAL_BASE, Signals};
 use crate::supervisor::application::Program;
 use crate::supervisor::environment::{Pod, environment, service_ports};
 use crate::supervisor::inside::Inside;
 use crate::supervisor::report::Reporter;
 use crate::supervisor::sidecar::{ProxyState, Sidecar, Tokens};
 use crate::supervisor::{FIRST_GUEST, Mesh};
+use crate::witness::{Heard, Witness, in_our_group};
 
 /// The longest wait for a sidecar to get ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -159,35 +160,40 @@ pub(crate) fn listeners(
     service_listeners(ip, &service_ports(services, namespace))
 }
 
-/// Waits for a command that shares our terminal. What is typed there (Ctrl-C, Ctrl-\) reaches it from the terminal itself; what only
-/// we get is passed on: SIGTERM when `serving`, its sidecar if others call it, has finished what they have under way, or with the next signal.
+/// Waits for a command that shares our terminal and process group. What the whole group gets (Ctrl-C, systemd) reaches it without us;
+/// what only we get is passed on: SIGTERM when `serving`, its sidecar if others call it, has finished what they have under way, or
+/// with the next signal.
 pub(crate) async fn wait(
     child: &mut Child,
     signals: &mut Signals,
+    witness: &mut Witness,
     serving: Option<&Sidecar>,
 ) -> anyhow::Result<ExitCode> {
     let mut draining = false;
     loop {
-        let signal = tokio::select! {
+        let heard = tokio::select! {
             status = child.wait() => return Ok(exit_code(status.context("cannot wait for the command")?)),
-            signal = signals.next() => signal,
-            () = drained(serving), if draining => Signal::SIGTERM,
+            heard = witness.next(signals) => heard,
+            () = drained(serving), if draining => Heard { signal: Signal::SIGTERM, by_all: false },
         };
-        let passed = match (serving, signal) {
+        let Some(pid) = child.id().and_then(|p| i32::try_from(p).ok()).map(Pid::from_raw) else { continue };
+        let knows = heard.by_all && in_our_group(pid);
+        let passed = match (serving, heard.signal) {
             (Some(sidecar), Signal::SIGTERM) if !draining && *sidecar.state().borrow() != ProxyState::Drained => {
                 sidecar.drain(DRAIN);
-                draining = true;
+                draining = !knows;
+                continue;
+            }
+            (_, signal) if knows => {
+                draining &= signal != Signal::SIGTERM;
                 continue;
             }
             _ if draining => Signal::SIGTERM,
-            (_, Signal::SIGINT | Signal::SIGQUIT) if in_foreground() => continue,
             (_, other) => other,
         };
         draining = false;
-        if let Some(pid) = child.id().and_then(|p| i32::try_from(p).ok()) {
-            // It may have ended in between, which the next turn sees.
-            let _ = kill(Pid::from_raw(pid), passed);
-        }
+        // It may have ended in between, which the next turn sees.
+        let _ = kill(pid, passed);
     }
 }
 

@@ -14,6 +14,7 @@ mod runtime;
 mod sidecar;
 mod signals;
 mod supervisor;
+mod witness;
 
 use std::process::ExitCode;
 

@@ -9,6 +9,10 @@ use tokio::signal::unix::{self, SignalKind, signal};
 /// What exit status a shell gives a command that a signal ended: this plus the signal's number.
 pub(crate) const SIGNAL_BASE: i32 = 128;
 
+/// What is passed on to the command of `run` and `exec`.
+pub(crate) const PASSED: [Signal; 5] =
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1];
+
 /// Ctrl-C, SIGTERM, SIGHUP, SIGQUIT and SIGUSR1, which no longer end the process by themselves. SIGUSR2 does not either: it asks
 /// for new proxies (`supervisor::sidecar`), and means nothing while there is none.
 pub(crate) struct Signals {
@@ -44,6 +48,19 @@ impl Signals {
         }
     }
 
+    /// Waits until `signal` comes, and is true; false if it is none of [`PASSED`]. Cancel safe.
+    pub(crate) async fn again(&mut self, signal: Signal) -> bool {
+        let stream = match signal {
+            Signal::SIGINT => &mut self.interrupt,
+            Signal::SIGTERM => &mut self.terminate,
+            Signal::SIGHUP => &mut self.hangup,
+            Signal::SIGQUIT => &mut self.quit,
+            Signal::SIGUSR1 => &mut self.user,
+            _ => return false,
+        };
+        stream.recv().await.is_some()
+    }
+
     /// `work`, unless a signal comes first.
     pub(crate) async fn or<T>(&mut self, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
         tokio::select! {
@@ -52,19 +69,6 @@ impl Signals {
             done = work => done,
         }
     }
-}
-
-/// Whether this process is in the group that its terminal sends Ctrl-C (SIGINT) and Ctrl-\ (SIGQUIT) to, and with it the children
-/// that have no group of their own.
-pub(crate) fn in_foreground() -> bool {
-    std::fs::read_to_string("/proc/self/stat").is_ok_and(|stat| foreground(&stat))
-}
-
-/// The same of a process's `/proc/PID/stat` (proc_pid_stat(5)): its group is the foreground one of its terminal, if it has one.
-fn foreground(stat: &str) -> bool {
-    // The name in brackets may contain anything.
-    let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace().collect::<Vec<_>>());
-    fields.is_some_and(|fields| fields.get(2).is_some_and(|group| fields.get(5) == Some(group)))
 }
 
 /// A signal came before there was anything to pass it on to.
@@ -88,18 +92,5 @@ impl Interrupted {
             }
             None => Err(error),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_foreground_is_told_from_the_background() {
-        assert!(foreground("7 (a) b) S 1 70 60 34816 70 4194304 0"));
-        assert!(!foreground("7 (a) S 1 70 60 34816 71 4194304 0"), "another group has the terminal");
-        assert!(!foreground("7 (a) S 1 70 60 0 -1 4194304 0"), "there is no terminal");
-        assert!(!foreground(""));
     }
 }

@@ -85,20 +85,6 @@ fn an_application_that_ends_can_call_others() {
 }
 
 #[test]
-fn signals_to_heddle_alone_reach_its_command() {
-    let mesh = Mesh::with_files(&[STRICT.to_owned(), client()].concat(), &[]);
-    let script = "trap 'exit 2' INT; trap 'exit 3' QUIT; trap 'exit 10' USR1; trap 'exit 1' HUP; echo set;
-                  while :; do sleep 0.05; done";
-    for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGHUP] {
-        let mut exec = mesh.heddle.start(["exec", "-n", "t", "client", "--", "sh", "-c", script]);
-        exec.wait_line("set", LONG);
-        exec.signal(signal);
-        assert_eq!(exec.wait(LONG).code(), Some(signal as i32), "{signal}");
-    }
-    mesh.end(Signal::SIGQUIT);
-}
-
-#[test]
 fn asked_for_new_proxies_a_mesh_without_any_goes_on() {
     let mesh = Mesh::up(&service("none", "http"));
     mesh.up.signal(Signal::SIGUSR2);

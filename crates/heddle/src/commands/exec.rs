@@ -21,6 +21,7 @@ use crate::supervisor::inside::Inside;
 use crate::supervisor::mode::ModeArgs;
 use crate::supervisor::report::Reporter;
 use crate::supervisor::{self, Mesh};
+use crate::witness::Witness;
 
 /// Run a command with a service's identity and way out, without becoming an endpoint of it
 #[derive(Debug, Args)]
@@ -48,9 +49,10 @@ async fn exec(args: ExecArgs) -> anyhow::Result<ExitCode> {
     let Prepared { mesh, pod, services, settings, inside, _address } = signals.or(prepare(&args)).await?;
     let _folder = Folder(settings.directory.clone());
     let program = guest::program(&mesh, &pod, &services, args.command, inside.clone())?;
+    let mut witness = signals.or(Witness::start()).await?;
     let guest = Guest::start(&settings, mesh.tokens(), inside, &mesh.reporter, &mut signals).await?;
     let code = match program.start() {
-        Ok(mut child) => guest::wait(&mut child, &mut signals, None).await?,
+        Ok(mut child) => guest::wait(&mut child, &mut signals, &mut witness, None).await?,
         Err(error) => {
             console::error(format_args!("{error:#}"));
             guest::not_started(&error)

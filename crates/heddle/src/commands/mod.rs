@@ -46,6 +46,9 @@ enum Command {
     Init(init::InitArgs),
     #[command(hide = true)]
     Inside(inside::InsideArgs),
+    /// Say which signals the process group gets
+    #[command(hide = true)]
+    Witness,
     #[command(hide = true)]
     DemoService(crate::demo::service::ServiceArgs),
 }
@@ -91,6 +94,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Proxy(args) => proxy::run(args),
         Command::Init(args) => init::run(args),
         Command::Inside(args) => inside::run(args),
+        Command::Witness => crate::witness::watch(),
         Command::DemoService(args) => demo_service::run(args),
     }
 }

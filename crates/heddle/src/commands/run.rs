@@ -26,6 +26,7 @@ use crate::supervisor::probe::{Probes, Verdict};
 use crate::supervisor::report::Reporter;
 use crate::supervisor::sidecar::Tokens;
 use crate::supervisor::{self, Mesh};
+use crate::witness::Witness;
 
 /// Run one instance of a service with its sidecar, against a control plane anywhere
 #[derive(Debug, Args)]
@@ -172,6 +173,7 @@ async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
         port::not_the_sidecars(&settings, [args.port]).map_err(|why| anyhow!("{name} cannot run: {why}"))?;
     }
     let program = guest::program(&place.mesh, &pod, &services, args.command, inside.clone())?;
+    let mut witness = signals.or(Witness::start()).await?;
     let guest = Guest::start(&settings, tokens, inside, &place.mesh.reporter, &mut signals).await?;
     let code = match program.start() {
         Ok(mut child) => {
@@ -183,7 +185,7 @@ async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
                 }
             };
             tokio::select! {
-                code = guest::wait(&mut child, &mut signals, Some(guest.sidecar())) => code?,
+                code = guest::wait(&mut child, &mut signals, &mut witness, Some(guest.sidecar())) => code?,
                 () = probes.watch(&program, &verdict) => ExitCode::FAILURE,
                 () = tell => ExitCode::FAILURE,
             }
