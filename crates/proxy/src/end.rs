@@ -29,6 +29,8 @@ pub(crate) enum End {
 pub(crate) enum Fault {
     /// The connection is gone.
     Gone,
+    /// The peer took none of it: a stream of a link too many.
+    Refused,
     /// The peer broke its protocol.
     Protocol(Problem),
     /// The stream of HTTP/2 ended before its time.
@@ -36,8 +38,11 @@ pub(crate) enum Fault {
 }
 
 impl From<std::io::Error> for Fault {
-    fn from(_: std::io::Error) -> Fault {
-        Fault::Gone
+    fn from(error: std::io::Error) -> Fault {
+        match error.kind() {
+            std::io::ErrorKind::ConnectionRefused => Fault::Refused,
+            _ => Fault::Gone,
+        }
     }
 }
 

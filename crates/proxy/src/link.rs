@@ -96,6 +96,8 @@ struct Half {
     finished: bool,
     /// It was cut off, by either side or with the link.
     reset: bool,
+    /// The server did not take it, and has looked at nothing of it.
+    refused: bool,
 }
 
 impl Half {
@@ -110,6 +112,7 @@ impl Half {
             ended: false,
             finished: false,
             reset: false,
+            refused: false,
         }
     }
 
@@ -295,7 +298,9 @@ impl AsyncRead for Stream {
             return Poll::Ready(Ok(()));
         }
         if half.reset {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            // The one that no open connection has otherwise: see `Fault::Refused`.
+            let kind = if half.refused { io::ErrorKind::ConnectionRefused } else { io::ErrorKind::ConnectionReset };
+            return Poll::Ready(Err(kind.into()));
         }
         if !half.reader.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             half.reader = Some(cx.waker().clone());

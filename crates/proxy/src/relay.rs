@@ -86,7 +86,7 @@ pub(crate) async fn relay(call: &mut Call<'_>, plan: &Plan, mut answer: Answer) 
         Ended::Upstream(fault) => {
             call.record.reason = Some(match fault {
                 Fault::Protocol(problem) => problem.reason,
-                Fault::Gone | Fault::Reset(_) => Reason::UpstreamReset,
+                Fault::Gone | Fault::Refused | Fault::Reset(_) => Reason::UpstreamReset,
             });
             abort(call.down)
         }

@@ -423,6 +423,10 @@ fn failed(fault: Fault, written: bool) -> Failure {
             sent: written,
             client: false,
         },
+        Fault::Refused => Failure::before_sending(Refusal::new(
+            Reason::ConnectFailed,
+            "the instance's sidecar has too many requests of this one under way",
+        )),
         Fault::Protocol(problem) => {
             Failure { refusal: problem.into(), outcome: Outcome::Reset, sent: true, client: false }
         }
@@ -446,7 +450,7 @@ fn too_long(reason: Reason, upload: &Transfer) -> Failure {
 fn client_failed(fault: Fault) -> Failure {
     let refusal = match fault {
         Fault::Protocol(problem) => problem.into(),
-        Fault::Gone | Fault::Reset(_) => Reason::ClientGone.into(),
+        Fault::Gone | Fault::Refused | Fault::Reset(_) => Reason::ClientGone.into(),
     };
     Failure { refusal, outcome: Outcome::Cancelled, sent: true, client: true }
 }

@@ -28,6 +28,8 @@ pub(super) enum Kind {
     Leave,
     /// A client's new stream.
     Open,
+    /// The server does not take a stream that was just opened: nothing of it was looked at.
+    Refuse,
 }
 
 /// A frame without its payload.
@@ -57,6 +59,7 @@ impl Header {
             3 => (Kind::Window, length == 4),
             4 => (Kind::Leave, length == 0),
             5 => (Kind::Open, length == 0),
+            6 => (Kind::Refuse, length == 0),
             _ => return Err(Malformed("a frame of an unknown kind")),
         };
         if !fits {

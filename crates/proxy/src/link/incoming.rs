@@ -44,6 +44,7 @@ impl Incoming {
                 Kind::Data => (self.stream, self.rest) = (stream, length),
                 Kind::Leave => link.inner.borrow_mut().leaving = true,
                 Kind::End | Kind::Reset => link.hear_the_end(stream, kind == Kind::Reset),
+                Kind::Refuse => link.hear_refusal(stream, role)?,
                 Kind::Window => {
                     let Some(taken) = left.get(HEADER..).and_then(<[u8]>::first_chunk) else { return Ok(at - HEADER) };
                     link.allow(stream, u32::from_be_bytes(*taken))?;
@@ -63,7 +64,7 @@ fn admit(link: &Rc<Link>, stream: u32, role: &mut Role<'_>) -> Result<(), Malfor
     }
     inner.next = stream + 1;
     if inner.streams.len() >= STREAMS {
-        inner.put(Kind::Reset, stream);
+        inner.put(Kind::Refuse, stream);
         return Ok(());
     }
     let opened = link.stream(&mut inner, stream);
@@ -114,6 +115,18 @@ impl Link {
         half.ended |= !reset;
         half.reset |= reset;
         half.wake();
+    }
+
+    /// The server does not take a stream.
+    fn hear_refusal(&self, stream: u32, role: &Role<'_>) -> Result<(), Malformed> {
+        if matches!(role, Role::Server(_)) {
+            return Err(Malformed("a client refuses a stream"));
+        }
+        if let Some(half) = self.half(stream) {
+            half.borrow_mut().refused = true;
+        }
+        self.hear_the_end(stream, true);
+        Ok(())
     }
 
     /// The peer has taken `n` bytes.

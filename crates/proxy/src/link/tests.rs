@@ -270,7 +270,8 @@ fn a_peer_that_breaks_the_rules_is_refused() {
         vec![open(u32::MAX)],
         vec![frame(Kind::Data, 0, b"x")],
         vec![frame(Kind::Reset, 0, b"")],
-        vec![vec![6; 8]],
+        vec![open(0), frame(Kind::Refuse, 0, b"")],
+        vec![vec![7; 8]],
     ];
     for frames in broken {
         assert!(tell(&frames).is_err(), "{:?}", frames.last());
@@ -285,7 +286,23 @@ fn a_server_takes_so_many_streams_and_no_more() {
     assert_eq!(tell(&frames), Ok((STREAMS, Vec::new())));
     frames.push(open(STREAMS as u32));
     frames.push(frame(Kind::Data, STREAMS as u32, b"more of it"));
-    assert_eq!(tell(&frames), Ok((STREAMS, frame(Kind::Reset, STREAMS as u32, b""))));
+    assert_eq!(tell(&frames), Ok((STREAMS, frame(Kind::Refuse, STREAMS as u32, b""))));
+}
+
+#[test]
+fn a_stream_that_was_not_taken_is_told_from_one_that_was_cut_off() {
+    for (kind, expected) in
+        [(Kind::Refuse, io::ErrorKind::ConnectionRefused), (Kind::Reset, io::ErrorKind::ConnectionReset)]
+    {
+        let link = Link::new();
+        let mut stream = link.open().unwrap();
+        Incoming::default().take(&link, &frame(kind, 0, b""), &mut Role::Client).unwrap();
+        match read(&mut stream, 1) {
+            Poll::Ready(Err(error)) => assert_eq!(error.kind(), expected),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(write(&mut stream, b"x"), Poll::Ready(Err(_))));
+    }
 }
 
 proptest! {
@@ -294,7 +311,7 @@ proptest! {
     #[test]
     fn any_frames_keep_the_laws(
         client in any::<u8>(),
-        frames in prop::collection::vec((0..7_u8, 0..4_u32, prop::collection::vec(any::<u8>(), 0..9)), 0..12),
+        frames in prop::collection::vec((0..8_u8, 0..4_u32, prop::collection::vec(any::<u8>(), 0..9)), 0..12),
     ) {
         let mut data = vec![client];
         for (kind, stream, payload) in frames {

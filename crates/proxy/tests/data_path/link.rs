@@ -202,3 +202,52 @@ async fn an_interim_answer_that_has_to_wait_goes_out_when_the_link_takes_it() {
         }
     }
 }
+
+/// A server that has too many streams refuses the next one before it looks at it, so whatever was asked there can be asked again.
+#[tokio::test]
+async fn a_request_on_a_stream_that_the_server_refuses_is_repeated() {
+    const REFUSE: u8 = 6;
+    let world = World::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let identity = "spiffe://mesh.test/ns/shop/sa/cart";
+    let dial = Dial::Mesh {
+        address: listener.local_addr().unwrap(),
+        sni: "p80.cart-0.shop.heddle".into(),
+        identity: identity.into(),
+    };
+    world.publish(Protocol::Http1, vec![crate::world::endpoint("cart-0", dial)]);
+    let client = world.client(|_| {});
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut raw = client.connect();
+        raw.send("POST http://cart/ HTTP/1.1\r\nHost: cart\r\nContent-Length: 4\r\n\r\nonce");
+        let head = raw.read_head();
+        (client, head)
+    });
+    let (stream, _) = listener.accept().await.unwrap();
+    let (mut link, peer) = tls::accept(stream, &world.identity("cart")).await.unwrap();
+    assert_eq!(peer.alpn, Alpn::Link);
+    let mut opened = 0;
+    let serve = async {
+        loop {
+            let mut header = [0; 8];
+            link.read_exact(&mut header).await.unwrap();
+            let length = usize::from(header[2]) << 8 | usize::from(header[3]);
+            let mut payload = vec![0; length];
+            link.read_exact(&mut payload).await.unwrap();
+            let stream = &header[4..];
+            opened += usize::from(header[0] == 5);
+            if header[0] == 5 && opened == 1 {
+                link.write_all(&[[REFUSE, 0, 0, 0].as_slice(), stream].concat()).await.unwrap();
+            }
+            if header[0] == 0 && opened == 2 && payload.ends_with(b"once") {
+                let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+                let frame = [[0, 0, 0, answer.len() as u8].as_slice(), stream, answer].concat();
+                link.write_all(&frame).await.unwrap();
+                return;
+            }
+        }
+    };
+    let answered = async { tokio::join!(serve, asked).1.unwrap() };
+    let (_client, head) = tokio::time::timeout(LONG, answered).await.expect("it is asked again");
+    assert!(head.starts_with("HTTP/1.1 204 "), "{head}");
+}
