@@ -18,6 +18,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::io::{self, IoSlice};
+use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -70,8 +71,15 @@ struct Inner {
     /// Frames to be written.
     output: Vec<u8>,
     driver: Option<Waker>,
-    /// Writers that wait until `output` is shorter.
+    /// Counts up each time that `output` is taken to be written: a turn.
+    turn: u32,
+    /// How many writers waited when this turn began. Each may add its share of [`OUTPUT`] in it, or the first of them would
+    /// fill it alone, turn after turn, until its window is closed.
+    writers: usize,
+    /// Writers that wait for the next turn and had nothing of this one: they come first.
     waiting: Vec<Waker>,
+    /// Writers that wait for the next turn and had their share of this one.
+    served: Vec<Waker>,
     /// No new streams: the peer leaves, or nobody wants any.
     leaving: bool,
     /// The connection has ended.
@@ -98,6 +106,9 @@ struct Half {
     reset: bool,
     /// The server did not take it, and has looked at nothing of it.
     refused: bool,
+    /// The turn of the link's output in which this stream wrote last, and how much.
+    turn: u32,
+    written: usize,
 }
 
 impl Half {
@@ -113,6 +124,8 @@ impl Half {
             finished: false,
             reset: false,
             refused: false,
+            turn: 0,
+            written: 0,
         }
     }
 
@@ -136,6 +149,19 @@ impl Inner {
         self.output.extend_from_slice(&Header { kind: Kind::Window, length: 4, stream }.encode());
         self.output.extend_from_slice(&taken.to_be_bytes());
         self.wake_driver();
+    }
+
+    /// Hands the frames out to be written, in exchange for empty memory, and begins the next turn.
+    fn take_output(&mut self, empty: &mut Vec<u8>) {
+        mem::swap(empty, &mut self.output);
+        self.turn = self.turn.wrapping_add(1);
+        self.writers = self.waiting.len() + self.served.len();
+        self.waiting.drain(..).chain(self.served.drain(..)).for_each(Waker::wake);
+    }
+
+    /// Whether a stream that has `written` so much in this turn has to leave room for others.
+    fn has_share(&self, written: usize) -> bool {
+        self.writers > 1 && written > 0 && written + LARGEST > OUTPUT / self.writers
     }
 
     fn wake_driver(&mut self) {
@@ -196,7 +222,8 @@ impl Link {
             half.reset |= !half.ended;
             half.wake();
         }
-        inner.waiting.drain(..).for_each(Waker::wake);
+        let Inner { waiting, served, .. } = &mut *inner;
+        waiting.drain(..).chain(served.drain(..)).for_each(Waker::wake);
     }
 }
 
@@ -235,9 +262,13 @@ impl Stream {
         if half.reset || half.finished || inner.over {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        if inner.output.len() > OUTPUT {
-            if !inner.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                inner.waiting.push(cx.waker().clone());
+        if half.turn != inner.turn {
+            (half.turn, half.written) = (inner.turn, 0);
+        }
+        if inner.output.len() > OUTPUT || inner.has_share(half.written) {
+            let queue = if half.written == 0 { &mut inner.waiting } else { &mut inner.served };
+            if !queue.iter().any(|waker| waker.will_wake(cx.waker())) {
+                queue.push(cx.waker().clone());
             }
             return Poll::Pending;
         }
@@ -248,6 +279,7 @@ impl Stream {
         }
         if n > 0 {
             half.credit -= n as u32;
+            half.written += n;
             inner.output.extend_from_slice(&Header { kind: Kind::Data, length: n, stream: self.number }.encode());
             let first = head.len().min(n);
             inner.output.extend_from_slice(&head[..first]);

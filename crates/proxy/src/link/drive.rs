@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use engine::Nanos;
 use tokio::io::AsyncWrite;
@@ -168,8 +168,7 @@ impl Driver<'_> {
             if inner.output.is_empty() {
                 break;
             }
-            mem::swap(&mut self.sending, &mut inner.output);
-            inner.waiting.drain(..).for_each(Waker::wake);
+            inner.take_output(&mut self.sending);
         }
         if self.unflushed {
             match Pin::new(&mut self.io).poll_flush(cx) {

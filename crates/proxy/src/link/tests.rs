@@ -26,12 +26,19 @@ impl Pair {
 
     /// Carries what either has to say, in pieces of `piece` bytes; a frame that is cut waits for the next piece.
     fn carry(&mut self, piece: usize) -> Result<(), Malformed> {
-        let said = std::mem::take(&mut self.client.inner.borrow_mut().output);
+        let bytes = said(&self.client);
         let mut accept = |stream| self.accepted.push(stream);
-        deliver(&mut self.forth, &self.server, &said, piece, &mut Role::Server(&mut accept))?;
-        let said = std::mem::take(&mut self.server.inner.borrow_mut().output);
-        deliver(&mut self.back, &self.client, &said, piece, &mut Role::Client)
+        deliver(&mut self.forth, &self.server, &bytes, piece, &mut Role::Server(&mut accept))?;
+        let bytes = said(&self.server);
+        deliver(&mut self.back, &self.client, &bytes, piece, &mut Role::Client)
     }
+}
+
+/// What an end has to say, as its driver takes it.
+fn said(link: &Rc<Link>) -> Vec<u8> {
+    let mut said = Vec::new();
+    link.inner.borrow_mut().take_output(&mut said);
+    said
 }
 
 fn deliver(
@@ -170,6 +177,51 @@ fn writers_wait_while_the_connection_takes_nothing() {
     assert!(pair.client.inner.borrow().output.len() <= OUTPUT + 16 * 1024);
     pair.carry(100_000).unwrap();
     assert!(write(&mut streams[1], b"x").is_ready());
+}
+
+/// A waker of its own for each writer, for a queue holds each of them once.
+fn wakers(count: usize) -> Vec<Waker> {
+    struct Own(std::sync::atomic::AtomicBool);
+    impl std::task::Wake for Own {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    (0..count).map(|_| std::sync::Arc::new(Own(false.into())).into()).collect()
+}
+
+/// Bodies in number, asked in the order in which they wait, as their tasks are; each writes whenever it can.
+#[test]
+fn writers_take_turns_and_a_short_word_waits_for_one_turn_of_them() {
+    const BULK: usize = 9;
+    let mut pair = Pair::new();
+    let mut streams: Vec<Stream> = (0..=BULK).map(|_| pair.client.open().unwrap()).collect();
+    let wakers = wakers(BULK + 1);
+    pair.carry(usize::MAX).unwrap();
+    let mut sent = [0; BULK];
+    let mut heard_at = None;
+    let mut queue: Vec<usize> = (0..BULK).collect();
+    for turn in 0..12 {
+        for &which in &queue {
+            let mut cx = Context::from_waker(&wakers[which]);
+            while let Poll::Ready(n) = Pin::new(&mut streams[which]).poll_write(&mut cx, &[0; LARGEST]) {
+                sent[which] += n.unwrap();
+            }
+        }
+        if turn >= 1 && heard_at.is_none() {
+            let mut cx = Context::from_waker(&wakers[BULK]);
+            heard_at = Pin::new(&mut streams[BULK]).poll_write(&mut cx, b"x").is_ready().then_some(turn);
+        }
+        let inner = pair.client.inner.borrow();
+        let place = |waker: &Waker| wakers.iter().position(|own| own.will_wake(waker)).unwrap();
+        queue = inner.waiting.iter().chain(&inner.served).map(place).filter(|&which| which < BULK).collect();
+        drop(inner);
+        assert_eq!(queue.len(), BULK, "each has more to say");
+        pair.carry(usize::MAX).unwrap();
+    }
+    let (least, most) = (sent.iter().min().unwrap(), sent.iter().max().unwrap());
+    assert!(most - least <= 5 * LARGEST && *least >= 4 * LARGEST, "{sent:?}");
+    assert!(heard_at <= Some(2), "{heard_at:?}");
 }
 
 #[test]
