@@ -8,13 +8,14 @@ use engine::route::Rule;
 use engine::snapshot::AccessLog;
 use engine::{Nanos, Reason, RequestHead, SeriesId};
 use telemetry::access_log::{Entry, Handle};
-use telemetry::metrics::{Class, Direction, Recorder, Registry, SeriesKey};
+use telemetry::metrics::{Class, Direction, EXPIRY, Recorder, Registry, SeriesKey};
 
 use crate::peers::Peers;
 
 /// A worker's pens.
 pub(crate) struct Observer {
     recorder: Recorder,
+    registry: Arc<Registry>,
     log: Option<Handle>,
     /// Who was refused before any request.
     pub(crate) peers: Peers,
@@ -29,6 +30,7 @@ impl Observer {
         };
         Observer {
             recorder: registry.recorder(),
+            registry: Arc::clone(registry),
             log,
             peers: Peers::new(Arc::clone(registry)),
             unrouted: [
@@ -77,15 +79,25 @@ impl Observer {
         self.recorder.closed(series);
     }
 
+    /// Where a record counts. What took so long that its series can have expired meanwhile, and its place be another's, counts as
+    /// `other` where that is so.
+    fn series(&self, record: &Record, latency: Nanos) -> SeriesId {
+        if latency >= EXPIRY && !self.registry.is_still(record.series, record.started) {
+            return SeriesId::default();
+        }
+        record.series
+    }
+
     /// Counts what is over, and logs it if `level` says so.
     pub(crate) fn finish(&self, record: &Record, identity: Option<&str>, level: AccessLog, now: Nanos) {
         let latency = now.since(record.started);
-        self.recorder.request(record.series, Class::of(record.status), record.reason, latency, record.failure);
+        let series = self.series(record, latency);
+        self.recorder.request(series, Class::of(record.status), record.reason, latency, record.failure);
         if record.received > 0 || record.sent > 0 {
-            self.recorder.bytes(record.series, record.received, record.sent);
+            self.recorder.bytes(series, record.received, record.sent);
         }
         if record.attempts > 1 {
-            self.recorder.retries(record.series, record.attempts - 1);
+            self.recorder.retries(series, record.attempts - 1);
         }
         let wanted = match level {
             AccessLog::Off => false,
@@ -152,5 +164,33 @@ impl Record {
     /// Keeps the name of an opaque connection's destination.
     pub(crate) fn describe_opaque(&mut self, target: &str) {
         self.texts = Some(Box::new(Texts { method: "".into(), path: "".into(), authority: target.into() }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use telemetry::metrics::Cursor;
+
+    use super::*;
+
+    #[test]
+    fn what_outlives_its_series_is_not_counted_for_the_next() {
+        let registry = Registry::new();
+        let observer = Observer::new(&registry, None);
+        let key =
+            |service: &str| SeriesKey { direction: Direction::Outbound, service: service.into(), route: "".into() };
+        let mut record = observer.begin(Direction::Outbound, Nanos(1));
+        record.series = registry.series(&key("first"));
+        registry.expire(Nanos(2), |_| false);
+        let later = Nanos(2).after(EXPIRY);
+        let end = |record: &Record| observer.finish(record, None, AccessLog::Off, later);
+        end(&record);
+        registry.expire(later, |_| false);
+        registry.expire(later.after(EXPIRY), |_| false);
+        assert_eq!(registry.series(&key("second")), record.series, "the place is used again");
+        end(&record);
+        let counted = registry.deltas(&mut Cursor::default());
+        let counted: Vec<_> = counted.iter().map(|delta| (&*delta.key.service, delta.requests)).collect();
+        assert_eq!(counted, [("other", 1)]);
     }
 }

@@ -75,6 +75,8 @@ struct Entry {
     /// Requests and bytes when [`Registry::expire`] last looked, and since when they have not changed.
     seen: u64,
     quiet_since: Nanos,
+    /// When this place was last taken from a key.
+    freed: Option<Nanos>,
     life: Life,
 }
 
@@ -92,8 +94,7 @@ enum Life {
 struct Table {
     ids: HashMap<SeriesKey, u32>,
     entries: Vec<Entry>,
-    /// Places that are free again, the longest free first: a request that outlives its series by hours is the only one that
-    /// could be counted for a successor.
+    /// Places that are free again, the longest free first. A request that outlives its series asks [`Registry::is_still`].
     free: VecDeque<u32>,
     limit: usize,
 }
@@ -141,7 +142,7 @@ impl Registry {
             let base = self.totals(id);
             let entry = &mut table.entries[id as usize];
             let generation = entry.generation + 1;
-            *entry = Entry { generation, base, ..Entry::new(key.clone()) };
+            *entry = Entry { generation, base, freed: entry.freed, ..Entry::new(key.clone()) };
             id
         } else if table.entries.len() < table.limit {
             table.entries.push(Entry::new(key.clone()));
@@ -182,11 +183,20 @@ impl Registry {
                 (entry.seen, entry.quiet_since) = (traffic, now);
             } else if now.since(entry.quiet_since) >= EXPIRY {
                 entry.life = Life::Over;
+                entry.freed = Some(now);
                 let key = entry.key.clone();
                 table.ids.remove(&key);
                 table.free.push_back(id);
             }
         }
+    }
+
+    /// Whether `id` means the same series as at the time `then` (of the clock that [`Registry::expire`] is told), and was not given
+    /// to another since. Need be asked only of what is older than [`EXPIRY`].
+    pub fn is_still(&self, id: SeriesId, then: Nanos) -> bool {
+        let table = self.table();
+        let entry = table.entries.get(id.0 as usize);
+        entry.is_some_and(|entry| entry.life != Life::Over && entry.freed.is_none_or(|freed| freed < then))
     }
 
     /// What each live series has counted, in order of its id.
@@ -223,6 +233,7 @@ impl Entry {
             base: Totals::default(),
             seen: u64::MAX,
             quiet_since: Nanos(0),
+            freed: None,
             life: Life::Passing,
         }
     }

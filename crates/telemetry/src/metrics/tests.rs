@@ -85,6 +85,21 @@ fn unused_series_expire_and_their_places_start_from_zero() {
 }
 
 #[test]
+fn what_outlives_its_series_knows_it() {
+    let registry = Registry::with_limit(3);
+    let a = registry.series(&key("a"));
+    registry.expire(minutes(1), |_| false);
+    assert!(registry.is_still(a, minutes(1)));
+    registry.expire(minutes(11), |_| false);
+    assert!(!registry.is_still(a, minutes(1)), "it is over");
+    let b = registry.series(&key("b"));
+    assert_eq!(a, b, "the place is used again");
+    assert!(!registry.is_still(b, minutes(1)) && !registry.is_still(b, minutes(11)));
+    assert!(registry.is_still(b, minutes(12)));
+    assert!(registry.is_still(SeriesId(0), minutes(1)), "`other` never ends");
+}
+
+#[test]
 fn a_series_with_an_open_connection_or_asked_for_again_stays() {
     let registry = Registry::new();
     let recorder = registry.recorder();
