@@ -257,9 +257,11 @@ impl RawServer {
 
     fn stop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        // Wakes the acceptor.
-        let _ = TcpStream::connect(self.address);
         if let Some(acceptor) = self.acceptor.take() {
+            // Wakes it. Where a test has left no local port free, one is in a moment.
+            while TcpStream::connect(self.address).is_err() && !acceptor.is_finished() {
+                thread::sleep(Duration::from_millis(10));
+            }
             let _ = acceptor.join();
         }
     }
