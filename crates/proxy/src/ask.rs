@@ -10,7 +10,7 @@ use engine::Nanos;
 
 use crate::end::End;
 use crate::h1;
-use crate::pool::Peer;
+use crate::pool::{Peer, Used};
 use crate::transfer::parse_grpc_status;
 use crate::upstream::{self, Route, Upstream, Wire};
 use crate::worker::Worker;
@@ -100,7 +100,8 @@ async fn http1(worker: &Rc<Worker>, upstream: Upstream, question: &Question<'_>)
     let empty = matches!(response.framing(), h1::Framing::None | h1::Framing::Length(0));
     if empty && response.keep_alive() && conn.input.is_empty() {
         conn.rest(worker);
-        worker.pool.borrow_mut().put(peer, conn, expires, worker.now(), 0);
+        let used = Used { bytes: 0, keeps: response.keeps_for() };
+        worker.pool.borrow_mut().put(peer, conn, expires, worker.now(), used);
     }
     Some(reply)
 }

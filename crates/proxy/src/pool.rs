@@ -172,6 +172,21 @@ fn opening<T>(slot: &mut Option<Rc<Attempt>>, places: usize) -> Place<T> {
     Place::Open(Opening(opening))
 }
 
+/// What the last exchange on a connection says of its future.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Used {
+    /// Bytes of bodies that it moved, both ways.
+    pub(crate) bytes: u64,
+    /// How long the server says that it keeps the connection without a request.
+    pub(crate) keeps: Option<Nanos>,
+}
+
+/// A request that meets the server's closing is lost unless it may be repeated, so a connection is not used in the last second
+/// before, or in the second half of a shorter time.
+fn before(end: Nanos) -> Nanos {
+    Nanos(end.0 - (end.0 / 2).min(Nanos::from_millis(1_000).0))
+}
+
 /// A worker's pool.
 pub(crate) struct Pool {
     http1: ByPeer<Known>,
@@ -215,11 +230,11 @@ impl Pool {
         last_usable(&mut known.idle, now)
     }
 
-    /// Keeps an HTTP/1 connection for the next request, after one that moved `bytes` of bodies.
-    pub(crate) fn put(&mut self, peer: Peer, conn: Conn, expires: Option<Term>, now: Nanos, bytes: u64) {
-        let until = now.after(self.idle);
+    /// Keeps an HTTP/1 connection for the next request, after an exchange that moved `used.bytes`.
+    pub(crate) fn put(&mut self, peer: Peer, conn: Conn, expires: Option<Term>, now: Nanos, used: Used) {
+        let until = now.after(used.keeps.map_or(self.idle, |keeps| self.idle.min(before(keeps))));
         let known = self.http1.entry(peer).or_default();
-        known.count(bytes);
+        known.count(used.bytes);
         // As long as such a connection is at hand, no stream would be opened.
         if matches!(conn.io, Io::Client(_)) && !known.wants_own() {
             return;
@@ -405,7 +420,7 @@ mod tests {
         let (peer, link) = (Peer::Endpoint(1), Link::new());
         let keep = |pool: &mut Pool| {
             let conn = Conn::new(Io::Stream(link.open().expect("it has room")), crate::buffer::Buffer::default());
-            pool.put(peer, conn, None, Nanos(0), 0);
+            pool.put(peer, conn, None, Nanos(0), Used::default());
         };
         keep(&mut pool);
         let taken = pool.take(peer, Nanos(1));
@@ -413,6 +428,25 @@ mod tests {
         keep(&mut pool);
         link.leave();
         assert!(pool.take(peer, Nanos(1)).is_none());
+    }
+
+    #[test]
+    fn a_connection_is_not_used_when_its_server_is_about_to_close_it() {
+        let (limits, peer) = (Limits::default(), Peer::Endpoint(1));
+        let link = Link::new();
+        let kept = |says: Option<u64>, after: u64| {
+            let mut pool = Pool::new(&limits);
+            let conn = Conn::new(Io::Stream(link.open().expect("it has room")), crate::buffer::Buffer::default());
+            let keeps = says.map(Nanos::from_millis);
+            pool.put(peer, conn, None, Nanos(0), Used { keeps, ..Used::default() });
+            pool.take(peer, Nanos::from_millis(after)).is_some()
+        };
+        assert!(kept(Some(5_000), 3_900) && !kept(Some(5_000), 4_000));
+        assert!(kept(Some(1_000), 400) && !kept(Some(1_000), 500));
+        assert!(!kept(Some(0), 0));
+        let own = limits.pool_idle.as_millis() as u64;
+        assert!(kept(None, own - 1) && !kept(None, own));
+        assert!(kept(Some(10 * own), own - 1) && !kept(Some(10 * own), own));
     }
 
     #[test]

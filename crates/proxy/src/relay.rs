@@ -10,6 +10,7 @@ use crate::end::{End, Fault};
 use crate::h1::{self, Connection, Framing, Version};
 use crate::h2::Code;
 use crate::load;
+use crate::pool::Used;
 use crate::reply::Refusal;
 use crate::route::Plan;
 use crate::send::{Answer, Call, earlier, finish};
@@ -101,10 +102,12 @@ pub(crate) async fn relay(call: &mut Call<'_>, plan: &Plan, mut answer: Answer) 
     }
 }
 
-/// Learns of the application's load from its answer. A failure's latency says nothing: it must not look fast.
+/// Learns of the application's load from its answer. A failure's latency says nothing: it must not look fast. Nor does that of
+/// an answer to a request which its client is still sending.
 fn learn(call: &Call<'_>, answer: &Answer, status: u16) {
-    if status < 500 {
-        call.worker.served(answer.at.since(call.record.started), answer.at);
+    if status < 500 && answer.upload.is_done() {
+        let asked = answer.asked.unwrap_or(call.record.started);
+        call.worker.served(answer.at.since(asked), answer.at);
     }
     if let Some(said) = call.response.orca() {
         call.worker.application_said(said);
@@ -118,9 +121,10 @@ fn done(call: &mut Call<'_>, answer: Answer, download: &Transfer, begun: &Begun)
         let reusable = begun.upstream_keeps && download.is_done() && conn.input.is_empty();
         if upload_done && reusable && !call.worker.draining(call.door.side()) {
             conn.rest(call.worker);
-            let moved = call.record.received + call.record.sent;
+            let bytes = call.record.received + call.record.sent;
+            let used = Used { bytes, keeps: call.response.keeps_for() };
             let (peer, expires) = (answer.upstream.peer, answer.upstream.expires);
-            call.worker.pool.borrow_mut().put(peer, conn, expires, answer.at, moved);
+            call.worker.pool.borrow_mut().put(peer, conn, expires, answer.at, used);
         }
     }
     if upload_done && begun.client_keeps { After::Continue } else { After::Close }
@@ -180,7 +184,11 @@ fn begin(call: &mut Call<'_>, plan: &Plan, answer: &mut Answer) -> Result<Begun,
                 conn.output = call.worker.lend_output();
             }
             let outgoing = incoming.towards(call.head.version());
-            let keep = call.head.keep_alive() && !call.door.is_leaving(call.worker) && outgoing != Framing::UntilClose;
+            // An answer that comes before its request was read whole ends the connection, and says so (RFC 9112, 9.6).
+            let keep = call.head.keep_alive()
+                && answer.upload.is_done()
+                && !call.door.is_leaving(call.worker)
+                && outgoing != Framing::UntilClose;
             edit.framing = outgoing;
             edit.connection = match (keep, call.head.version()) {
                 (false, _) => Connection::Close,

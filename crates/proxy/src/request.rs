@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use crate::end::{End, Fault};
 use crate::h1::{self, Framing, Version};
+use crate::pool::Used;
 use crate::route::Plan;
 use crate::send::Call;
 use crate::transfer::Transfer;
@@ -156,6 +157,7 @@ pub(crate) fn discard(call: &Call<'_>, upstream: Upstream, upload: &Transfer) {
     if call.response.keep_alive() && upload.is_done() && conn.input.len() == body {
         conn.input.take(body);
         conn.rest(call.worker);
-        call.worker.pool.borrow_mut().put(peer, conn, expires, call.worker.now(), body as u64);
+        let used = Used { bytes: body as u64, keeps: call.response.keeps_for() };
+        call.worker.pool.borrow_mut().put(peer, conn, expires, call.worker.now(), used);
     }
 }

@@ -73,8 +73,16 @@ pub(crate) struct Answer {
     pub(crate) in_flight: Option<InFlight>,
     /// When the head came.
     pub(crate) at: Nanos,
+    /// When the last of the request came in, if the client had to be waited for.
+    pub(crate) asked: Option<Nanos>,
     /// The other side is a verified sidecar.
     pub(crate) mesh: bool,
+}
+
+/// One attempt's request was sent, as far as it was taken, and its answer's head has come.
+struct Sent {
+    upload_broken: bool,
+    asked: Option<Nanos>,
 }
 
 /// What went wrong with one attempt.
@@ -164,9 +172,13 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
                 let sent = transmit(call, plan, &mut upstream, &mut upload, due, policy.idle_timeout).await;
                 let at = call.worker.now();
                 match sent {
-                    Ok(upload_broken) => {
+                    Ok(Sent { upload_broken, asked }) => {
                         let mesh = attempt.is_mesh();
                         if let Some(in_flight) = &mut in_flight {
+                            // A client that sends slowly makes no instance slow.
+                            if let Some(asked) = asked {
+                                in_flight.connected(asked);
+                            }
                             in_flight.answered(at);
                             hear(call, in_flight, mesh, at);
                         }
@@ -177,7 +189,7 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
                             .flatten();
                         let Some(wait) = again else {
                             upload.settle(call.down);
-                            return Ok(Answer { upstream, upload, upload_broken, in_flight, at, mesh });
+                            return Ok(Answer { upstream, upload, upload_broken, in_flight, at, asked, mesh });
                         };
                         finish(plan, in_flight, at, outcome);
                         request::discard(call, upstream, &upload);
@@ -316,7 +328,7 @@ fn poll_gone(cx: &mut Context<'_>, call: &mut Call<'_>) -> Poll<()> {
 }
 
 /// Writes the request and waits for the head of its answer, both at once, until `due` or until nothing has moved for `idle`
-/// (the call's deadline is set to the earlier one). Says whether the receiver stopped taking the body.
+/// (the call's deadline is set to the earlier one).
 async fn transmit(
     call: &mut Call<'_>,
     plan: &Plan,
@@ -324,22 +336,27 @@ async fn transmit(
     upload: &mut Transfer,
     due: Option<Nanos>,
     idle: Option<Nanos>,
-) -> Result<bool, Failure> {
+) -> Result<Sent, Failure> {
     request::begin(call, plan, upstream, upload).map_err(|fault| failed(fault, false))?;
     let mut moved = 0;
     let mut broken = false;
+    let mut asked = None;
     call.response.reset();
     poll_fn(|cx| {
         if !upload.is_done() && !broken {
+            let starved = upload.is_starved();
             match upload.poll(cx, call.worker, call.down, &mut upstream.end) {
                 Poll::Ready(Err(Broken::Source(fault))) => return Poll::Ready(Err(client_failed(fault))),
                 // The answer may be on its way all the same.
                 Poll::Ready(Err(Broken::Sink(_))) => broken = true,
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
+            if starved && !upload.is_starved() {
+                asked = Some(call.worker.now());
+            }
         }
         match poll_head(cx, call, upstream) {
-            Poll::Ready(Ok(())) => return Poll::Ready(Ok(broken)),
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(Sent { upload_broken: broken, asked })),
             Poll::Ready(Err(fault)) => return Poll::Ready(Err(failed(fault, true))),
             Poll::Pending => {}
         }

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use crate::buffer::Buffer;
 use crate::conn::Conn;
 use crate::observe::Record;
-use crate::pool::Peer;
+use crate::pool::{Peer, Used};
 use crate::reply::Refusal;
 use crate::route::{Door, Way};
 use crate::session;
@@ -43,7 +43,13 @@ impl Opened {
     pub(crate) fn keep(self, worker: &Worker) {
         let endpoint = self.in_flight.endpoint();
         if matches!(endpoint.dial, Dial::Plain(_)) && self.conn.input.is_empty() {
-            worker.pool.borrow_mut().put(Peer::Endpoint(endpoint.load.id), self.conn, None, worker.now(), 0);
+            worker.pool.borrow_mut().put(
+                Peer::Endpoint(endpoint.load.id),
+                self.conn,
+                None,
+                worker.now(),
+                Used::default(),
+            );
         }
     }
 }

@@ -68,6 +68,8 @@ pub(crate) struct Transfer {
     trailers: Option<Fields>,
     grpc_status: Option<u8>,
     forwarded: u64,
+    /// It stands still because its sender has sent no more.
+    starved: bool,
 }
 
 impl Transfer {
@@ -102,6 +104,7 @@ impl Transfer {
             trailers: None,
             grpc_status: None,
             forwarded: 0,
+            starved: false,
         }
     }
 
@@ -113,6 +116,11 @@ impl Transfer {
     /// Whether the whole body is handed over and written.
     pub(crate) fn is_done(&self) -> bool {
         self.stage == Stage::Done
+    }
+
+    /// Whether it waits for its sender, and not for its receiver.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.starved
     }
 
     /// Bytes of content handed over so far, chunk framing that was passed on included.
@@ -165,6 +173,7 @@ impl Transfer {
         from: &mut End,
         to: &mut End,
     ) -> Poll<Result<(), Broken>> {
+        self.starved = false;
         if self.stage == Stage::Body {
             ready!(match from {
                 End::H1(conn) => self.poll_http1(cx, worker, conn, to),
@@ -234,6 +243,7 @@ impl Transfer {
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::Source(error.into()))),
                         Poll::Pending => {
                             ready!(to.poll_flush(cx)).map_err(Broken::Sink)?;
+                            self.starved = true;
                             return Poll::Pending;
                         }
                     }
@@ -275,7 +285,9 @@ impl Transfer {
             ready!(to.poll_flush(cx)).map_err(|error| Broken::Sink(error.into()))?;
             worker.give_back(&mut from.input);
             let most = usize::try_from(left).unwrap_or(usize::MAX);
-            match ready!(self.pipe.poll_fill(cx, source, most)) {
+            let filled = self.pipe.poll_fill(cx, source, most);
+            self.starved = filled.is_pending();
+            match ready!(filled) {
                 Ok(Some(0)) => return Poll::Ready(Err(Broken::Source(Fault::Gone))),
                 Ok(Some(n)) => decoder.skip(n as u64),
                 Ok(None) => self.no_pipe = true,
@@ -292,6 +304,7 @@ impl Transfer {
                 Poll::Ready(Err(fault)) => return Poll::Ready(Err(Broken::Source(fault))),
                 Poll::Pending => {
                     ready!(to.poll_flush(cx)).map_err(Broken::Sink)?;
+                    self.starved = true;
                     return Poll::Pending;
                 }
             }

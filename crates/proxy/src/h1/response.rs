@@ -2,13 +2,16 @@
 
 use std::mem::MaybeUninit;
 
-use engine::Reason;
+use engine::{Nanos, Reason};
 
-use super::fields::{Kind, MAX_FIELDS, MAX_HEAD, Scan, Slots, bad, refused};
-use super::framing::{Steering, declared, steering};
+use super::fields::{Kind, MAX_FIELDS, MAX_HEAD, Scan, Slots, bad, members, refused};
+use super::framing::{Steering, content_length, declared, steering};
 use super::request::HEAD_TOO_LARGE;
 use super::{Fields, Framing, Problem, Version};
 use crate::settings::Limits;
+
+/// No connection is kept without a request for longer, whatever its server says, seconds.
+const LONGEST_KEPT: u64 = 86_400;
 
 /// What of the request decides how its response is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -190,6 +193,17 @@ impl Response {
     /// Whether the connection may be used again once the body has ended.
     pub(crate) fn keep_alive(&self) -> bool {
         self.steering.keep_alive && self.framing != Framing::UntilClose
+    }
+
+    /// How long the sender keeps the connection without a request, if it says so (`Keep-Alive: timeout=5`, in seconds; RFC
+    /// 2068, 19.7.1.1, which HTTP/1.1 servers still send).
+    pub(crate) fn keeps_for(&self) -> Option<Nanos> {
+        let seconds = members(self.of(Kind::KeepAlive)?).find_map(|member| {
+            let at = memchr::memchr(b'=', member)?;
+            let (name, value) = (member[..at].trim_ascii(), member[at + 1..].trim_ascii());
+            name.eq_ignore_ascii_case(b"timeout").then(|| content_length(value).ok()).flatten()
+        })?;
+        Some(Nanos::from_millis(seconds.min(LONGEST_KEPT) * 1_000))
     }
 
     /// The header fields.

@@ -11,6 +11,7 @@ use engine::policy::{Algorithm, BalancePolicy, CheckPolicy, HealthCheck, Probe};
 use engine::{Nanos, Protocol};
 use http::{HeaderMap, Request, Response};
 use net::tls::{self, Alpn};
+use telemetry::metrics::{Direction, SeriesKey};
 use testkit::address;
 use testkit::raw::{Raw, RawServer};
 use testkit::wait::{LONG, until};
@@ -295,4 +296,35 @@ fn an_http_check_takes_the_statuses_that_it_is_told() {
     std::thread::sleep(Duration::from_secs(1));
     let made = asked.load(Ordering::Relaxed) - before;
     assert!(made <= 12, "about ten a second, from the process as a whole: {made}");
+}
+
+/// A second of the client's own is no latency of the application, neither in what its sidecar tells nor in what the caller's sees.
+#[test]
+fn a_client_that_uploads_slowly_makes_no_application_slow() {
+    const PAUSE: Duration = Duration::from_secs(2);
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let app = RawServer::start(move |_, mut raw| {
+        raw.read_head();
+        raw.expect("half");
+        begun.send(()).unwrap();
+        raw.expect("rest");
+        raw.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let world = World::new();
+    let server = world.server(app.address(), Protocol::Http1, Authorizer::default());
+    let backend = world.publish(Protocol::Http1, vec![server.endpoint(app.address().port())]);
+    let client = world.client(|_| {});
+    let mut raw = client.connect();
+    raw.send("POST http://cart/ HTTP/1.1\r\nHost: cart\r\nContent-Length: 8\r\n\r\nhalf");
+    has_begun.recv_timeout(LONG).unwrap();
+    std::thread::sleep(PAUSE);
+    raw.send("rest").read_head();
+    raw.expect("ok");
+    let load = load(&backend, 0);
+    let told = load.reported_latency().expect("its sidecar tells");
+    let key = SeriesKey { direction: Direction::Outbound, service: "shop/cart".into(), route: "".into() };
+    let class = backend.class(world.registry.series(&key));
+    let measured = load.latency(class).expect("the caller's sidecar has measured");
+    let half = PAUSE.as_nanos() as f64 / 2.0;
+    assert!(told < half && measured < half, "told {told} ns, measured {measured} ns");
 }

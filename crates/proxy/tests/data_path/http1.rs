@@ -110,7 +110,33 @@ fn an_answer_before_the_end_of_the_request_reaches_the_client() {
     raw.send("POST http://cart/ HTTP/1.1\r\nHost: cart\r\nContent-Length: 1000000\r\n\r\nthe beginning");
     let head = raw.read_head();
     assert!(head.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{head}");
+    assert!(head.contains("Connection: close\r\n"), "it cannot take another request: {head}");
     raw.expect("no").expect_end();
+}
+
+#[test]
+fn a_connection_is_given_up_before_the_time_that_its_server_keeps_it() {
+    let (over, told) = std::sync::mpsc::channel();
+    let app = RawServer::start(move |_, mut raw| {
+        while raw.next_head().is_some() {
+            raw.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: max=100, timeout=1\r\n\r\nok");
+        }
+        over.send(()).unwrap();
+    });
+    let world = World::new();
+    world.publish(Protocol::Http1, vec![plain(app.address())]);
+    let client = world.client(|settings| settings.limits.pool_idle = 2 * wait::LONG);
+    let mut raw = client.connect();
+    let mut post = || {
+        raw.send("POST http://cart/ HTTP/1.1\r\nHost: cart\r\nContent-Length: 0\r\n\r\n");
+        let head = raw.read_head();
+        assert!(!head.contains("Keep-Alive"), "that is between the sidecar and the application: {head}");
+        raw.expect("ok");
+    };
+    post();
+    told.recv_timeout(wait::LONG).expect("the sidecar closes it");
+    post();
+    assert_eq!(app.accepted(), 2);
 }
 
 #[test]

@@ -110,3 +110,17 @@ fn limits_hold() {
     head.reset();
     assert_eq!(parse(&mut head, &format!("HTTP/1.1 200 OK\r\na: {}", "x".repeat(70))), Ok(None));
 }
+
+#[test]
+fn how_long_a_server_keeps_a_connection_is_read() {
+    let told = |value: &str| get(&format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{value}\r\n")).unwrap().keeps_for();
+    let seconds = |seconds: u64| Some(Nanos::from_millis(seconds * 1_000));
+    assert_eq!(told("Keep-Alive: timeout=5\r\n"), seconds(5));
+    assert_eq!(told("keep-alive: max=1000 , TIMEOUT = 15\r\n"), seconds(15));
+    assert_eq!(told("Keep-Alive: timeout=18446744073709551615\r\n"), seconds(86_400));
+    for nothing in
+        ["", "Keep-Alive: 5\r\n", "Keep-Alive: timeout=-1\r\n", "Keep-Alive: timeout=\r\n", "Keep-Alive:\r\n"]
+    {
+        assert_eq!(told(nothing), None, "{nothing}");
+    }
+}
