@@ -167,3 +167,21 @@ fn trailers_have_no_pseudo_fields() {
     assert!(matches!(receive(":status"), Ok(Receipt::Malformed(_))));
     assert!(matches!(receive("Grpc-Status"), Ok(Receipt::Malformed(_))));
 }
+
+proptest::proptest! {
+    /// What is looked at eight bytes at a time is what the tables say.
+    #[test]
+    fn words_of_names_and_values_are_checked_as_their_bytes_are(
+        usual in "[a-z-]{0,40}",
+        strange in proptest::collection::vec((0_usize..40, proptest::num::u8::ANY), 0..3),
+    ) {
+        let mut bytes = usual.into_bytes();
+        for (at, byte) in strange {
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+        }
+        proptest::prop_assert_eq!(is_name(&bytes), all_in(&IN_NAME, &bytes));
+        proptest::prop_assert_eq!(is_value(&bytes), all_in(&IN_VALUE, &bytes));
+    }
+}
