@@ -152,7 +152,7 @@ impl Response {
 impl Fields {
     /// Appends trailers as a header block, without those that would frame or steer a message and without `heddle-*`.
     pub(crate) fn encode(&self, encoder: &mut Encoder, out: &mut Vec<u8>) {
-        encoder.begin(out);
+        encoder.begin_trailers(out);
         Filter { fields: self, drop: !TRAILING, nominates: false, edits: &[] }.encode(encoder, out);
     }
 }

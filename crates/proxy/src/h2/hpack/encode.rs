@@ -10,12 +10,20 @@ const SEEN: (usize, usize) = (32, 4);
 /// Places for fields that are in the table, which holds fewer than 128.
 const PLACES: usize = 256;
 
+/// Fields at the front of a block of which is remembered what they became in the last one.
+const RECENT: usize = 32;
+
+/// Where the fields of trailers are remembered, so that they and heads do not push each other out.
+const TRAILERS: usize = RECENT - 4;
+
 /// The sending half of a connection's header compression.
 ///
 /// A field enters the table when it is sent for the second time: what repeats on a connection (`:authority`, `user-agent`,
 /// `content-type: application/grpc`, the path of a method) costs one byte from its third time on, and what never repeats (trace
 /// and request ids) pushes nothing out. Credentials and cookies never enter: one connection carries what several clients send,
 /// and by its length a block says whether a field was sent before (RFC 7541, 7.1).
+///
+/// A block resembles the one before it, so a field is first compared with what stood in its place there.
 #[derive(Debug)]
 pub(crate) struct Encoder {
     table: Table,
@@ -25,10 +33,23 @@ pub(crate) struct Encoder {
     places: [u32; PLACES],
     /// Hashes of fields that were sent as literals, the last one first in its set.
     seen: [[u32; SEEN.1]; SEEN.0],
+    /// By place in the block, what the field there became when it was sent as an index the last time.
+    recent: [Recent; RECENT],
+    /// The place of the next field.
+    place: usize,
     /// The smallest size that the table had since the last block, if that has to be told.
     smallest: Option<usize>,
     /// A name in lower case.
     lower_case: Vec<u8>,
+}
+
+/// A field that was sent as an index.
+#[derive(Clone, Copy, Debug)]
+enum Recent {
+    /// Of the static table; zero is none.
+    Static(u8),
+    /// Of the dynamic table, by number, as in [`Encoder::places`].
+    Dynamic(u32),
 }
 
 impl Encoder {
@@ -39,6 +60,8 @@ impl Encoder {
             entered: 0,
             places: [0; PLACES],
             seen: [[0; SEEN.1]; SEEN.0],
+            recent: [Recent::Static(0); RECENT],
+            place: 0,
             smallest: None,
             lower_case: Vec::new(),
         }
@@ -54,8 +77,15 @@ impl Encoder {
         }
     }
 
-    /// Begins a block.
+    /// Begins the block of trailers.
+    pub(crate) fn begin_trailers(&mut self, out: &mut Vec<u8>) {
+        self.begin(out);
+        self.place = TRAILERS;
+    }
+
+    /// Begins the block of a head.
     pub(crate) fn begin(&mut self, out: &mut Vec<u8>) {
+        self.place = 0;
         if let Some(smallest) = self.smallest.take() {
             let max = self.table.max();
             if smallest < max {
@@ -68,6 +98,33 @@ impl Encoder {
     /// Appends a field. One that must never enter a table, here or further on, says `never_indexed` (RFC 7541, 6.2.3). A name in
     /// upper case is sent in lower case.
     pub(crate) fn field(&mut self, name: &[u8], value: &[u8], never_indexed: bool, out: &mut Vec<u8>) {
+        match self.again(name, value) {
+            Some(index) if !never_indexed => integer::put(index, 7, 0x80, out),
+            _ => self.compress(name, value, never_indexed, out),
+        }
+        self.place += 1;
+    }
+
+    /// The index of the field, where it stood in the same place of the last block.
+    #[inline]
+    fn again(&self, name: &[u8], value: &[u8]) -> Option<usize> {
+        let (index, field) = match *self.recent.get(self.place)? {
+            Recent::Static(index) => (usize::from(index), *statics::FIELDS.get(usize::from(index).wrapping_sub(1))?),
+            Recent::Dynamic(number) => {
+                let index = self.entered.wrapping_sub(number) as usize;
+                (statics::FIELDS.len() + 1 + index, self.table.get(index)?)
+            }
+        };
+        (field == (name, value)).then_some(index)
+    }
+
+    fn remember(&mut self, recent: Recent) {
+        if let Some(place) = self.recent.get_mut(self.place) {
+            *place = recent;
+        }
+    }
+
+    fn compress(&mut self, name: &[u8], value: &[u8], never_indexed: bool, out: &mut Vec<u8>) {
         let (hash, upper) = scan(name);
         if !upper {
             return self.lower(name, hash, value, never_indexed, out);
@@ -88,6 +145,7 @@ impl Encoder {
         }
         let whole = statics::field(index, value);
         if whole > 0 {
+            self.remember(Recent::Static(whole as u8));
             return integer::put(whole, 7, 0x80, out);
         }
         if !self.may_enter(index, name, value) {
@@ -95,6 +153,7 @@ impl Encoder {
         }
         let hash = hash_value(hash, value);
         if let Some(index) = self.find(hash, name, value) {
+            self.remember(Recent::Dynamic(self.entered.wrapping_sub(index as u32)));
             return integer::put(statics::FIELDS.len() + 1 + index, 7, 0x80, out);
         }
         let seen = &mut self.seen[hash as usize % SEEN.0];

@@ -325,3 +325,32 @@ proptest! {
         prop_assert_eq!(huffman(&coded).ok(), reference::huffman(&coded));
     }
 }
+
+/// Heads and trailers in turn, with a field more or less in between, which moves all behind it to another place.
+#[test]
+fn a_field_that_stands_elsewhere_or_has_gone_is_found_all_the_same() {
+    let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new(4096));
+    let head = [(":status", "200"), ("content-type", "application/grpc"), ("server", "s"), ("x-one", "1")];
+    let mut moved = head.to_vec();
+    moved.insert(1, ("x-two", "2"));
+    let mut lengths = Vec::new();
+    for _ in 0..4 {
+        for fields in [&head[..], &moved[..]] {
+            let block = encode(&mut encoder, fields);
+            assert_eq!(decode(&mut decoder, &block).unwrap(), plain(fields));
+            lengths.push(block.len());
+            let mut trailers = Vec::new();
+            encoder.begin_trailers(&mut trailers);
+            encoder.field(b"grpc-status", b"0", false, &mut trailers);
+            assert_eq!(decode(&mut decoder, &trailers).unwrap(), plain(&[("grpc-status", "0")]));
+        }
+    }
+    assert_eq!(lengths[6..], [4, 5], "a byte for each field");
+    // What was remembered is gone from the table, or its number is another field's.
+    encoder.set_max_table_size(0);
+    assert_eq!(decode(&mut decoder, &encode(&mut encoder, &head)).unwrap(), plain(&head));
+    encoder.set_max_table_size(4096);
+    for fields in [&moved[..], &head[..], &moved[..], &head[..], &head[..]] {
+        assert_eq!(decode(&mut decoder, &encode(&mut encoder, fields)).unwrap(), plain(fields));
+    }
+}
