@@ -164,7 +164,7 @@ async fn http2(upstream: Upstream, question: &Question<'_>) -> Option<Reply> {
     }
     reply.body = read.freeze();
     // Of a longer body the status says it all, as over HTTP/1; the stream is reset.
-    if let Some(trailers) = stream.take_trailers() {
+    if let Some(trailers) = stream.trailers() {
         reply.grpc_status = reply.grpc_status.or(status(&trailers));
     }
     Some(reply)

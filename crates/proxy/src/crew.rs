@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+use crate::deadline::Deadline;
 use crate::http2::{self, Job};
 use crate::worker::Worker;
 
@@ -71,8 +72,9 @@ pub(crate) fn serve(worker: &Rc<Worker>, job: Job) {
             let worker = Rc::clone(worker);
             tokio::task::spawn_local(async move {
                 let hand = Rc::new(Hand { job: RefCell::new(Some(job)), ..Hand::default() });
+                let mut deadline = Deadline::new(worker.shared.clock);
                 while let Some(job) = hand.next().await {
-                    http2::stream(&worker, job).await;
+                    http2::stream(&worker, job, &mut deadline).await;
                     let mut waiting = worker.crew.waiting.borrow_mut();
                     if waiting.len() >= KEPT {
                         return;

@@ -22,7 +22,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, door: Door, conn: Conn) {
     let (term, side) = (door.term(), door.side());
     let door = Rc::new(door);
     let mut accept = |stream| crew::serve(worker, Job { door: Rc::clone(&door), stream });
-    let connection = Connection::server(worker.limits());
+    let connection = Connection::server(worker.limits(), &worker.streams);
     h2::drive(worker, connection, conn.io, conn.input, Role::Server(side, &mut accept), term).await;
 }
 
@@ -32,8 +32,8 @@ pub(crate) struct Job {
     stream: Stream,
 }
 
-/// Serves one stream.
-pub(crate) async fn stream(worker: &Rc<Worker>, job: Job) {
+/// Serves one stream. `deadline` is its task's, so that its timer need not be made for each.
+pub(crate) async fn stream(worker: &Rc<Worker>, job: Job, deadline: &mut Deadline) {
     let Job { door, stream } = job;
     let door = &*door;
     let mut heads = worker.lend_heads();
@@ -47,7 +47,7 @@ pub(crate) async fn stream(worker: &Rc<Worker>, job: Job) {
     match named {
         Err(refusal) => refuse(worker, door, &mut down, request, &refusal),
         Ok(target) => {
-            let mut deadline = Deadline::new(worker.shared.clock);
+            deadline.set(None);
             let mut call = Call {
                 worker,
                 door,
@@ -56,7 +56,7 @@ pub(crate) async fn stream(worker: &Rc<Worker>, job: Job) {
                 framing: request.framing(),
                 asked: h1::Asked::default(),
                 response,
-                deadline: &mut deadline,
+                deadline,
                 record: worker.observer.begin(door.direction(), worker.now()),
                 due: None,
                 interims: 0,

@@ -7,7 +7,7 @@ use net::copy::Pipe;
 use crate::buffer;
 use crate::conn::Conn;
 use crate::end::{Encoding, End, Fault};
-use crate::h1::{Decoder, Encoder, Fields, Framing, Part};
+use crate::h1::{Decoder, Encoder, Framing, Part};
 use crate::h2::Stream;
 use crate::io::Io;
 use crate::worker::Worker;
@@ -64,8 +64,6 @@ pub(crate) struct Transfer {
     no_pipe: bool,
     /// Bytes that may be kept so that the body can be sent again; `None`: some are gone, or it need not.
     keep: Option<usize>,
-    /// Of an HTTP/2 sender.
-    trailers: Option<Fields>,
     grpc_status: Option<u8>,
     forwarded: u64,
     /// It stands still because its sender has sent no more.
@@ -101,7 +99,6 @@ impl Transfer {
             pipe: Pipe::default(),
             no_pipe: false,
             keep,
-            trailers: None,
             grpc_status: None,
             forwarded: 0,
             starved: false,
@@ -181,9 +178,14 @@ impl Transfer {
             })?;
         }
         if self.stage == Stage::End {
-            let trailers = match &self.decoder {
-                Some(decoder) => decoder.trailers().filter(|fields| !fields.is_empty()),
-                None => self.trailers.as_ref(),
+            let of_stream;
+            let trailers = match (&self.decoder, &*from) {
+                (Some(decoder), _) => decoder.trailers().filter(|fields| !fields.is_empty()),
+                (None, End::H2(stream)) => {
+                    of_stream = stream.trailers();
+                    of_stream.as_deref()
+                }
+                (None, End::H1(_)) => None,
             };
             to.finish(self.outgoing, &mut self.encoding, trailers).map_err(Broken::Sink)?;
             self.stage = Stage::Flush;
@@ -328,11 +330,8 @@ impl Transfer {
                 return Poll::Ready(Ok(()));
             }
         }
-        if let Some(trailers) = stream.take_trailers() {
+        if let Some(trailers) = stream.trailers() {
             self.grpc_status = trailers.get("grpc-status").and_then(parse_grpc_status);
-            // They are taken once, so a body with trailers does not begin again.
-            self.trailers = Some(trailers);
-            self.keep = None;
         }
         self.stage = Stage::End;
         Poll::Ready(Ok(()))

@@ -142,7 +142,7 @@ async fn place(
             Place::Wait(attempt) => attempt.ended().await,
             Place::Open(permit) => {
                 let (io, expires) = connect(worker, route, Alpn::Http2).await?;
-                let connection = Connection::client(worker.limits());
+                let connection = Connection::client(worker.limits(), &worker.streams);
                 let (driver, shared) = (Rc::clone(worker), Rc::clone(&connection));
                 tokio::task::spawn_local(async move {
                     h2::drive(&driver, shared, io, Buffer::default(), h2::Role::Client, expires).await;

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::buffer::{Buffer, Buffers};
 use crate::crew::Crew;
 use crate::h1;
+use crate::h2;
 use crate::load::{ServerLoad, Serving};
 use crate::observe::Observer;
 use crate::pool::Pool;
@@ -108,7 +109,9 @@ pub(crate) struct Worker {
     heads: RefCell<Vec<Box<Heads>>>,
     recent: Cell<Nanos>,
     rng: RefCell<Rng>,
-    buffers: RefCell<Buffers>,
+    buffers: Rc<RefCell<Buffers>>,
+    /// Of streams of HTTP/2.
+    pub(crate) streams: Rc<h2::Memory>,
     names: RefCell<HashMap<Box<str>, Arc<Slot>>>,
     speak_first: RefCell<Vec<Target>>,
     connections: RefCell<Slab<Waker>>,
@@ -118,6 +121,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(index: usize, shared: Arc<Shared>, observer: Observer, seed: u64) -> Rc<Worker> {
+        let buffers = Rc::<RefCell<Buffers>>::default();
         Rc::new(Worker {
             index,
             pool: RefCell::new(Pool::new(&shared.settings.limits)),
@@ -127,7 +131,8 @@ impl Worker {
             heads: RefCell::default(),
             recent: Cell::new(shared.clock.now()),
             rng: RefCell::new(Rng::seeded(seed)),
-            buffers: RefCell::default(),
+            streams: Rc::new(h2::Memory::new(Rc::clone(&buffers))),
+            buffers,
             names: RefCell::default(),
             speak_first: RefCell::default(),
             connections: RefCell::default(),
@@ -336,6 +341,7 @@ impl Worker {
             if rounds.is_multiple_of(10) {
                 self.buffers.borrow_mut().shrink();
                 self.shrink_heads();
+                self.streams.shrink();
                 self.crew.shrink();
                 self.forget_names(now);
             }

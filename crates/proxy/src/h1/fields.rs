@@ -166,12 +166,12 @@ impl Fields {
     }
 
     /// How much memory its bytes have, used or not.
-    pub(super) fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.raw.capacity()
     }
 
     /// Forgets everything but the memory.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.raw.clear();
         self.list.clear();
         self.kinds = 0;
@@ -231,6 +231,7 @@ impl Fields {
     /// Adds a field that did not come as a line of HTTP/1. Name and value are valid.
     pub(super) fn push_as(&mut self, name: &[u8], value: &[u8], kind: Kind, secret: bool) {
         let start = self.raw.len();
+        self.raw.reserve(name.len() + value.len() + 4);
         self.raw.extend_from_slice(name);
         self.raw.extend_from_slice(b": ");
         self.raw.extend_from_slice(value);

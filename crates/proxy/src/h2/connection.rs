@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use super::memory::Memory;
 use super::state::Inner;
 use super::stream::Stream;
 use crate::settings::Limits;
@@ -15,17 +16,17 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// One that we open streams on.
-    pub(crate) fn client(limits: &Limits) -> Rc<Connection> {
-        Connection::new(false, limits)
+    pub(crate) fn client(limits: &Limits, memory: &Rc<Memory>) -> Rc<Connection> {
+        Connection::new(false, limits, memory)
     }
 
     /// One that a peer opens streams on.
-    pub(crate) fn server(limits: &Limits) -> Rc<Connection> {
-        Connection::new(true, limits)
+    pub(crate) fn server(limits: &Limits, memory: &Rc<Memory>) -> Rc<Connection> {
+        Connection::new(true, limits, memory)
     }
 
-    fn new(is_server: bool, limits: &Limits) -> Rc<Connection> {
-        let inner = Inner::new(is_server, limits.streams, limits.head_bytes);
+    fn new(is_server: bool, limits: &Limits, memory: &Rc<Memory>) -> Rc<Connection> {
+        let inner = Inner::new(is_server, limits.streams, limits.head_bytes, Rc::clone(memory));
         Rc::new(Connection { inner: Rc::new(RefCell::new(inner)) })
     }
 

@@ -248,7 +248,8 @@ impl Driver<'_> {
                 }
                 self.unflushed = true;
             }
-            self.sending.clear();
+            // An idle connection keeps no memory for it.
+            self.worker.give_back_output(mem::take(&mut self.sending));
             self.sent = 0;
             let mut inner = self.connection.inner.borrow_mut();
             if inner.output.is_empty() {
@@ -257,8 +258,6 @@ impl Driver<'_> {
             self.sending = mem::take(&mut inner.output);
             inner.wake_waiting();
         }
-        // An idle connection keeps no memory for it.
-        self.sending = Vec::new();
         if self.unflushed {
             match Pin::new(&mut self.io).poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,

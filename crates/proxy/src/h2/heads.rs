@@ -3,7 +3,7 @@
 use super::frame::{Broken, Code};
 use super::hpack;
 use super::state::{Inner, Reset};
-use crate::h1::{Fields, Framing, Receipt};
+use crate::h1::{Framing, Receipt};
 use crate::settings::Limits;
 
 /// Goes through a block, whoever wants it or not: the table must stay in step with the peer's.
@@ -17,7 +17,7 @@ impl Inner {
     pub(super) fn head(&mut self, stream: u32, end: bool, block: &[u8], limits: &Limits) -> Result<(), Broken> {
         match (self.find(stream), self.is_server) {
             (Some(slot), true) => self.trailers(slot, end, block, limits),
-            (Some(slot), false) if self.slots[slot as usize].answered => self.trailers(slot, end, block, limits),
+            (Some(slot), false) if self.slots[slot].answered => self.trailers(slot, end, block, limits),
             (Some(slot), false) => self.answer(slot, end, block, limits),
             (None, true) if stream > self.last && stream % 2 == 1 => self.request(stream, end, block, limits),
             (None, _) if self.is_idle(stream) => Err(Broken::protocol("HEADERS on a stream that cannot be opened")),
@@ -47,7 +47,7 @@ impl Inner {
         }
         let slot = self.occupy();
         self.enter(stream, slot);
-        let state = &mut self.slots[slot as usize];
+        let state = &mut self.slots[slot];
         let decoder = &mut self.decoder;
         let receipt = state.request.receive(limits, end, |head| {
             decode(decoder, block, |name, value, secret| head.field(name, value, secret))
@@ -76,7 +76,7 @@ impl Inner {
     }
 
     fn answer(&mut self, slot: u32, end: bool, block: &[u8], limits: &Limits) -> Result<(), Broken> {
-        let state = &mut self.slots[slot as usize];
+        let state = &mut self.slots[slot];
         let decoder = &mut self.decoder;
         let receipt = state.response.receive(limits, end, state.head, |head| {
             decode(decoder, block, |name, value, secret| head.field(name, value, secret))
@@ -104,27 +104,28 @@ impl Inner {
     }
 
     fn trailers(&mut self, slot: u32, end: bool, block: &[u8], limits: &Limits) -> Result<(), Broken> {
-        let mut trailers = Fields::default();
+        let state = &mut self.slots[slot];
         let decoder = &mut self.decoder;
-        let receipt = trailers
-            .receive(limits, |head| decode(decoder, block, |name, value, secret| head.field(name, value, secret)))?;
-        let state = &mut self.slots[slot as usize];
         if state.ended {
+            decode(decoder, block, |_, _, _| {})?;
             return self.fail(slot, Code::StreamClosed, "HEADERS behind the end of a stream");
         }
+        let receipt = state
+            .trailers
+            .receive(limits, |head| decode(decoder, block, |name, value, secret| head.field(name, value, secret)))?;
         if !end {
             return self.fail(slot, Code::ProtocolError, "trailers that do not end the stream");
         }
         if let Receipt::Malformed(what) = receipt {
             return self.fail(slot, Code::ProtocolError, what);
         }
-        state.trailers = Some(trailers);
+        state.has_trailers = true;
         self.ended(slot)
     }
 
     /// Why a stream that has ended before its time has; an answer that came whole is not concerned.
     pub(super) fn failure(&self, slot: u32) -> Option<Reset> {
-        let state = &self.slots[slot as usize];
+        let state = &self.slots[slot];
         state.reset.filter(|_| !state.ended)
     }
 }

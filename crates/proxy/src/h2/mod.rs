@@ -6,7 +6,7 @@
 //! for it. Nothing below [`drive`] knows a socket: bytes in, bytes out.
 //!
 //! `frame` and `hpack` are the formats; `receive` and `heads` take frames apart, `stream` makes them, `credit` bounds what a peer
-//! can make us do for nothing.
+//! can make us do for nothing, and `memory` is what the connections of a worker lend each other.
 
 mod connection;
 mod credit;
@@ -16,6 +16,7 @@ pub(crate) mod frame;
 pub(crate) mod fuzzing;
 mod heads;
 pub(crate) mod hpack;
+mod memory;
 mod receive;
 mod state;
 mod stream;
@@ -23,6 +24,7 @@ mod stream;
 pub(crate) use connection::Connection;
 pub(crate) use drive::{Role, drive};
 pub(crate) use frame::Code;
+pub(crate) use memory::Memory;
 pub(crate) use state::Reset;
 pub(crate) use stream::Stream;
 
@@ -52,7 +54,7 @@ const INTERIMS: usize = 33;
 /// Memory of a stream's body, and of its head, that is kept for the next stream.
 const KEEP: usize = 8 * 1024;
 
-/// Streams whose memory is kept while they are closed.
+/// A connection without streams holds no list of slots that is longer.
 const KEEP_STREAMS: usize = 8;
 
 #[cfg(test)]

@@ -179,7 +179,7 @@ impl Inner {
         let Some(slot) = self.find(header.stream) else {
             return if self.was_dropped(header.stream) { Ok(()) } else { self.reset_closed(header.stream) };
         };
-        let state = &mut self.slots[slot as usize];
+        let state = &mut self.slots[slot];
         if state.ended {
             return self.fail(slot, Code::StreamClosed, "DATA behind the end of a stream");
         }
@@ -211,7 +211,7 @@ impl Inner {
         let slot = self.find(data.stream);
         match slot {
             Some(slot) => {
-                let state = &mut self.slots[slot as usize];
+                let state = &mut self.slots[slot];
                 if state.start > 0 && state.start == state.input.len() {
                     state.input.clear();
                     state.start = 0;
@@ -233,7 +233,7 @@ impl Inner {
 
     /// The peer's half of a stream is over.
     pub(super) fn ended(&mut self, slot: u32) -> Result<(), Broken> {
-        let state = &mut self.slots[slot as usize];
+        let state = &mut self.slots[slot];
         if state.missing.is_some_and(|missing| missing > 0) {
             return self.fail(slot, Code::ProtocolError, "less content than announced");
         }
@@ -355,7 +355,7 @@ impl Inner {
             return Err(Broken::protocol("WINDOW_UPDATE on a stream that was not opened"));
         }
         let Some(slot) = self.find(stream) else { return Ok(()) };
-        let state = &mut self.slots[slot as usize];
+        let state = &mut self.slots[slot];
         state.allowed += i64::from(increment);
         if increment == 0 {
             return self.fail(slot, Code::ProtocolError, "WINDOW_UPDATE of nothing");

@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
+use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use super::credit::Credit;
 use super::frame::{self, Broken, Code, setting};
+use super::memory::{Memory, Slots};
 use super::receive::Incoming;
-use super::{CONNECTION_WINDOW, KEEP, KEEP_STREAMS, STREAM_WINDOW, STREAMS_UNTOLD, WINDOW_PART, hpack};
+use super::{CONNECTION_WINDOW, KEEP, STREAM_WINDOW, STREAMS_UNTOLD, WINDOW_PART, hpack};
 use crate::h1::{self, Fields, Problem};
 
 /// The window of a stream and of a connection before anybody says otherwise (RFC 9113, 6.9.2).
@@ -88,7 +90,9 @@ pub(super) struct Slot {
     pub(super) taken: u32,
     /// Content that was announced and has not come.
     pub(super) missing: Option<u64>,
-    pub(super) trailers: Option<Fields>,
+    pub(super) trailers: Fields,
+    /// `trailers` are there.
+    pub(super) has_trailers: bool,
     /// The peer's half is over.
     pub(super) ended: bool,
 
@@ -122,7 +126,7 @@ impl Slot {
     }
 
     /// Begins anew, with the memory of old.
-    fn renew(&mut self) {
+    pub(super) fn renew(&mut self) {
         let old = mem::take(self);
         if old.request.memory() <= KEEP {
             self.request = old.request;
@@ -135,6 +139,10 @@ impl Slot {
         if old.input.capacity() <= KEEP {
             self.input = old.input;
             self.input.clear();
+        }
+        if old.trailers.memory() <= KEEP {
+            self.trailers = old.trailers;
+            self.trailers.clear();
         }
     }
 }
@@ -164,8 +172,7 @@ pub(super) struct Inner {
     pub(super) credit: Credit,
     pub(super) peer: Peer,
 
-    pub(super) slots: Vec<Slot>,
-    free: Vec<u32>,
+    pub(super) slots: Slots,
     /// Streams that are open, by rising id, with their slots.
     open: Vec<(u32, u32)>,
     /// Streams that we have ended before their peer could know, the last ones.
@@ -194,7 +201,7 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    pub(super) fn new(is_server: bool, most: u32, head_bytes: usize) -> Inner {
+    pub(super) fn new(is_server: bool, most: u32, head_bytes: usize, memory: Rc<Memory>) -> Inner {
         let head_bytes = u32::try_from(head_bytes).unwrap_or(u32::MAX);
         let mut output = Vec::new();
         if !is_server {
@@ -217,8 +224,7 @@ impl Inner {
             incoming: Incoming::new(is_server),
             credit: Credit::new(),
             peer: Peer { window: INITIAL_WINDOW, max_frame: frame::DEFAULT_MAX_FRAME, streams: STREAMS_UNTOLD },
-            slots: Vec::new(),
-            free: Vec::new(),
+            slots: Slots::new(memory),
             open: Vec::new(),
             dropped: VecDeque::new(),
             accepted: VecDeque::new(),
@@ -243,18 +249,14 @@ impl Inner {
 
     /// A slot for a stream that is not open yet.
     pub(super) fn occupy(&mut self) -> u32 {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            // There are a few hundred at most.
-            self.slots.len() as u32 - 1
-        });
-        self.slots[slot as usize].held = true;
+        let slot = self.slots.take();
+        self.slots[slot].held = true;
         slot
     }
 
     /// Slots that somebody holds.
     pub(super) fn in_use(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.in_use()
     }
 
     pub(super) fn open_streams(&self) -> usize {
@@ -263,23 +265,12 @@ impl Inner {
 
     /// Lets go of a slot; its stream is closed.
     pub(super) fn vacate(&mut self, slot: u32) {
-        if self.free.len() >= KEEP_STREAMS {
-            self.slots[slot as usize] = Slot::default();
-        } else {
-            self.slots[slot as usize].renew();
-        }
-        self.free.push(slot);
-        if self.free.len() == self.slots.len() && self.slots.len() > KEEP_STREAMS {
-            self.slots.truncate(KEEP_STREAMS);
-            self.slots.shrink_to_fit();
-            self.free.clear();
-            self.free.extend(0..KEEP_STREAMS as u32);
-        }
+        self.slots.release(slot);
     }
 
     /// Opens the stream `id`, which is higher than all before it, in `slot`.
     pub(super) fn enter(&mut self, id: u32, slot: u32) {
-        let state = &mut self.slots[slot as usize];
+        let state = &mut self.slots[slot];
         state.id = id;
         state.window = STREAM_WINDOW;
         state.allowed = i64::from(self.peer.window);
@@ -333,7 +324,7 @@ impl Inner {
 
     /// Closes a stream of which both halves are over.
     pub(super) fn settle(&mut self, slot: u32) {
-        let state = &self.slots[slot as usize];
+        let state = &self.slots[slot];
         if state.ended && state.finished {
             let id = state.id;
             self.close(id);
@@ -342,7 +333,7 @@ impl Inner {
 
     /// Ends a stream whose peer broke a rule.
     pub(super) fn fail(&mut self, slot: u32, code: Code, what: &'static str) -> Result<(), Broken> {
-        let id = self.slots[slot as usize].id;
+        let id = self.slots[slot].id;
         tracing::debug!(stream = id, what, code = code.name(), "a peer breaks a rule of HTTP/2");
         self.end(slot, Reset { code, what, unprocessed: false });
         self.write_reset(id, code);
@@ -365,7 +356,7 @@ impl Inner {
 
     /// A stream ends before its time.
     pub(super) fn end(&mut self, slot: u32, reset: Reset) {
-        let state = &mut self.slots[slot as usize];
+        let state = &mut self.slots[slot];
         state.reset.get_or_insert(reset);
         state.wake();
         let id = state.id;
@@ -375,14 +366,14 @@ impl Inner {
     /// Ends the streams from the one after `last` on.
     pub(super) fn end_after(&mut self, last: u32, reset: Reset) {
         while let Some((id, slot)) = self.open.last().copied().filter(|(id, _)| *id > last) {
-            debug_assert_eq!(self.slots[slot as usize].id, id);
+            debug_assert_eq!(self.slots[slot].id, id);
             self.end(slot, reset);
         }
     }
 
     /// Lets a stream wait until `output` is shorter or the connection's window opens.
     pub(super) fn queue(&mut self, slot: u32) {
-        if !mem::replace(&mut self.slots[slot as usize].queued, true) {
+        if !mem::replace(&mut self.slots[slot].queued, true) {
             self.waiting.push(slot);
         }
     }
@@ -391,7 +382,7 @@ impl Inner {
     pub(super) fn wake_waiting(&mut self) {
         for slot in self.waiting.drain(..) {
             // A slot may have been let go of since, or serve another stream.
-            if let Some(state) = self.slots.get_mut(slot as usize).filter(|state| state.queued) {
+            if let Some(state) = self.slots.get_mut(slot).filter(|state| state.queued) {
                 state.queued = false;
                 state.wake();
             }
@@ -402,7 +393,7 @@ impl Inner {
     pub(super) fn finish(&mut self) {
         self.over = true;
         for (_, slot) in mem::take(&mut self.open) {
-            let state = &mut self.slots[slot as usize];
+            let state = &mut self.slots[slot];
             // Whoever has heard everything is told when more is to be sent.
             state.reset.get_or_insert(Reset::GONE);
             state.wake();
@@ -429,7 +420,7 @@ impl Inner {
     /// `n` bytes of a stream's body were read.
     pub(super) fn read(&mut self, slot: u32, n: usize) {
         self.took(n);
-        let state = &mut self.slots[slot as usize];
+        let state = &mut self.slots[slot];
         state.taken += n as u32;
         if state.taken >= STREAM_WINDOW / WINDOW_PART && !state.ended && state.reset.is_none() {
             state.window += state.taken;

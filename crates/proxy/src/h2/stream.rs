@@ -12,9 +12,6 @@ use super::state::{Inner, Reset, Slot};
 use crate::end::Fault;
 use crate::h1::{Fields, Problem, Request, Response};
 
-/// Room for what is written first after the driver has taken the output: a head and a small body.
-const OUTPUT_FIRST: usize = 4 * 1024;
-
 /// A stream of a connection. Dropping it resets it where it is not over.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -29,7 +26,7 @@ impl Stream {
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut Slot) -> T) -> T {
-        f(&mut self.inner.borrow_mut().slots[self.slot as usize])
+        f(&mut self.inner.borrow_mut().slots[self.slot])
     }
 
     /// Takes the head of a request, where we are the server. Says why it is not served.
@@ -52,7 +49,7 @@ impl Stream {
     ) -> Result<(), Fault> {
         let mut inner = self.inner.borrow_mut();
         inner.open_own(self.slot)?;
-        inner.slots[self.slot as usize].head = head;
+        inner.slots[self.slot].head = head;
         inner.send_block(self.slot, last, encode)
     }
 
@@ -86,7 +83,7 @@ impl Stream {
         if inner.check_sending(self.slot).is_err() {
             return;
         }
-        let window = inner.slots[self.slot as usize].allowed.min(inner.allowed);
+        let window = inner.slots[self.slot].allowed.min(inner.allowed);
         let most = inner.peer.max_frame as usize;
         let fits = bytes.len() <= most && i64::try_from(bytes.len()).is_ok_and(|length| length <= window);
         inner.send_data(self.slot, if fits { bytes } else { &[] }, true);
@@ -100,10 +97,10 @@ impl Stream {
         while sent < bytes.len() {
             if inner.output.len() >= OUTPUT || inner.allowed <= 0 {
                 inner.queue(self.slot);
-                inner.slots[self.slot as usize].wait(cx);
+                inner.slots[self.slot].wait(cx);
                 break;
             }
-            let state = &mut inner.slots[self.slot as usize];
+            let state = &mut inner.slots[self.slot];
             if state.allowed <= 0 {
                 state.blocked = true;
                 state.wait(cx);
@@ -122,7 +119,7 @@ impl Stream {
     pub(crate) fn poll_answer(&self, cx: &Context<'_>, response: &mut Response) -> Poll<Result<(), Fault>> {
         let mut inner = self.inner.borrow_mut();
         let failure = inner.failure(self.slot);
-        let slot = &mut inner.slots[self.slot as usize];
+        let slot = &mut inner.slots[self.slot];
         if let Some(interim) = slot.interims.pop_front() {
             *response = interim;
             return Poll::Ready(Ok(()));
@@ -142,7 +139,7 @@ impl Stream {
     pub(crate) fn poll_body(&self, cx: &Context<'_>, from: usize) -> Poll<Result<bool, Fault>> {
         let mut inner = self.inner.borrow_mut();
         let failure = inner.failure(self.slot);
-        let slot = &mut inner.slots[self.slot as usize];
+        let slot = &mut inner.slots[self.slot];
         if let Some(reset) = failure {
             return Poll::Ready(Err(reset.into()));
         }
@@ -158,13 +155,13 @@ impl Stream {
 
     /// The body behind its first `from` unread bytes, as far as it is there.
     pub(crate) fn body(&self, from: usize) -> Ref<'_, [u8]> {
-        Ref::map(self.inner.borrow(), |inner| &inner.slots[self.slot as usize].unread()[from..])
+        Ref::map(self.inner.borrow(), |inner| &inner.slots[self.slot].unread()[from..])
     }
 
     /// Lets the peer send as much again as the first `n` unread bytes are, which are kept.
     pub(crate) fn keep(&self, n: usize) {
         let mut inner = self.inner.borrow_mut();
-        let slot = &mut inner.slots[self.slot as usize];
+        let slot = &mut inner.slots[self.slot];
         if n > slot.seen {
             let more = n - slot.seen;
             slot.seen = n;
@@ -189,18 +186,19 @@ impl Stream {
     }
 
     /// The trailers, once the body has ended.
-    pub(crate) fn take_trailers(&self) -> Option<Fields> {
-        self.with(|slot| slot.trailers.take())
+    pub(crate) fn trailers(&self) -> Option<Ref<'_, Fields>> {
+        let slot = Ref::map(self.inner.borrow(), |inner| &inner.slots[self.slot]);
+        slot.has_trailers.then(|| Ref::map(slot, |slot| &slot.trailers))
     }
 
     /// Whether nothing comes behind what is unread, trailers neither.
     pub(crate) fn ended(&self) -> bool {
-        self.with(|slot| slot.ended && slot.trailers.is_none())
+        self.with(|slot| slot.ended && !slot.has_trailers)
     }
 
     /// Whether nothing is unread, and nothing comes.
     pub(crate) fn is_bodiless(&self) -> bool {
-        self.with(|slot| slot.ended && slot.trailers.is_none() && slot.unread().is_empty())
+        self.with(|slot| slot.ended && !slot.has_trailers && slot.unread().is_empty())
     }
 
     /// Ready when the stream has ended before its time.
@@ -217,7 +215,7 @@ impl Stream {
     /// Ends the stream before its time.
     pub(crate) fn reset(&self, code: Code) {
         let mut inner = self.inner.borrow_mut();
-        let state = &inner.slots[self.slot as usize];
+        let state = &inner.slots[self.slot];
         if state.id == 0 || inner.find(state.id) != Some(self.slot) {
             return;
         }
@@ -235,7 +233,7 @@ impl Drop for Stream {
         let is_server = self.inner.borrow().is_server;
         self.reset(if is_server { code } else { Code::Cancel });
         let mut inner = self.inner.borrow_mut();
-        let slot = &inner.slots[self.slot as usize];
+        let slot = &inner.slots[self.slot];
         let unread = slot.unread().len() - slot.seen;
         inner.discard(unread);
         inner.vacate(self.slot);
@@ -247,7 +245,7 @@ impl Drop for Stream {
 
 impl Inner {
     fn check_sending(&self, slot: u32) -> Result<(), Reset> {
-        let state = &self.slots[slot as usize];
+        let state = &self.slots[slot];
         match state.reset {
             Some(reset) => Err(reset),
             None if state.finished || state.id == 0 => Err(Reset::GONE),
@@ -263,10 +261,8 @@ impl Inner {
         encode: impl FnOnce(&mut Encoder, &mut Vec<u8>),
     ) -> Result<(), Fault> {
         self.check_sending(slot)?;
-        let id = self.slots[slot as usize].id;
-        if self.output.capacity() == 0 {
-            self.output.reserve(OUTPUT_FIRST);
-        }
+        let id = self.slots[slot].id;
+        self.make_room();
         let start = frame::open_block(&mut self.output);
         encode(&mut self.encoder, &mut self.output);
         frame::close_block(start, id, last, self.peer.max_frame, &mut self.output);
@@ -276,21 +272,30 @@ impl Inner {
 
     /// Sends a DATA frame, for which there is room.
     fn send_data(&mut self, slot: u32, bytes: &[u8], last: bool) {
-        let state = &mut self.slots[slot as usize];
+        let state = &mut self.slots[slot];
         // The caller has seen to it that the windows hold it, and a frame does.
         state.allowed -= bytes.len() as i64;
         self.allowed -= bytes.len() as i64;
         let flags = if last { flag::END_STREAM } else { 0 };
         let header = Header { length: bytes.len() as u32, kind: Kind::Data, flags, stream: state.id };
+        self.make_room();
         header.write(&mut self.output);
         self.output.extend_from_slice(bytes);
         self.sent(slot, last);
     }
 
+    /// The driver has taken the output with its memory.
+    #[inline]
+    fn make_room(&mut self) {
+        if self.output.capacity() == 0 {
+            self.output = self.slots.memory().lend_output();
+        }
+    }
+
     fn sent(&mut self, slot: u32, last: bool) {
         self.credit.earn();
         if last {
-            self.slots[slot as usize].finished = true;
+            self.slots[slot].finished = true;
             self.settle(slot);
         }
         self.wake_driver();

@@ -78,12 +78,12 @@ struct End {
 impl End {
     fn server() -> End {
         let limits = Limits::default();
-        End { connection: Connection::server(&limits), accepted: Vec::new(), input: Vec::new(), limits }
+        End { connection: Connection::server(&limits, &Rc::default()), accepted: Vec::new(), input: Vec::new(), limits }
     }
 
     fn client() -> End {
         let limits = Limits::default();
-        End { connection: Connection::client(&limits), accepted: Vec::new(), input: Vec::new(), limits }
+        End { connection: Connection::client(&limits, &Rc::default()), accepted: Vec::new(), input: Vec::new(), limits }
     }
 
     fn inner(&self) -> &RefCell<Inner> {

@@ -40,7 +40,11 @@ impl End {
     /// A server that a client has greeted, or a client with two requests that a server has.
     fn new(server: bool) -> End {
         let limits = limits();
-        let connection = if server { Connection::server(&limits) } else { Connection::client(&limits) };
+        let connection = if server {
+            Connection::server(&limits, &Rc::default())
+        } else {
+            Connection::client(&limits, &Rc::default())
+        };
         let mut end = End { connection, streams: Vec::new(), limits, held: Vec::new(), said: Vec::new() };
         let mut hello = if server { PREFACE.to_vec() } else { Vec::new() };
         frame::write_settings(&[], &mut hello);
