@@ -24,6 +24,7 @@ use tokio::net::UnixListener;
 use tokio::time::{Instant, timeout};
 use xds::server::Published;
 
+use crate::claims::is_digest;
 use crate::instances::{Record, split};
 use crate::stats::unix_ms;
 use crate::tokens::Tokens;
@@ -310,7 +311,12 @@ async fn token(State(admin): State<Admin>, body: Body) -> Result<Json<model::Tok
     if (identity.namespace(), identity.service_account()) == net::tls::CONTROL {
         return Err(bad(format!("{identity} is the control plane's own identity")));
     }
-    let made = admin.tokens.make(&request.workload, &request.service_account, SystemTime::now());
+    if request.claims.as_deref().is_some_and(|claims| !is_digest(claims)) {
+        return Err(bad(
+            "claims are the digest of labels and services: 64 letters of lower-case hexadecimal".to_owned()
+        ));
+    }
+    let made = admin.tokens.make(&request.workload, &request.service_account, request.claims, SystemTime::now());
     let (token, expires) = made.map_err(|e| Refusal(StatusCode::TOO_MANY_REQUESTS, e.to_string()))?;
     Ok(Json(model::TokenResponse { token, expires_unix_ms: unix_ms(expires) }))
 }

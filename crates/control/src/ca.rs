@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use net::grant::Grant;
 use net::{files, spiffe};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -96,12 +97,13 @@ impl Authority {
         net::identity::encode(&self.roots)
     }
 
-    /// Signs `csr` (PKCS #10, DER) for the SPIFFE ID `identity`. Only the key is taken from the request, and its signature
+    /// Signs `csr` (PKCS #10, DER) for the SPIFFE ID `identity`, whose holder may register as `grant` says. Only the key is taken from the request, and its signature
     /// must prove that the asker holds it; whatever names it asks for are ignored.
     pub(crate) fn sign(
         &self,
         csr: &[u8],
         identity: &spiffe::Id,
+        grant: Option<&Grant>,
         now: SystemTime,
         life: Duration,
     ) -> Result<Issued, CaError> {
@@ -126,7 +128,7 @@ impl Authority {
         let not_before = now - CLOCK_SKEW;
         let not_after = (now + life).min(self.not_after);
         let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name = grant.map_or_else(DistinguishedName::new, Grant::subject);
         params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into().expect("SPIFFE IDs are ASCII"))];
         params.not_before = OffsetDateTime::from(not_before);
         params.not_after = OffsetDateTime::from(not_after);

@@ -3,6 +3,7 @@
 
 pub mod admin;
 mod ca;
+pub mod claims;
 mod config;
 mod explain;
 mod instances;

@@ -197,7 +197,7 @@ fn certify(identity: &Identity, authority: &Authority, trust_domain: &str, confi
     let (namespace, service_account) = net::tls::CONTROL;
     let signed = || -> Result<(), Box<dyn std::error::Error>> {
         let id = spiffe::Id::new(trust_domain, namespace, service_account)?;
-        let issued = authority.sign(&identity.csr()?, &id, SystemTime::now(), config.certificate_life)?;
+        let issued = authority.sign(&identity.csr()?, &id, None, SystemTime::now(), config.certificate_life)?;
         let der = |list: Vec<Vec<u8>>| list.into_iter().map(CertificateDer::from).collect();
         identity.install(der(issued.chain), der(authority.roots()))?;
         Ok(())

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use net::grant::Grant;
 use net::identity::Identity;
 use net::{spiffe, tls};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -31,6 +32,8 @@ const BACKLOG: usize = 64;
 pub(crate) struct Peer {
     /// What its certificate proves; `None`: it showed none.
     pub(crate) identity: Option<spiffe::Id>,
+    /// And lets it register as.
+    pub(crate) grant: Option<Grant>,
     /// Until when.
     pub(crate) not_after: Option<SystemTime>,
 }
@@ -140,7 +143,8 @@ impl Acceptor {
             match timeout(HANDSHAKE, tls::accept_optional(socket, &identity)).await {
                 Ok(Ok((tls, id))) => {
                     let not_after = id.as_ref().and_then(|_| not_after(&tls));
-                    let peer = Peer { identity: id, not_after };
+                    let grant = id.as_ref().and_then(|_| Grant::of(leaf(&tls)?));
+                    let peer = Peer { identity: id, grant, not_after };
                     let end = Box::pin(sleep(peer.life(SystemTime::now())));
                     let _ = ready.send(Ok(Connection { tls, peer, end, _permit: permit })).await;
                 }
@@ -158,10 +162,13 @@ async fn accept_tcp(listener: Option<&TcpListener>) -> io::Result<Box<dyn Socket
     Ok(Box::new(socket))
 }
 
-fn not_after(tls: &TlsStream<Box<dyn Socket>>) -> Option<SystemTime> {
+fn leaf(tls: &TlsStream<Box<dyn Socket>>) -> Option<&[u8]> {
     let (_, session) = tls.get_ref();
-    let leaf = session.peer_certificates()?.first()?;
-    let (_, parsed) = x509_parser::parse_x509_certificate(leaf).ok()?;
+    session.peer_certificates()?.first().map(|leaf| &**leaf)
+}
+
+fn not_after(tls: &TlsStream<Box<dyn Socket>>) -> Option<SystemTime> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(leaf(tls)?).ok()?;
     Some(parsed.validity().not_after.to_datetime().into())
 }
 
@@ -174,7 +181,7 @@ mod tests {
     #[test]
     fn a_connection_lives_as_long_as_its_certificate_and_without_one_not_long() {
         let now = SystemTime::now();
-        let peer = |not_after| Peer { identity: None, not_after };
+        let peer = |not_after| Peer { identity: None, grant: None, not_after };
         assert_eq!(peer(None).life(now), ANONYMOUS);
         let day = Duration::from_secs(24 * 60 * 60);
         assert_eq!(peer(Some(now + day)).life(now), day + EXPIRED);

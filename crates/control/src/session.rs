@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use net::grant::Grant;
 use net::spiffe;
 use proto::mesh;
 use proto::mesh::control_message::Kind as Answer;
@@ -13,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::ca::{Authority, Issued};
+use crate::claims;
 use crate::instances::{Refused, StreamId, split};
 use crate::serve::Peer;
 use crate::stats::unix_ms;
@@ -148,10 +150,16 @@ impl Stream {
         let Some((namespace, _)) = split(&hello.workload) else {
             return Err(problem("bad_request", "the workload must be namespace/name, both lower-case DNS names"));
         };
-        if let Some(identity) = &self.peer.identity
-            && identity.namespace() != namespace
-        {
-            return Err(problem("not_allowed", format!("{identity} may not speak for {}", hello.workload)));
+        if let Some(identity) = &self.peer.identity {
+            let granted = self.peer.grant.as_ref().map(|grant| &*grant.workload);
+            if identity.namespace() != namespace || granted != Some(&*hello.workload) {
+                let of = granted.unwrap_or("no workload");
+                let message = format!(
+                    "{identity} may not speak for {}: its certificate is of {of}; start it anew with a token of its own (`heddle token`)",
+                    hello.workload
+                );
+                return Err(problem("not_allowed", message));
+            }
         }
         self.version = hello.version.chars().take(VERSION).collect();
         self.workload = hello.workload;
@@ -170,6 +178,7 @@ impl Stream {
                 return Err(problem("bad_request", "Hello and Registration name different workloads"));
             }
             (Some(identity), Message::Registration(registration)) => {
+                self.claims(&registration)?;
                 let stream = self.sessions.world.register(&registration, &identity, &self.version)?;
                 self.registered = Some(stream);
                 self.sessions.world.explains.opened(&self.workload, stream, self.outgoing.clone());
@@ -190,6 +199,21 @@ impl Stream {
         Ok(None)
     }
 
+    /// An instance may only register with the labels and services that its token was made for.
+    fn claims(&self, registration: &mesh::Registration) -> Result<(), mesh::Problem> {
+        match self.peer.grant.as_ref().and_then(|grant| grant.claims.as_deref()) {
+            Some(granted) if !claims::allowed(registration, granted) => Err(problem(
+                "not_allowed",
+                format!(
+                    "the token of {} was made for other labels and services than it registers with; make one for these \
+                     (`heddle token --label … --service …`)",
+                    self.workload
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     fn stream(&self) -> Result<StreamId, mesh::Problem> {
         self.registered.ok_or_else(|| problem("bad_request", "Registration must come first"))
     }
@@ -198,25 +222,28 @@ impl Stream {
     fn certificate(&self, request: mesh::CertificateRequest) -> Result<Answer, mesh::Problem> {
         let now = SystemTime::now();
         let (namespace, _) = split(&self.workload).unwrap_or_default();
-        let identity = match &self.peer.identity {
+        let (identity, claims) = match &self.peer.identity {
             Some(identity) if request.token.is_empty() => {
                 if request.service_account != identity.service_account() {
                     let message =
                         format!("{identity} cannot be renewed as service account {:?}", request.service_account);
                     return Err(problem("not_allowed", message));
                 }
-                identity.clone()
+                (identity.clone(), self.peer.grant.as_ref().and_then(|grant| grant.claims.clone()))
             }
             Some(_) => return Err(problem("bad_request", "a renewal takes no token")),
             None => {
                 let redeemed =
                     self.sessions.tokens.redeem(&request.token, &self.workload, &request.service_account, now);
-                redeemed.map_err(|e| problem("attestation_failed", e.to_string()))?;
-                spiffe::Id::new(&self.sessions.trust_domain, namespace, &request.service_account)
-                    .map_err(|e| problem("bad_request", e.to_string()))?
+                let claims = redeemed.map_err(|e| problem("attestation_failed", e.to_string()))?;
+                let identity = spiffe::Id::new(&self.sessions.trust_domain, namespace, &request.service_account)
+                    .map_err(|e| problem("bad_request", e.to_string()))?;
+                (identity, claims)
             }
         };
-        let issued = self.sessions.authority.sign(&request.csr, &identity, now, self.sessions.certificate_life);
+        let grant = Grant { workload: self.workload.clone(), claims };
+        let life = self.sessions.certificate_life;
+        let issued = self.sessions.authority.sign(&request.csr, &identity, Some(&grant), now, life);
         let Issued { chain, not_before, not_after } = issued.map_err(|e| problem("bad_request", e.to_string()))?;
         tracing::info!(workload = %self.workload, %identity, renewal = self.peer.identity.is_some(), "certificate signed");
         Ok(Answer::Certificate(mesh::Certificate {

@@ -24,6 +24,7 @@ pub(crate) struct Tokens {
 struct Waiting {
     hash: [u8; 32],
     service_account: String,
+    claims: Option<String>,
     expires: SystemTime,
 }
 
@@ -45,11 +46,13 @@ impl Tokens {
         Tokens { life, waiting: Mutex::default() }
     }
 
-    /// Makes a token for `workload` (`namespace/name`) to get the identity of `service_account`, and says until when.
+    /// Makes a token for `workload` (`namespace/name`) to get the identity of `service_account` and to register with `claims` (their
+    /// digest; `None`: any of its namespace), and says until when.
     pub(crate) fn make(
         &self,
         workload: &str,
         service_account: &str,
+        claims: Option<String>,
         now: SystemTime,
     ) -> Result<(String, SystemTime), TokenError> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,18 +73,18 @@ impl Tokens {
         let secret: [u8; 32] = random::bytes();
         let token: String = secret.iter().map(|b| format!("{b:02x}")).collect();
         let expires = now + self.life;
-        list.push(Waiting { hash: hash(&token), service_account: service_account.to_owned(), expires });
+        list.push(Waiting { hash: hash(&token), service_account: service_account.to_owned(), claims, expires });
         Ok((token, expires))
     }
 
-    /// Uses `token` up. It is used up, too, when it was made for another service account.
+    /// Uses `token` up, and says for which claims it was made. It is used up, too, when it was made for another service account.
     pub(crate) fn redeem(
         &self,
         token: &str,
         workload: &str,
         service_account: &str,
         now: SystemTime,
-    ) -> Result<(), TokenError> {
+    ) -> Result<Option<String>, TokenError> {
         let shown = hash(token);
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let list = waiting.get_mut(workload).ok_or(TokenError::Refused)?;
@@ -98,7 +101,7 @@ impl Tokens {
         if one.expires <= now || one.service_account != service_account {
             return Err(TokenError::Refused);
         }
-        Ok(())
+        Ok(one.claims)
     }
 }
 
@@ -120,7 +123,7 @@ mod tests {
     fn made() -> (Tokens, String, SystemTime) {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let tokens = Tokens::new(LIFE);
-        let (token, expires) = tokens.make("shop/cart-0", "cart", now).unwrap();
+        let (token, expires) = tokens.make("shop/cart-0", "cart", Some("claims".into()), now).unwrap();
         assert_eq!((token.len(), expires), (64, now + LIFE));
         (tokens, token, now)
     }
@@ -128,7 +131,7 @@ mod tests {
     #[test]
     fn a_token_is_good_for_one_use() {
         let (tokens, token, now) = made();
-        assert_eq!(tokens.redeem(&token, "shop/cart-0", "cart", now), Ok(()));
+        assert_eq!(tokens.redeem(&token, "shop/cart-0", "cart", now), Ok(Some("claims".into())));
         assert_eq!(tokens.redeem(&token, "shop/cart-0", "cart", now), Err(TokenError::Refused));
         assert!(tokens.waiting.lock().unwrap().is_empty());
     }
@@ -151,14 +154,14 @@ mod tests {
     fn the_number_of_waiting_tokens_is_bounded() {
         let (tokens, first, now) = made();
         for _ in 0..TOKENS_PER_WORKLOAD {
-            tokens.make("shop/cart-0", "cart", now).unwrap();
+            tokens.make("shop/cart-0", "cart", None, now).unwrap();
         }
         assert_eq!(tokens.redeem(&first, "shop/cart-0", "cart", now), Err(TokenError::Refused), "the oldest gave way");
         for n in TOKENS_PER_WORKLOAD..=TOKENS {
-            let made = tokens.make(&format!("shop/w{n}"), "a", now);
+            let made = tokens.make(&format!("shop/w{n}"), "a", None, now);
             assert!(made.is_ok() || n >= TOKENS - 1, "{n}");
         }
-        assert_eq!(tokens.make("shop/late", "a", now), Err(TokenError::TooMany));
-        assert!(tokens.make("shop/late", "a", now + LIFE).is_ok(), "the expired ones made room");
+        assert_eq!(tokens.make("shop/late", "a", None, now), Err(TokenError::TooMany));
+        assert!(tokens.make("shop/late", "a", None, now + LIFE).is_ok(), "the expired ones made room");
     }
 }

@@ -229,6 +229,42 @@ async fn an_identity_may_only_register_its_own() {
     refused(&say(&plane, &one.identity, vec![hello("shop/cart-9"), register(foreign)]).await, "not_allowed");
 }
 
+/// Whatever the control plane forgets: the certificate says it.
+#[tokio::test]
+async fn a_certificate_is_of_one_workload_and_of_the_claims_of_its_token() {
+    let mut plane = Plane::start(SHOP).await;
+    let claims = control::claims::digest([("app", "cart")], []);
+    let token = |claims: &str| format!(r#"{{"workload":"shop/cart-1","serviceAccount":"cart","claims":"{claims}"}}"#);
+    assert_eq!(plane.post("/v1/tokens", &token("app=cart")).await.0, 400);
+    let token = plane.token_for(&token(&claims)).await;
+    let mut one = plane.proxy_with(plane.identity(), cart(1), Some(token), Box::new(mesh::Statistics::default));
+    one.registered().await;
+    let granted = net::grant::Grant { workload: "shop/cart-1".into(), claims: Some(claims) };
+    assert_eq!(one.identity.grant().as_ref(), Some(&granted));
+
+    let register = mesh::proxy_message::Kind::Registration;
+    let label = mesh::Label { name: "app".into(), value: "vault".into() };
+    let labelled = mesh::Registration { labels: vec![label], ..cart(1) };
+    let joining = mesh::Registration { services: vec!["shop/vault".into()], ..cart(1) };
+    let plain = mesh::Registration { labels: Vec::new(), ..cart(1) };
+    for _ in 0..2 {
+        for wrong in [labelled.clone(), joining.clone()] {
+            refused(&say(&plane, &one.identity, vec![hello("shop/cart-1"), register(wrong)]).await, "not_allowed");
+        }
+        refused(&say(&plane, &one.identity, vec![hello("shop/cart-9"), register(cart(9))]).await, "not_allowed");
+        for right in [plain.clone(), cart(1)] {
+            let answers = say(&plane, &one.identity, vec![hello("shop/cart-1"), register(right)]).await;
+            assert!(matches!(answers[..], [mesh::control_message::Kind::Registered(_)]), "{answers:?}");
+        }
+        plane.stop();
+        plane.again().await;
+    }
+    let renewal = request(one.identity.csr().unwrap(), "cart", "");
+    let answers = say(&plane, &one.identity, vec![hello("shop/cart-1"), renewal]).await;
+    let [mesh::control_message::Kind::Certificate(certificate)] = &answers[..] else { panic!("{answers:?}") };
+    assert_eq!(net::grant::Grant::of(&certificate.chain[0]), Some(granted), "it is handed on");
+}
+
 #[tokio::test]
 async fn certificates_are_renewed_and_expired_ones_refused() {
     let plane = Plane::start_with(SHOP, |c| c.certificate_life = Duration::from_secs(6)).await;

@@ -38,10 +38,9 @@ impl Client {
         decode(path, answer).await
     }
 
-    /// A one-use token for `workload` (`namespace/name`) with the identity of `service_account`.
-    pub(crate) async fn token(&self, workload: &str, service_account: &str) -> anyhow::Result<TokenResponse> {
-        let request = TokenRequest { workload: workload.to_owned(), service_account: service_account.to_owned() };
-        self.post("/v1/tokens", &request).await
+    /// A one-use token for whom `request` names.
+    pub(crate) async fn token(&self, request: &TokenRequest) -> anyhow::Result<TokenResponse> {
+        self.post("/v1/tokens", request).await
     }
 
     /// How a sidecar would send a request.

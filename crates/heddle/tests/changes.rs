@@ -240,8 +240,9 @@ spec:
 }
 
 #[test]
-fn a_service_account_is_changed_where_names_stay() {
-    let manifest = [STRICT.to_owned(), client(), service("db", "http"), instances("db", "db", 1, WHO)].concat();
+fn service_account_and_labels_are_changed_where_names_stay() {
+    let green = service("green", "http").replace("{app: green}", "{tier: green}");
+    let manifest = [STRICT.to_owned(), client(), service("db", "http"), green, instances("db", "db", 1, WHO)].concat();
     let (rest, set) = manifest.rsplit_once("kind: Deployment").unwrap();
     let mesh = Mesh::with_files(&format!("{rest}kind: StatefulSet{set}"), &[]);
     assert_eq!(mesh.instance_of("client", "http://db/"), "db-0");
@@ -258,6 +259,13 @@ fn a_service_account_is_changed_where_names_stay() {
         all => Err(format!("{all:?}\n{}", mesh.said())),
     });
     assert_eq!(mesh.instance_of("client", "http://db/"), "db-0");
+    // Its certificate is for the labels that it had.
+    mesh.edit("labels: {app: db, set: db}", "labels: {app: db, set: db, tier: green}");
+    until("the instance with its new label", LONG, || match mesh.ready("t/green") {
+        one if one == ["db-0"] => Ok(()),
+        other => Err(format!("{other:?}\n{}", mesh.said())),
+    });
+    assert_eq!(mesh.instance_of("client", "http://green/"), "db-0");
     mesh.end(Signal::SIGINT);
 }
 

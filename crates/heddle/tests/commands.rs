@@ -164,7 +164,17 @@ fn run_joins_a_control_plane_over_tcp_with_a_token() {
 
     // A token is bound to a workload; the name of this one is chosen by us.
     let token = heddle
-        .run(["token", "--runtime", runtime_text, "--workload", "pair/far-1", "--service-account", "back"])
+        .run([
+            "token",
+            "--runtime",
+            runtime_text,
+            "--workload",
+            "pair/far-1",
+            "--service-account",
+            "back",
+            "--service",
+            "back",
+        ])
         .success();
     let file = heddle.runtime().join("token");
     fs::write(&file, &token).unwrap();
@@ -188,6 +198,23 @@ fn run_joins_a_control_plane_over_tcp_with_a_token() {
     run.signal(Signal::SIGINT);
     run.signal(Signal::SIGTERM);
     run.wait(LONG);
+    // One that was made for another service is refused with a word, and its holder is no instance of this one.
+    let other = [
+        "token",
+        "--runtime",
+        runtime_text,
+        "--workload",
+        "pair/far-2",
+        "--service-account",
+        "back",
+        "--service",
+        "front",
+    ];
+    fs::write(&file, heddle.run(other).success()).unwrap();
+    let wrong = ["--roots", roots, "--token-file", file.to_str().unwrap(), "--name", "far-2", "--", "true"];
+    let wrong = heddle.run(base.iter().chain(&wrong));
+    assert!(!wrong.status.success() && wrong.stderr.contains("made for other labels and services"), "{wrong:?}");
+    fs::write(&file, &token).unwrap();
     // Used once, it is of no use to another.
     let again = heddle.run(base.iter().chain(&named).chain(&["--", "true"]));
     assert!(!again.status.success(), "{again:?}");

@@ -21,6 +21,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::files;
+use crate::grant::Grant;
 use crate::spiffe;
 use crate::tls::Alpn;
 
@@ -176,6 +177,11 @@ impl Identity {
     /// When the certificate holds, once there is one.
     pub fn validity(&self) -> Option<Validity> {
         self.state().leaf.as_ref().map(|leaf| leaf.validity)
+    }
+
+    /// What the certificate lets its holder register as, once there is one.
+    pub fn grant(&self) -> Option<Grant> {
+        self.state().chain.first().and_then(|leaf| Grant::of(leaf))
     }
 
     /// The roots that are trusted now, DER.

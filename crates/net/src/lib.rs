@@ -27,6 +27,7 @@ pub mod copy;
 pub mod dial;
 pub mod drain;
 pub mod files;
+pub mod grant;
 pub mod handoff;
 pub mod identity;
 pub mod inside;

@@ -189,6 +189,9 @@ pub struct TokenRequest {
     pub workload: String,
     /// The service account whose identity the workload gets.
     pub service_account: String,
+    /// The digest ([`crate::claims::digest`]) of the labels and services that it may register with; absent: any of its namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claims: Option<String>,
 }
 
 /// Answer to `POST /v1/tokens`. The token is a secret.

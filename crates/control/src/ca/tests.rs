@@ -41,7 +41,7 @@ fn only_the_key_is_taken_from_a_request() {
         vec![SanType::URI("spiffe://cluster.local/ns/heddle-system/sa/control".try_into().unwrap())];
     forged.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
     let csr = forged.serialize_request(&key).unwrap();
-    let issued = authority.sign(csr.der(), &cart(), now(), DAY).unwrap();
+    let issued = authority.sign(csr.der(), &cart(), None, now(), DAY).unwrap();
     assert_eq!((issued.not_before, issued.not_after), (now() - CLOCK_SKEW, now() + DAY));
 
     let [leaf] = &issued.chain[..] else { panic!("{} certificates", issued.chain.len()) };
@@ -64,7 +64,7 @@ fn only_the_key_is_taken_from_a_request() {
     let (_, root) = X509Certificate::from_der(&root).unwrap();
     leaf.verify_signature(Some(root.public_key())).unwrap();
 
-    let again = authority.sign(csr.der(), &cart(), now(), DAY).unwrap();
+    let again = authority.sign(csr.der(), &cart(), None, now(), DAY).unwrap();
     let (_, again) = X509Certificate::from_der(&again.chain[0]).unwrap();
     assert_ne!(leaf.raw_serial(), again.raw_serial(), "serial numbers are random");
 }
@@ -75,7 +75,7 @@ fn nothing_outlives_the_root() {
     let authority = open(&dir.path().join("ca"));
     let csr = net::identity::Identity::generate().unwrap().csr().unwrap();
     let late = now() + ROOT_LIFE - DAY / 2;
-    let issued = authority.sign(&csr, &cart(), late, DAY).unwrap();
+    let issued = authority.sign(&csr, &cart(), None, late, DAY).unwrap();
     assert_eq!(issued.not_after, now() + ROOT_LIFE);
 }
 
@@ -84,7 +84,7 @@ fn bad_requests_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let authority = open(&dir.path().join("ca"));
     let good = net::identity::Identity::generate().unwrap().csr().unwrap();
-    let refused = |csr: &[u8]| match authority.sign(csr, &cart(), now(), DAY) {
+    let refused = |csr: &[u8]| match authority.sign(csr, &cart(), None, now(), DAY) {
         Err(error @ CaError::Request(_)) => error.to_string(),
         other => panic!("{:?}", other.map(|i| i.not_after)),
     };
@@ -116,7 +116,7 @@ fn roots_may_overlap() {
     files::write_private(&two.join("roots.pem"), &fs::read(one.join("roots.pem")).unwrap()).unwrap();
     let csr = net::identity::Identity::generate().unwrap().csr().unwrap();
     for dir in [&one, &two] {
-        open(dir).sign(&csr, &cart(), now(), DAY).unwrap();
+        open(dir).sign(&csr, &cart(), None, now(), DAY).unwrap();
     }
 }
 
@@ -148,4 +148,19 @@ fn a_folder_that_cannot_be_used_says_why() {
     assert!(error(&ca).contains("17 certificates; 1 to 16"));
     files::write_private(&ca.join("roots.pem"), b"").unwrap();
     assert!(error(&ca).contains("0 certificates"));
+}
+
+#[test]
+fn what_a_certificate_grants_is_read_from_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = open(&dir.path().join("ca"));
+    let csr = net::identity::Identity::generate().unwrap().csr().unwrap();
+    let granted =
+        |grant: Option<&Grant>| Grant::of(&authority.sign(&csr, &cart(), grant, now(), DAY).unwrap().chain[0]);
+    assert_eq!(granted(None), None);
+    let long = format!("{}/{}", "n".repeat(63), "w".repeat(253));
+    for claims in [None, Some(crate::claims::digest([("app", "cart")], []))] {
+        let grant = Grant { workload: long.clone(), claims };
+        assert_eq!(granted(Some(&grant)), Some(grant));
+    }
 }

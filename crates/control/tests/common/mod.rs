@@ -148,8 +148,11 @@ impl Plane {
     }
 
     pub async fn token(&self, workload: &str, service_account: &str) -> String {
-        let body = format!(r#"{{"workload":"{workload}","serviceAccount":"{service_account}"}}"#);
-        let (status, answer) = self.post("/v1/tokens", &body).await;
+        self.token_for(&format!(r#"{{"workload":"{workload}","serviceAccount":"{service_account}"}}"#)).await
+    }
+
+    pub async fn token_for(&self, request: &str) -> String {
+        let (status, answer) = self.post("/v1/tokens", request).await;
         assert_eq!(status, 200, "{answer}");
         serde_json::from_str::<control::admin::model::TokenResponse>(&answer).unwrap().token
     }

@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use control::admin::model::TokenRequest;
+use control::claims::digest;
 
 use super::OutputArgs;
 use crate::client::Client;
@@ -18,6 +20,12 @@ pub(crate) struct TokenArgs {
     /// The service account whose identity it gets
     #[arg(long, value_name = "NAME", default_value = "default")]
     service_account: String,
+    /// A label that it registers with, as NAME=VALUE; several times for several
+    #[arg(long, value_name = "NAME=VALUE", value_parser = super::run::label)]
+    label: Vec<(String, String)>,
+    /// A service of its namespace that it joins; several times for several [default: it may register as part of any, unless --label is given]
+    #[arg(long, value_name = "NAME")]
+    service: Vec<String>,
     #[command(flatten)]
     mesh: MeshArgs,
     #[command(flatten)]
@@ -33,10 +41,22 @@ fn workload(text: &str) -> Result<String, String> {
     }
 }
 
+fn request(args: &TokenArgs) -> TokenRequest {
+    let bound = !(args.label.is_empty() && args.service.is_empty());
+    let namespace = args.workload.split('/').next().unwrap_or_default();
+    let services: Vec<String> = args.service.iter().map(|name| format!("{namespace}/{name}")).collect();
+    let labels = args.label.iter().map(|(name, value)| (&**name, &**value));
+    TokenRequest {
+        workload: args.workload.clone(),
+        service_account: args.service_account.clone(),
+        claims: bound.then(|| digest(labels, services.iter().map(String::as_str))),
+    }
+}
+
 pub(super) fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
     crate::block_on(async {
         let client = Client::new(&find(&args.mesh)?);
-        let answer = client.token(&args.workload, &args.service_account).await?;
+        let answer = client.token(&request(&args)).await?;
         if args.output.json() {
             console::line(serde_json::to_string(&answer)?);
         } else {

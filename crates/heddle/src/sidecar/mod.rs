@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use control::admin::model::{ServiceEntry, ServicePortEntry};
+use net::grant::Grant;
 use net::handoff::{self, Channel, Door};
 use net::identity::Identity;
 use net::inside::{Listeners, Sockets};
@@ -476,12 +477,12 @@ async fn exited(child: &mut Option<tokio::process::Child>) -> std::io::Result<st
     }
 }
 
-/// What was kept from the last run, or a new key that trusts the mesh's roots. What was kept of another service account is of no
-/// use: the control plane refuses who comes with it.
+/// What was kept from the last run, or a new key that trusts the mesh's roots. What was kept of another service account, or for
+/// other labels, is of no use: the control plane refuses who comes with it.
 fn identity(settings: &SidecarSettings) -> anyhow::Result<Identity> {
     match Identity::load(&settings.directory) {
-        Ok(identity) if identity.id().is_none_or(|id| is_own(&id, settings)) => return Ok(identity),
-        Ok(_) => tracing::info!("the service account has changed; a new key is made"),
+        Ok(identity) if identity.id().is_none_or(|id| is_own(&id, identity.grant(), settings)) => return Ok(identity),
+        Ok(_) => tracing::info!("the service account, the labels or the services have changed; a new key is made"),
         Err(error) if is_missing(&error) => {}
         Err(error) => tracing::warn!(%error, "what was kept of the identity is not used; a new key is made"),
     }
@@ -490,10 +491,13 @@ fn identity(settings: &SidecarSettings) -> anyhow::Result<Identity> {
     Ok(identity)
 }
 
-/// Whether `id` is that of the settings' namespace and service account.
-fn is_own(id: &net::spiffe::Id, settings: &SidecarSettings) -> bool {
-    let namespace = settings.proxy.workload.split('/').next().unwrap_or_default();
-    id.namespace() == namespace && id.service_account() == settings.registration.service_account
+/// Whether a certificate of `id` that grants `grant` is for what the settings register as.
+fn is_own(id: &net::spiffe::Id, grant: Option<Grant>, settings: &SidecarSettings) -> bool {
+    let SidecarSettings { proxy, registration, .. } = settings;
+    let namespace = proxy.workload.split('/').next().unwrap_or_default();
+    id.namespace() == namespace
+        && id.service_account() == registration.service_account
+        && grant.is_some_and(|grant| registration.is_granted(&proxy.workload, &grant))
 }
 
 fn is_missing(error: &net::identity::Error) -> bool {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use api::{AppProtocol, ContainerPort};
+use net::grant::Grant;
 use proto::mesh;
 use proxy::settings::ServiceListener;
 use serde::{Deserialize, Serialize};
@@ -94,6 +95,21 @@ pub(crate) struct Registration {
     pub(crate) node: String,
     /// Ask which services its namespace has, and tell the supervisor.
     pub(crate) list_services: bool,
+}
+
+impl Registration {
+    /// The digest of the labels and services that it registers with.
+    pub(crate) fn claims(&self) -> String {
+        let labels = self.labels.iter().map(|(name, value)| (&**name, &**value));
+        control::claims::digest(labels, self.services.iter().map(String::as_str))
+    }
+
+    /// Whether a certificate that grants this lets `workload` register so.
+    pub(crate) fn is_granted(&self, workload: &str, grant: &Grant) -> bool {
+        let claims_nothing = self.labels.is_empty() && self.services.is_empty();
+        let claims = grant.claims.as_ref().is_none_or(|granted| claims_nothing || *granted == self.claims());
+        grant.workload == workload && claims
+    }
 }
 
 /// A port of the application.

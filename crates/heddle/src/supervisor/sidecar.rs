@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use control::admin::model::ServiceEntry;
+use control::admin::model::{ServiceEntry, TokenRequest};
 use net::handoff::inherit;
 use net::process::{die_with_parent, executable, own_group};
 use tokio::io::AsyncWriteExt;
@@ -83,8 +83,11 @@ impl Sidecar {
         let keeper = Keeper {
             name: name.to_owned(),
             file,
-            workload: settings.proxy.workload.clone(),
-            service_account: settings.registration.service_account.clone(),
+            attested: TokenRequest {
+                workload: settings.proxy.workload.clone(),
+                service_account: settings.registration.service_account.clone(),
+                claims: Some(settings.registration.claims()),
+            },
             tokens,
             inside,
             reporter: reporter.clone(),
@@ -148,8 +151,8 @@ impl Drop for Sidecar {
 struct Keeper {
     name: String,
     file: PathBuf,
-    workload: String,
-    service_account: String,
+    /// What its tokens are made for.
+    attested: TokenRequest,
     tokens: Tokens,
     /// The instance's namespaces, if it has some.
     inside: Option<Arc<Inside>>,
@@ -253,7 +256,7 @@ async fn due(at: Option<tokio::time::Instant>) {
     }
 }
 
-type TokenRequest = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
+type Asked = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 
 impl Keeper {
     async fn keep(mut self, mut inbox: mpsc::UnboundedReceiver<ToProxy>) {
@@ -369,7 +372,7 @@ impl Keeper {
     async fn serve(&mut self, mut life: Life, inbox: &mut mpsc::UnboundedReceiver<ToProxy>) -> String {
         let mut successor: Option<Life> = None;
         let mut replace = signal(SignalKind::user_defined2()).ok();
-        let mut token: Option<TokenRequest> = None;
+        let mut token: Option<Asked> = None;
         loop {
             tokio::select! {
                 said = life.next() => match said {
@@ -435,10 +438,10 @@ impl Keeper {
     }
 
     /// Asks for a token until there is one; `None` when there never will be.
-    fn token(&mut self) -> TokenRequest {
+    fn token(&mut self) -> Asked {
         match &self.tokens {
             Tokens::Given(token) if token.is_empty() => {
-                self.reporter.problem("the join token was used already, and the certificate that it gave is gone; start again with a new one");
+                self.reporter.problem("the join token was used already, and the certificate that it gave is gone or was made for other labels and services; start again with a new one (`heddle token`)");
                 Box::pin(std::future::ready(None))
             }
             Tokens::Given(token) => {
@@ -447,10 +450,10 @@ impl Keeper {
                 Box::pin(std::future::ready(Some(token)))
             }
             Tokens::Admin(client) => {
-                let (client, workload, account) = (client.clone(), self.workload.clone(), self.service_account.clone());
+                let (client, request) = (client.clone(), self.attested.clone());
                 Box::pin(async move {
                     loop {
-                        match client.token(&workload, &account).await {
+                        match client.token(&request).await {
                             Ok(answer) => return Some(answer.token),
                             Err(_) => tokio::time::sleep(TOKEN_RETRY).await,
                         }
