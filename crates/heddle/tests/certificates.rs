@@ -115,7 +115,7 @@ fn a_sidecar_refuses_an_instance_whose_certificate_has_expired() {
         });
         proxy
     };
-    let leaf = Leaf::in_domain("test.example", "pair", "old");
+    let leaf = Leaf::in_domain("test.example", "pair", "old").granting("pair/old-0");
     let mut proxy = start(&leaf.clone().expired());
     std::fs::write(
         mesh.folder.path().join("old.yaml"),

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use net::grant::Grant;
 use net::identity::Identity;
 use net::spiffe::Id;
 use rcgen::{
@@ -26,6 +27,8 @@ pub struct Leaf {
     pub not_before: SystemTime,
     /// Until when it holds.
     pub not_after: SystemTime,
+    /// What it lets its holder register as.
+    pub grant: Option<Grant>,
 }
 
 impl Leaf {
@@ -39,7 +42,13 @@ impl Leaf {
         let id = Id::new(trust_domain, namespace, service_account).expect("tests name their workloads well");
         let now = SystemTime::now();
         let hour = Duration::from_secs(3600);
-        Leaf { uris: vec![id.to_string()], not_before: now - hour, not_after: now + hour }
+        Leaf { uris: vec![id.to_string()], not_before: now - hour, not_after: now + hour, grant: None }
+    }
+
+    /// The same, for `workload` (`namespace/name`) to register with any labels, as a control plane would sign it.
+    pub fn granting(mut self, workload: &str) -> Leaf {
+        self.grant = Some(Grant { workload: workload.to_owned(), claims: None });
+        self
     }
 
     /// The same, with its time over since a minute.
@@ -81,6 +90,7 @@ impl Ca {
         let mut request = CertificateSigningRequestParams::from_der(&csr).expect("the request is well-formed");
         let uri = |uri: &String| SanType::URI(uri.as_str().try_into().expect("tests use ASCII names"));
         request.params.subject_alt_names = leaf.uris.iter().map(uri).collect();
+        request.params.distinguished_name = leaf.grant.as_ref().map(Grant::subject).unwrap_or_default();
         request.params.not_before = leaf.not_before.into();
         request.params.not_after = leaf.not_after.into();
         request.params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
