@@ -45,6 +45,7 @@ use arc_swap::ArcSwap;
 use crate::{Nanos, Protocol, SeriesId};
 
 mod explain;
+mod hashed;
 mod in_flight;
 mod load;
 mod review;

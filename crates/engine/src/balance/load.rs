@@ -336,7 +336,7 @@ impl Load {
         }
         let patience = self.patience(class).0 as f32;
         match self.owed(now) {
-            None if now.since(Nanos(self.quiet_since.load(Relaxed))).0 as f32 >= patience => true,
+            None if self.quiet(now).0 as f32 >= patience => true,
             Some(owed) if owed >= patience * (1u32 << self.unheard.load(Relaxed).min(16)) as f32 => true,
             _ => self.class_trial(now, class, patience),
         }
@@ -361,8 +361,15 @@ impl Load {
 
     /// How long nothing has been heard of it; of this class, where it answers others.
     pub fn silence(&self, now: Nanos, class: Class) -> Nanos {
-        let whole = now.since(self.quiet_since());
+        let whole = self.quiet(now);
         self.class_silence(now, class).map_or(whole, |silence| whole.max(Nanos(silence as u64)))
+    }
+
+    /// The same by the last answer alone. One of more than an hour ahead was noted before the clock jumped back.
+    fn quiet(&self, now: Nanos) -> Nanos {
+        let last = self.quiet_since();
+        let jumped = last.since(now).0 / 1_000_000 > JUMP_MS as u64;
+        if jumped { Nanos(PATIENCE_MAX as u64) } else { now.since(last) }
     }
 
     /// Nanoseconds since the first request that was sent after the last answer, if there is one.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use super::hashed::{self, Sessions};
 use super::load;
 use super::review::{View, WHOLE};
 use super::spread::Spread;
-use super::table::Table;
 use super::{Class, Endpoint, Health, Locality};
 use crate::policy::{Algorithm, BalancePolicy};
 use crate::{Nanos, Rng};
@@ -28,9 +28,15 @@ const DRAWS: usize = 16;
 /// Sets up to this size are looked at as a whole where drawing does not yield enough.
 const FEW: u32 = 64;
 
-/// Of choices in which a trial is due, one in this many makes it, and no more than one in the number of endpoints. Where
-/// there are as many endpoints as requests, most of what is known is old; without this, choices would be left to chance.
+/// One choice in so many is for a trial, if one is due: one in twice the number of endpoints between these. Where there are as
+/// many endpoints as requests, most of what is known is old, and choices would be left to chance; and of many endpoints that
+/// are slow one request in 512 finds out, which leaves the 99th percentile as it was.
 const TRIALS: u32 = 8;
+const TRIALS_MANY: u32 = 512;
+
+/// Among how many endpoints the one for a trial is looked for. Among the six that are compared one of thousands would be found
+/// after minutes.
+const TRIAL_LOOKS: u32 = 64;
 
 /// How much more each request of ours in flight counts for every one of others there: who sees little of what others do
 /// had better take what it does itself for a sign of it, as C3 does.
@@ -50,13 +56,6 @@ const SPREAD: f32 = 0.5;
 /// with it than without; 1.25 and 1.6 gain less, 2 loses where instances are of unequal size.
 const ALIKE: f32 = 1.4;
 
-/// How many entries of a hash table are looked at before the first usable one is taken, busy or not.
-const WALK: usize = 128;
-
-/// With so many requests in flight an endpoint is not busy, whatever the average: that is as old as the last review, and a
-/// page that a browser loads by six requests at once is one session.
-const BURST: f32 = 8.0;
-
 /// How many endpoints are looked at for one that should be probed.
 const PROBE_DRAWS: usize = 4;
 
@@ -71,8 +70,8 @@ pub struct EndpointSet {
     policy: BalancePolicy,
     /// The ready ones by priority and nearness, the best first.
     groups: Vec<Group>,
-    /// Where sessions lead.
-    table: Option<Table>,
+    /// Where sessions lead, by priority.
+    sessions: Box<[Sessions]>,
     view: View,
     /// The next turn of a round robin.
     turn: AtomicU64,
@@ -83,7 +82,7 @@ pub struct EndpointSet {
 /// Endpoints that are used alike.
 #[derive(Debug)]
 pub(super) struct Group {
-    priority: u32,
+    pub(super) priority: u32,
     /// 0: the caller's zone; 1: its region; 2: elsewhere.
     pub(super) distance: u32,
     pub(super) members: Spread,
@@ -177,18 +176,7 @@ impl EndpointSet {
                 until: AtomicU32::new(WHOLE),
             })
             .collect();
-        // Sessions spread over all of the best priority, near or not: which endpoint has one must not depend on the caller.
-        let best = ready.first().map_or(0, |first| first.0);
-        let members = || -> Vec<u32> {
-            let mut members: Vec<u32> = ready.iter().filter(|r| r.0 == best).map(|r| r.2).collect();
-            members.sort_unstable();
-            members
-        };
-        let table = match (policy.algorithm, &policy.hash) {
-            (Algorithm::RingHash, _) => Table::ring(&members(), &endpoints),
-            (Algorithm::Maglev, _) | (_, Some(_)) => Table::maglev(&members(), &endpoints),
-            _ => None,
-        };
+        let sessions = hashed::sessions(&policy, &groups, &endpoints);
         let view = View::default();
         if let Some(slow_start) = &policy.slow_start {
             // At once, and not with the first review: until then it might get a hundred requests.
@@ -196,7 +184,7 @@ impl EndpointSet {
             ready().for_each(|e| e.load.begin(slow_start));
             view.ramps(ready().map(|e| e.load.ramp()).fold(0.0, f32::max));
         }
-        EndpointSet { endpoints, policy, groups, table, view, ..EndpointSet::default() }
+        EndpointSet { endpoints, policy, groups, sessions, view, ..EndpointSet::default() }
     }
 
     /// Goes on from where `old` was: its turn in a round, its measurements of the moment.
@@ -227,6 +215,10 @@ impl EndpointSet {
         &self.groups
     }
 
+    pub(super) fn sessions(&self) -> &[Sessions] {
+        &self.sessions
+    }
+
     pub(super) fn view(&self) -> &View {
         &self.view
     }
@@ -234,7 +226,7 @@ impl EndpointSet {
     /// Picks an endpoint by the policy's algorithm. `warm` tells whether this worker has a ready connection; a cold one costs
     /// more. Of the groups one is drawn by their parts, in it ready endpoints that are not left out; if there are none, those
     /// of other groups; then those left out; then those tried before; then draining ones; never one that is not ready. `None`
-    /// only when there is none.
+    /// only when there is none. A request with a hash goes where that leads, in the best priority that has a usable one.
     #[inline]
     pub fn choose(
         &self,
@@ -243,16 +235,17 @@ impl EndpointSet {
         ask: &Ask<'_>,
         warm: impl Fn(&Endpoint) -> bool,
     ) -> Option<Arc<Endpoint>> {
-        if let (Some(hash), Some(table)) = (ask.hash, &self.table)
-            && let Some(found) = self.by_hash(table, hash, now, ask)
+        if let Some(hash) = ask.hash
+            && let Some(found) = self.by_hash(hash, now, ask)
         {
             return Some(Arc::clone(found));
         }
         let chosen = match self.policy.algorithm {
             Algorithm::Fastest => {
                 let drawn = self.candidates::<CANDIDATES>(now, rng, ask)?;
-                let trial = rng.below(TRIALS.max(self.endpoints.len() as u32)) == 0;
-                cheapest(drawn.as_slice(), now, ask.class, trial, &warm)
+                let trials = (2 * self.endpoints.len() as u32).clamp(TRIALS, TRIALS_MANY);
+                let trial = if rng.below(trials) == 0 { self.trial_due(now, rng, ask, drawn.as_slice()) } else { None };
+                trial.or_else(|| cheapest(drawn.as_slice(), now, ask.class, &warm))
             }
             Algorithm::LeastRequest => {
                 let drawn = self.candidates::<2>(now, rng, ask)?;
@@ -298,6 +291,26 @@ impl EndpointSet {
         Some(Arc::clone(stale))
     }
 
+    /// Of some usable endpoints, the one that has been silent for the longest of those for which a trial is due. If there is none,
+    /// one of `drawn`: they are not usable where nothing is.
+    #[cold]
+    fn trial_due<'a>(
+        &'a self,
+        now: Nanos,
+        rng: &mut Rng,
+        ask: &Ask<'_>,
+        drawn: &[&'a Arc<Endpoint>],
+    ) -> Option<&'a Arc<Endpoint>> {
+        let (members, panic) = (&self.group(rng)?.members, self.view.panic());
+        let all = members.len();
+        let places = (0..all.min(TRIAL_LOOKS)).map(|place| if all > TRIAL_LOOKS { rng.below(all) } else { place });
+        places
+            .map(|place| &self.endpoints[members.member(place)])
+            .filter(|e| self.is_usable(e, now, ask, panic) && e.load.trial(now, ask.class))
+            .max_by_key(|e| e.load.silence(now, ask.class))
+            .or_else(|| drawn.iter().copied().find(|e| e.load.trial(now, ask.class)))
+    }
+
     /// The group for one request.
     #[inline]
     fn group(&self, rng: &mut Rng) -> Option<&Group> {
@@ -309,7 +322,7 @@ impl EndpointSet {
     }
 
     #[inline]
-    fn is_usable(&self, endpoint: &Endpoint, now: Nanos, ask: &Ask<'_>, panic: bool) -> bool {
+    pub(super) fn is_usable(&self, endpoint: &Endpoint, now: Nanos, ask: &Ask<'_>, panic: bool) -> bool {
         (panic || !endpoint.load.ejected(now) && !endpoint.load.unhealthy()) && !ask.tried.contains(&endpoint.load.id)
     }
 
@@ -416,25 +429,6 @@ impl EndpointSet {
             }
         }
         self.scan::<1>(now, rng, ask, Drawn::none(self.endpoints.first()?)).first()
-    }
-
-    /// The first usable endpoint for a hash that is not too busy (Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with
-    /// Bounded Loads", 2018); if all are, the first usable one.
-    fn by_hash(&self, table: &Table, hash: u64, now: Nanos, ask: &Ask<'_>) -> Option<&Arc<Endpoint>> {
-        let panic = self.view.panic();
-        let bound = self.policy.bound_percent;
-        let mut first = None;
-        for endpoint in table.walk(hash).take(WALK).map(|i| &self.endpoints[i]) {
-            if !self.is_usable(endpoint, now, ask, panic) {
-                continue;
-            }
-            let most = self.view.in_flight() * weight(endpoint) * bound.max(101) as f32 / 100.0;
-            if bound == 0 || endpoint.load.in_flight() as f32 <= most.ceil().max(BURST) {
-                return Some(endpoint);
-            }
-            first = first.or(Some(endpoint));
-        }
-        first
     }
 
     /// The least latency that is known of an endpoint, in nanoseconds. Of many, looks at [`FEW`] or so.
@@ -549,15 +543,11 @@ fn cheapest<'a>(
     drawn: &[&'a Arc<Endpoint>],
     now: Nanos,
     class: Class,
-    trial: bool,
     warm: &impl Fn(&Endpoint) -> bool,
 ) -> Option<&'a Arc<Endpoint>> {
     let (first, others) = drawn.split_first()?;
     if others.is_empty() {
         return Some(first);
-    }
-    if trial && let Some(due) = drawn.iter().find(|endpoint| endpoint.load.trial(now, class)) {
-        return Some(due);
     }
     let mut compared = [Compared::new(first, class); CANDIDATES];
     for (one, endpoint) in compared[1..].iter_mut().zip(others) {

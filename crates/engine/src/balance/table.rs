@@ -40,6 +40,15 @@ fn mix(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
+/// Where an endpoint stands for a hash among others, the least first: each is the first for as many hashes as its weight says,
+/// and where one goes its own go to others as their weights say. An exponential variate, of which the least of many belongs
+/// to each in proportion to its rate.
+pub(super) fn rank(hash: u64, endpoint: &Endpoint) -> f64 {
+    let bits = mix(hash ^ mix(self::hash(endpoint.workload.as_bytes())));
+    let uniform = ((bits >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+    -uniform.ln() / f64::from(endpoint.weight.max(1))
+}
+
 impl Table {
     /// A ring (Karger et al., STOC 1997): an endpoint has points in proportion to its weight.
     pub(super) fn ring(members: &[u32], all: &[impl AsRef<Endpoint>]) -> Option<Table> {

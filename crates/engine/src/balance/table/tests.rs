@@ -41,6 +41,20 @@ fn shares_follow_the_weights() {
 }
 
 #[test]
+fn ranks_follow_the_weights() {
+    let all = endpoints(&[1, 1, 2, 4]);
+    let mut firsts = [0.0f64; 4];
+    for session in 0u32..20_000 {
+        let ranks = all.iter().map(|endpoint| rank(hash(&session.to_le_bytes()), endpoint));
+        let first = ranks.enumerate().min_by(|a, b| a.1.total_cmp(&b.1)).expect("there are four").0;
+        firsts[first] += 1.0 / 20_000.0;
+    }
+    for (share, wanted) in firsts.iter().zip([0.125, 0.125, 0.25, 0.5]) {
+        assert!((share - wanted).abs() < 0.02, "{firsts:?}");
+    }
+}
+
+#[test]
 fn a_walk_meets_every_endpoint_and_nobody_has_no_table() {
     let all = endpoints(&[1; 30]);
     let members: Vec<u32> = (0..30).collect();

@@ -58,6 +58,9 @@ fn a_clock_that_jumps_stops_nothing() {
         *seen.entry(chosen.workload.clone()).or_default() += 1;
         send(&set, &chosen, 1_000 + i, 1_001 + i, Outcome::Success);
     }
+    for c in set.weigh(at(61_000), &Ask::default(), |_| true) {
+        println!("{:?} {:?} {:?}", c.standing, c.terms, c.endpoint.load);
+    }
     assert_eq!(seen.len(), 3, "{seen:?}");
 }
 

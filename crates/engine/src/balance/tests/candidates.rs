@@ -475,3 +475,61 @@ fn classes_keep_a_slow_route_from_hiding_a_fast_one() {
     };
     assert_eq!((&*chosen(slow), &*chosen(fast)), ("shop/cart-1", "shop/cart-0"));
 }
+
+fn stable(set: &EndpointSet, now: u64, expected: &str) -> BTreeMap<Box<str>, usize> {
+    let mut rng = Rng::seeded(3);
+    let mut taken = BTreeMap::new();
+    for session in 0..100u32 {
+        let ask = Ask { hash: Some(hash(&session.to_le_bytes())), ..Ask::default() };
+        let mut choose = || set.choose(at(now), &mut rng, &ask, |_| true).expect("there is one");
+        let first = choose();
+        assert!(first.workload.starts_with(expected), "{}", first.workload);
+        assert!((0..5).all(|_| Arc::ptr_eq(&choose(), &first)), "session {session} stays");
+        *taken.entry(first.workload.clone()).or_default() += 1;
+    }
+    taken
+}
+
+#[test]
+fn sessions_stay_together_where_the_first_priority_is_down() {
+    for algorithm in [Algorithm::Fastest, Algorithm::RingHash, Algorithm::Maglev] {
+        let first = (0..2).map(|i| endpoint(&format!("first-{i}")));
+        let second = (0..3).map(|i| Endpoint { priority: 1, ..endpoint(&format!("second-{i}")) });
+        // Beyond those that have a table.
+        let beyond = (0..9).map(|i| Endpoint { priority: 2 + i / 3, ..endpoint(&format!("third-{i}")) });
+        let last = (0..3).map(|i| Endpoint { priority: 9, ..endpoint(&format!("last-{i}")) });
+        let hash = Some(HashKey::Source);
+        let policy = BalancePolicy { hash, panic_percent: 0, ..policy(algorithm) };
+        let set = built(first.chain(second).chain(beyond).chain(last), policy);
+        let fails = |name: &str| {
+            let checks = CheckPolicy { healthy_after: 1, unhealthy_after: 1 };
+            set.endpoints()
+                .iter()
+                .filter(|e| e.workload.starts_with(name))
+                .for_each(|e| e.load.checked(false, &checks));
+        };
+        stable(&set, 1, "first");
+        fails("first");
+        assert_eq!(stable(&set, 2, "second").len(), 3, "all of them have sessions");
+        fails("second-0");
+        assert_eq!(stable(&set, 2, "second").len(), 2);
+        fails("second");
+        fails("third");
+        assert_eq!(stable(&set, 3, "last").len(), 3);
+        fails("last");
+        stable(&set, 4, "first");
+    }
+}
+
+#[test]
+fn sessions_stay_together_where_who_has_nearly_all_of_them_is_left_out() {
+    for algorithm in [Algorithm::RingHash, Algorithm::Maglev] {
+        let heavy = Endpoint { weight: 1_000_000, ..endpoint("heavy") };
+        let light = (0..2).map(|i| endpoint(&format!("light-{i}")));
+        let policy = BalancePolicy { hash: Some(HashKey::Source), panic_percent: 0, ..policy(algorithm) };
+        let set = built(light.chain([heavy]), policy);
+        set.endpoints()[0].load.checked(false, &CheckPolicy { healthy_after: 1, unhealthy_after: 1 });
+        let taken = stable(&set, 1, "light");
+        assert!(taken.values().all(|sessions| *sessions > 20), "{taken:?}");
+    }
+}

@@ -120,3 +120,16 @@ fn an_instance_that_was_restarted_is_soon_used_again() {
         }
     }
 }
+
+/// In a large set as in a small one: by chance alone one of a thousand would be tried after minutes.
+#[test]
+fn one_of_a_thousand_that_was_slow_is_found_again() {
+    let mut behaviours: Vec<Behaviour> = vec![|_| (10, false); 1_000];
+    behaviours[500] = |ms| if ms < 5_000 { (1_000, false) } else { (10, false) };
+    let sent = run(&behaviours, 1_000, 60, never());
+    let of = |seconds: std::ops::Range<usize>| sent[seconds].iter().map(|second| second[500]).sum::<u32>();
+    assert!(of(0..5) > 0, "it was found to be slow");
+    // Eight times what it took is over after 13 s, and then a trial comes within 8 s on average.
+    assert!(of(10..40) > 0, "it was tried again");
+    assert!(of(40..60) > 5, "and is used like the others, each of which gets twenty: {}", of(40..60));
+}
