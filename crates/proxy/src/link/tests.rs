@@ -190,38 +190,46 @@ fn wakers(count: usize) -> Vec<Waker> {
     (0..count).map(|_| std::sync::Arc::new(Own(false.into())).into()).collect()
 }
 
-/// Bodies in number, asked in the order in which they wait, as their tasks are; each writes whenever it can.
+/// Many long bodies, asked in the order in which they wait, as their tasks are; each writes whenever it can. Later somebody has a
+/// short word to say.
 #[test]
-fn writers_take_turns_and_a_short_word_waits_for_one_turn_of_them() {
+fn writers_take_turns_and_a_short_word_waits_for_one_round_of_them() {
     const BULK: usize = 9;
+    const JOINS: usize = 5;
     let mut pair = Pair::new();
     let mut streams: Vec<Stream> = (0..=BULK).map(|_| pair.client.open().unwrap()).collect();
     let wakers = wakers(BULK + 1);
     pair.carry(usize::MAX).unwrap();
     let mut sent = [0; BULK];
-    let mut heard_at = None;
+    let mut said_at = None;
     let mut queue: Vec<usize> = (0..BULK).collect();
     for turn in 0..12 {
+        if turn == JOINS {
+            queue.push(BULK);
+        }
         for &which in &queue {
             let mut cx = Context::from_waker(&wakers[which]);
-            while let Poll::Ready(n) = Pin::new(&mut streams[which]).poll_write(&mut cx, &[0; LARGEST]) {
-                sent[which] += n.unwrap();
+            let mut write = |bytes: &[u8]| Pin::new(&mut streams[which]).poll_write(&mut cx, bytes);
+            if which == BULK {
+                said_at = write(b"x").is_ready().then_some(turn);
+                continue;
             }
-        }
-        if turn >= 1 && heard_at.is_none() {
-            let mut cx = Context::from_waker(&wakers[BULK]);
-            heard_at = Pin::new(&mut streams[BULK]).poll_write(&mut cx, b"x").is_ready().then_some(turn);
+            while let Poll::Ready(n) = write(&[0; LARGEST]) {
+                // In the first turn nobody waits yet, so whoever comes first may fill it.
+                sent[which] += if turn == 0 { 0 } else { n.unwrap() };
+            }
         }
         let inner = pair.client.inner.borrow();
         let place = |waker: &Waker| wakers.iter().position(|own| own.will_wake(waker)).unwrap();
-        queue = inner.waiting.iter().chain(&inner.served).map(place).filter(|&which| which < BULK).collect();
+        queue = inner.waiting.iter().chain(&inner.served).map(place).collect();
         drop(inner);
-        assert_eq!(queue.len(), BULK, "each has more to say");
+        assert!(queue.len() >= BULK, "each has more to say");
         pair.carry(usize::MAX).unwrap();
     }
     let (least, most) = (sent.iter().min().unwrap(), sent.iter().max().unwrap());
-    assert!(most - least <= 5 * LARGEST && *least >= 4 * LARGEST, "{sent:?}");
-    assert!(heard_at <= Some(2), "{heard_at:?}");
+    assert!(most - least <= 2 * LARGEST && *least >= 4 * LARGEST, "{sent:?}");
+    // A turn of OUTPUT is four frames or five.
+    assert!(said_at.is_some_and(|turn| turn <= JOINS + BULK.div_ceil(4)), "{said_at:?}");
 }
 
 #[test]
