@@ -77,11 +77,19 @@ INSTANCE_PORTS = {"http1": 8080, "http2": 8081, "tcp": 8082}
 _binary = None
 
 
-def build(quick):
-    """Builds Heddle: with the `dist` profile for figures that are published. HEDDLE_BINARY names one that is there already."""
+def option(parser):
+    """`--heddle FILE`, as every command of the bench has it."""
+    parser.add_argument("--heddle", type=Path, metavar="FILE", default=os.environ.get("HEDDLE_BINARY"),
+                        help="measure this program (default: that in HEDDLE_BINARY) instead of building one")
+
+
+def build(given, quick):
+    """Measures the program `given`, or builds one: with the `dist` profile for figures that are published."""
     global _binary
-    if given := os.environ.get("HEDDLE_BINARY"):
-        _binary = Path(given).resolve()
+    if given:
+        _binary = given.resolve()
+        if not _binary.is_file():
+            raise Failure(f"there is no {given}")
         return
     profile = "release" if quick else "dist"
     subprocess.run(["cargo", "build", "--quiet", "--profile", profile, "-p", "heddle"], cwd=ROOT, check=True)
@@ -95,15 +103,15 @@ def version():
     return f"{done.stdout.strip()} ({commit.stdout.strip() or 'no commit'}, {_binary.parent.name})"
 
 
-def _sidecars(process):
-    """Processes below `process` that are sidecars."""
+def processes(process, command):
+    """Processes below `process` that are `heddle COMMAND`."""
     found = []
     for pid in process.pids():
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if Path(words[0].decode()).name == _binary.name and b"proxy" in words[1:2]:
+        if Path(words[0].decode()).name == _binary.name and words[1:2] == [command.encode()]:
             found.append(pid)
     return found
 
@@ -160,7 +168,7 @@ class Mesh:
 
     def sidecars(self, of_instances):
         """The caller's sidecar, and that of the instance."""
-        found = _sidecars(self.caller) + (_sidecars(self.up) if of_instances else [])
+        found = processes(self.caller, "proxy") + (processes(self.up, "proxy") if of_instances else [])
         if len(found) != (2 if of_instances else 1):
             raise Failure(f"found {len(found)} sidecars instead of {2 if of_instances else 1}")
         return found

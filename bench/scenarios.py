@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+import changes
 import check
 import heddle
 import peers
@@ -72,12 +73,16 @@ class Stage:
 
     def mesh(self, scenario):
         """The mesh of a scenario, which serves all kinds."""
+        start = {
+            "one": lambda where: heddle.one_hop(where, self.ports),
+            "two": heddle.two_hops,
+            "changes": lambda where: changes.Changing(where, self.ports["http1"]),
+        }
         if scenario not in self._meshes:
             try:
                 folder = Path(tempfile.mkdtemp(prefix="mesh-", dir=self.folder))
                 folder.chmod(0o711)
-                where = folder / "m"
-                self._meshes[scenario] = heddle.one_hop(where, self.ports) if scenario == "one" else heddle.two_hops(where)
+                self._meshes[scenario] = start[scenario](folder / "m")
             except Failure as failure:
                 self._meshes[scenario] = failure
         if isinstance(self._meshes[scenario], Failure):
@@ -97,5 +102,10 @@ def _workers(stage, name):
     return stage.mesh("one").another_caller(stage.folder / f"caller-{count}", count, count)
 
 
+def _changes(stage, name):
+    """`heddle quiet` and `heddle N changes/s`: one mesh."""
+    return changes.View(stage.mesh("changes"), name != "heddle quiet")
+
+
 # Rows whose subjects are all Heddle's, by scenario.
-SPECIAL = {"known": _known, "workers": _workers}
+SPECIAL = {"known": _known, "workers": _workers, "changes": _changes}

@@ -44,14 +44,19 @@ fn double(first: &Object, second: &Object) -> Diagnostic {
     second.diagnostic(Severity::Error, "metadata.name", message).with_help("rename or remove one of the two")
 }
 
-/// The labels of everything that can be an instance, by namespace.
+/// Whatever can be an instance.
 struct Instances<'a> {
-    labels: HashMap<&'a str, Vec<&'a BTreeMap<String, String>>>,
+    by_label: HashMap<Labelled<'a>, Vec<&'a Labels>>,
 }
+
+/// A namespace, a label and its value.
+type Labelled<'a> = (&'a str, &'a str, &'a str);
+
+type Labels = BTreeMap<String, String>;
 
 impl<'a> Instances<'a> {
     fn new(objects: impl Iterator<Item = &'a Object>) -> Self {
-        let mut labels: HashMap<&str, Vec<_>> = HashMap::new();
+        let mut by_label: HashMap<_, Vec<_>> = HashMap::new();
         for object in objects {
             let own = match &object.spec {
                 Spec::Deployment(d) => &d.template.labels,
@@ -60,20 +65,31 @@ impl<'a> Instances<'a> {
                 Spec::Workload(_) => &object.meta.labels,
                 _ => continue,
             };
-            labels.entry(&object.meta.namespace).or_default().push(own);
+            for (label, value) in own {
+                by_label.entry((&*object.meta.namespace, label.as_str(), value.as_str())).or_default().push(own);
+            }
         }
-        Instances { labels }
+        Instances { by_label }
     }
 
-    fn any(&self, namespace: &str, selector: &BTreeMap<String, String>) -> bool {
-        let fits =
-            |labels: &&&BTreeMap<String, String>| selector.iter().all(|(key, value)| labels.get(key) == Some(value));
-        self.labels.get(namespace).is_some_and(|list| list.iter().any(|labels| fits(&labels)))
+    fn having<'s>(&'s self, namespace: &'s str, label: &'s str, value: &'s str) -> &'s [&'s Labels] {
+        self.by_label.get(&(namespace, label, value)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether anything in `namespace` has all labels of `selector`, which asks for one at least.
+    fn any(&self, namespace: &str, selector: &Labels) -> bool {
+        // Those with the rarest of the labels: of ten thousand services each is held against its own instances.
+        let rarest =
+            selector.iter().map(|(label, value)| self.having(namespace, label, value)).min_by_key(|list| list.len());
+        rarest
+            .unwrap_or_default()
+            .iter()
+            .any(|labels| selector.iter().all(|(label, value)| labels.get(label) == Some(value)))
     }
 }
 
 /// A service whose selector fits no object. Instances can also register themselves, so this is no error.
-fn unselective(object: &Object, selector: &BTreeMap<String, String>, instances: &Instances<'_>) -> Option<Diagnostic> {
+fn unselective(object: &Object, selector: &Labels, instances: &Instances<'_>) -> Option<Diagnostic> {
     if selector.is_empty() || instances.any(&object.meta.namespace, selector) {
         return None;
     }

@@ -1,5 +1,5 @@
 //! Many instances whose states change all the time, without their applications: for measuring what a control plane and the
-//! proxies that hold them do about it (`bench/churn`).
+//! proxies that hold them do about it (row `changes` of `bench/run`).
 //!
 //! `churn RUNTIME INSTANCES CHANGES`: registers so many instances in the mesh whose control plane has the runtime directory
 //! RUNTIME, as endpoints of what selects `app: many` in the namespace `bench`, and says `ready`. A line `go` on standard input

@@ -55,8 +55,13 @@ pub(crate) struct Translation {
 pub(crate) struct Index {
     /// By namespace and name.
     services: BTreeMap<(Arc<str>, Arc<str>), Arc<api::Object>>,
+    /// Which of them may select an instance: by namespace and the first label that each asks for, so that an instance is held
+    /// against the few that know one of its labels and not against all.
+    selectors: BTreeMap<(Arc<str>, String, String), Vec<Arc<str>>>,
     /// The address of each service that has one.
     addresses: BTreeMap<(Arc<str>, Arc<str>), IpAddr>,
+    /// All of them.
+    taken: BTreeSet<IpAddr>,
     /// Authorization policies by what they guard.
     guards: BTreeMap<Guarded, BTreeSet<String>>,
     /// Of every identity.
@@ -96,8 +101,18 @@ impl Index {
             .of_kind(Object::Service)
             .map(|(key, object)| ((Arc::clone(&key.namespace), Arc::clone(&key.name)), Arc::clone(object)))
             .collect();
+        let mut selectors: BTreeMap<_, Vec<Arc<str>>> = BTreeMap::new();
+        for ((namespace, name), object) in &services {
+            let Spec::Service(service) = &object.spec else { continue };
+            if let Some((label, value)) = service.selector.first_key_value() {
+                let key = (Arc::clone(namespace), label.clone(), value.clone());
+                selectors.entry(key).or_default().push(Arc::clone(name));
+            }
+        }
         let addresses = address::of_services(&services);
-        Index { services, addresses, guards: policy::guards(snapshot), trust_domain: trust_domain.to_owned() }
+        let taken = addresses.values().copied().collect();
+        let guards = policy::guards(snapshot);
+        Index { services, selectors, addresses, taken, guards, trust_domain: trust_domain.to_owned() }
     }
 }
 

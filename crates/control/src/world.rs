@@ -59,6 +59,8 @@ pub(crate) struct State {
     of_member: BTreeMap<String, BTreeSet<Name>>,
     /// Which instance an `address:port` stands for.
     addresses: BTreeMap<SocketAddr, String>,
+    /// Where each instance has claimed some of those: at one address.
+    homes: BTreeMap<String, IpAddr>,
     /// Resources that do not compile, and why.
     broken: BTreeMap<Name, mesh::Refusal>,
     /// Resources that proxies refuse, by proxy.
@@ -81,6 +83,7 @@ impl World {
             published: BTreeMap::new(),
             of_member: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            homes: BTreeMap::new(),
             broken: BTreeMap::new(),
             refused: BTreeMap::new(),
         };
@@ -209,6 +212,9 @@ impl State {
         let workloads: BTreeSet<String> =
             self.written.keys().chain(self.instances.iter().map(|(name, _)| name)).cloned().collect();
         self.addresses.retain(|_, owner| workloads.contains(owner));
+        self.homes.retain(|owner, _| workloads.contains(owner));
+        // Before anybody claims what they have left.
+        workloads.iter().for_each(|workload| self.follow_home(workload));
         self.of_member.clear();
         for workload in workloads {
             for resource in self.resources_of(&workload) {
@@ -221,16 +227,19 @@ impl State {
     }
 
     /// The instance called `workload`: the registered one, or else the written one.
-    fn member(&self, workload: &str) -> Option<Member> {
-        self.instances.get(workload).map(|r| &r.member).or_else(|| self.written.get(workload)).cloned()
+    fn member(&self, workload: &str) -> Option<&Member> {
+        self.instances.get(workload).map(|r| &r.member).or_else(|| self.written.get(workload))
     }
 
     /// What is to be published of one instance; claims its addresses.
     fn resources_of(&mut self, workload: &str) -> Vec<Resource> {
-        let Some(member) = self.member(workload) else { return Vec::new() };
-        self.addresses.retain(|address, owner| owner != workload || address.ip() == member.address);
+        let Some(member) = self.member(workload).cloned() else { return Vec::new() };
         let ip = member.address;
+        self.follow_home(workload);
         let usable = is_own(ip) && !self.index.is_service_address(ip);
+        if usable {
+            self.homes.insert(workload.to_owned(), ip);
+        }
         let addresses = &mut self.addresses;
         let published = self.index.member(&member, |address| {
             usable && *addresses.entry(address).or_insert_with(|| workload.to_owned()) == workload
@@ -256,25 +265,33 @@ impl State {
         }
     }
 
+    /// Frees what an instance has claimed at another address than its present one.
+    fn follow_home(&mut self, workload: &str) {
+        let (home, now) = (self.homes.get(workload), self.member(workload).map(|member| member.address));
+        if home.is_some() && home != now.as_ref() {
+            self.leave_home(workload);
+        }
+    }
+
+    /// Frees what an instance has claimed; the address, if it had claimed anything there.
+    fn leave_home(&mut self, workload: &str) -> Option<IpAddr> {
+        let ip = self.homes.remove(workload)?;
+        let there = SocketAddr::new(ip, 0)..=SocketAddr::new(ip, u16::MAX);
+        let owned = self.addresses.range(there).filter(|(_, owner)| *owner == workload);
+        let owned: Vec<SocketAddr> = owned.map(|(address, _)| *address).collect();
+        owned.iter().for_each(|address| _ = self.addresses.remove(address));
+        (!owned.is_empty()).then_some(ip)
+    }
+
     /// Gives the addresses of an instance that is gone to whoever else claims them.
     fn release_addresses(&mut self, workload: &str) {
-        let mut freed = BTreeSet::new();
-        self.addresses.retain(|address, owner| {
-            let keep = owner != workload;
-            if !keep {
-                freed.insert(address.ip());
-            }
-            keep
-        });
-        if freed.is_empty() {
-            return;
-        }
+        let Some(freed) = self.leave_home(workload) else { return };
         let heirs: Vec<String> = self
             .instances
             .iter()
             .map(|(name, record)| (name, record.member.address))
             .chain(self.written.iter().map(|(name, member)| (name, member.address)))
-            .filter(|(_, address)| freed.contains(address))
+            .filter(|(_, address)| *address == freed)
             .map(|(name, _)| name.clone())
             .collect();
         for heir in heirs {

@@ -193,12 +193,19 @@ impl Endpoint {
 impl Locality {
     /// 0: the same zone; 1: the same region; 2: elsewhere. What is not known is near to nothing but the equally unknown.
     fn distance(&self, other: &Locality) -> u32 {
-        match (self.region == other.region, self.zone == other.zone) {
+        match (same(&self.region, &other.region), same(&self.zone, &other.zone)) {
             (true, true) => 0,
             (true, false) => 1,
             (false, _) => 2,
         }
     }
+}
+
+/// Whether two names are the same. Where nobody said where anything runs they are empty, and those must not reach `memcmp`: glibc's
+/// for AVX-512 loads with an empty mask from an address that is not mapped, which takes a hundred nanoseconds each, 2 ms for ten
+/// thousand endpoints.
+fn same(one: &str, other: &str) -> bool {
+    one.len() == other.len() && (one.is_empty() || one == other)
 }
 
 #[cfg(test)]

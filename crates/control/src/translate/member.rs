@@ -98,7 +98,7 @@ impl Member {
 impl Index {
     /// Whether `ip` is the address of a service.
     pub(crate) fn is_service_address(&self, ip: IpAddr) -> bool {
-        self.addresses.values().any(|address| *address == ip)
+        self.taken.contains(&ip)
     }
 
     /// The address that stands for a service; a headless one has none.
@@ -111,15 +111,21 @@ impl Index {
         self.selecting(member).map(|(name, _)| path(&member.namespace, name)).collect()
     }
 
+    /// The services that have `member` as an endpoint, in order of their names.
     fn selecting<'a>(&'a self, member: &'a Member) -> impl Iterator<Item = (&'a str, &'a api::Service)> {
         let namespace: Arc<str> = member.namespace.as_str().into();
-        self.services
-            .range((Arc::clone(&namespace), "".into())..)
-            .take_while(move |((of, _), _)| *of == namespace)
-            .filter_map(|((_, name), object)| match &object.spec {
+        let mut names: BTreeSet<Arc<str>> = member.services.iter().map(|name| name.as_str().into()).collect();
+        for (label, value) in &member.labels {
+            let known = self.selectors.get(&(Arc::clone(&namespace), label.clone(), value.clone()));
+            names.extend(known.into_iter().flatten().cloned());
+        }
+        names.into_iter().filter_map(move |name| {
+            let ((_, name), object) = self.services.get_key_value(&(Arc::clone(&namespace), name))?;
+            match &object.spec {
                 Spec::Service(service) if member.belongs(name, service) => Some((&**name, service)),
                 _ => None,
-            })
+            }
+        })
     }
 
     /// The SPIFFE ID that `member`'s sidecar has.

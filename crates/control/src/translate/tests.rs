@@ -237,6 +237,29 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
+    fn an_instance_belongs_to_the_services_whose_whole_selector_it_has(
+        services in prop::collection::vec(prop::collection::btree_map("[ab]", "[xy]", 0..=2), 0..6),
+        labels in prop::collection::btree_map("[abc]", "[xy]", 0..=3),
+        named in prop::collection::btree_set(0..6_usize, 0..=2),
+    ) {
+        let name = |number: usize| format!("s{number}");
+        let text: Vec<String> = services.iter().enumerate().map(|(number, selector)| {
+            let selector: Vec<String> = selector.iter().map(|(label, value)| format!("{label}: {value:?}")).collect();
+            let name = name(number);
+            format!("{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: shop}}, spec: {{selector: {{{}}}, ports: [{{port: 80}}]}}}}",
+                selector.join(", "))
+        }).collect();
+        let one = Member { labels, services: named.iter().copied().map(name).collect(), ..member("one", &[]) };
+        let has = |selector: &BTreeMap<String, String>| {
+            !selector.is_empty() && selector.iter().all(|(label, value)| one.labels.get(label) == Some(value))
+        };
+        let expected: Vec<String> = services.iter().enumerate()
+            .filter(|(number, selector)| has(selector) || named.contains(number))
+            .map(|(number, _)| format!("shop/s{number}")).collect();
+        prop_assert_eq!(translated(&text.join("\n---\n")).index.services_of(&one), expected);
+    }
+
+    #[test]
     fn the_order_of_objects_means_nothing(seed in any::<u64>()) {
         let documents: Vec<&str> = MESH_YAML.split("\n---\n").collect();
         let mut shuffled = documents.clone();

@@ -196,6 +196,24 @@ fn an_address_stands_for_one_instance_and_never_for_a_service() {
 }
 
 #[test]
+fn an_instance_that_moves_leaves_its_address_to_others() {
+    let fixture = Fixture::new();
+    let at = |address: &str| {
+        format!(
+            "{SHOP}---\napiVersion: heddle.dev/v1alpha1\nkind: Workload\nmetadata: {{name: old, namespace: shop, labels: {{app: cart}}}}\n\
+             spec: {{address: {address}, ports: [{{name: http, port: 80}}]}}\n"
+        )
+    };
+    fixture.take(&at("10.1.0.1"), |_| {});
+    fixture.register("cart-0", "10.1.0.1");
+    assert_eq!(fixture.names(xds::Kind::Service), ["shop/@old", "shop/cart"]);
+    fixture.take(&at("10.1.0.2"), |_| {});
+    assert_eq!(fixture.names(xds::Kind::Service), ["shop/@cart-0", "shop/@old", "shop/cart"]);
+    let owners: Vec<String> = fixture.world.state().addresses.iter().map(|(at, of)| format!("{at} {of}")).collect();
+    assert_eq!(owners, ["10.1.0.1:80 shop/cart-0", "10.1.0.2:80 shop/old"]);
+}
+
+#[test]
 fn services_of_a_namespace_are_listed_within_bounds() {
     let fixture = Fixture::new();
     let service = |namespace: &str, n: usize| {
