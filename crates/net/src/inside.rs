@@ -195,7 +195,7 @@ pub fn run(control: OwnedFd) -> io::Result<()> {
     serve(ip, channels)
 }
 
-/// Answers every question with a batch of sockets.
+/// Answers every question with as many sockets as it asks for.
 fn serve(ip: IpAddr, mut channels: Vec<OwnedFd>) -> io::Result<()> {
     while !channels.is_empty() {
         let mut waiting: Vec<PollFd<'_>> =
@@ -213,19 +213,25 @@ fn serve(ip: IpAddr, mut channels: Vec<OwnedFd>) -> io::Result<()> {
 
 /// Answers one question; false when its asker is gone.
 fn answer(ip: IpAddr, channel: &OwnedFd) -> bool {
-    match handoff::receive(channel) {
+    let wanted = match handoff::receive(channel) {
         Ok(message) if message.bytes.is_empty() => return false,
-        Ok(_) => {}
+        Ok(message) => wanted(&message.bytes),
         Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
-    }
-    // Who is out of descriptors gets what there is; who gets none asks again.
-    let sockets: Vec<OwnedFd> = (0..BATCH).map_while(|_| marked_socket(ip).ok()).collect();
+    };
+    // Who is out of descriptors gives what there is; who is given none asks again after a while.
+    let sockets: Vec<OwnedFd> = (0..wanted).map_while(|_| marked_socket(ip).ok()).collect();
     let borrowed: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
     match handoff::send(channel, b"sockets", &borrowed) {
         Ok(()) => true,
         // It has not read the last answers yet, and will ask again when it has.
         Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     }
+}
+
+/// How many sockets a question asks for: a decimal number. Another version may say something else and gets a batch.
+fn wanted(question: &[u8]) -> usize {
+    let number = std::str::from_utf8(question).ok().and_then(|text| text.parse().ok());
+    number.unwrap_or(BATCH).min(BATCH)
 }
 
 /// An unconnected TCP socket that is not redirected.

@@ -34,14 +34,7 @@ async fn sockets_are_asked_for_before_they_run_out() {
         let mut batches = 0;
         while !handoff::receive(&theirs).unwrap().bytes.is_empty() {
             batches += 1;
-            let made: Vec<OwnedFd> = (0..BATCH)
-                .map(|_| {
-                    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-                    socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap()
-                })
-                .collect();
-            let borrowed: Vec<BorrowedFd<'_>> = made.iter().map(AsFd::as_fd).collect();
-            handoff::send(&theirs, b"sockets", &borrowed).unwrap();
+            hand_out(&theirs, BATCH);
         }
         batches
     });
@@ -52,4 +45,74 @@ async fn sockets_are_asked_for_before_they_run_out() {
     drop(sockets);
     let batches = tokio::task::spawn_blocking(move || helper.join().unwrap()).await.unwrap();
     assert!(batches >= 3, "the stock was filled again, and let go when nobody held it");
+}
+
+/// Answers a question on `helper` with `count` sockets.
+fn hand_out(helper: &OwnedFd, count: usize) {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let made: Vec<OwnedFd> =
+        (0..count).map(|_| socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap()).collect();
+    let borrowed: Vec<BorrowedFd<'_>> = made.iter().map(AsFd::as_fd).collect();
+    handoff::send(helper, b"sockets", &borrowed).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_helper_that_has_nothing_is_left_alone_for_a_while() {
+    let (ours, theirs) = handoff::pair().unwrap();
+    let _sockets = Sockets::start(ours).unwrap();
+    let helper = handoff::Channel::new(theirs).unwrap();
+    helper.receive().await.unwrap();
+    let before = tokio::time::Instant::now();
+    for _ in 0..3 {
+        helper.send(b"sockets", &[]).unwrap();
+        helper.receive().await.unwrap();
+    }
+    assert!(before.elapsed() >= 3 * sockets::ASK_AGAIN, "{:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn who_has_few_descriptors_asks_for_few_and_keeps_none() {
+    let (ours, theirs) = handoff::pair().unwrap();
+    let sockets = Sockets::start(ours).unwrap();
+    let helper = std::thread::spawn(move || {
+        let mut asked = Vec::new();
+        loop {
+            let question = handoff::receive(&theirs).unwrap().bytes;
+            if question.is_empty() {
+                return asked;
+            }
+            asked.push(wanted(&question));
+            // What does not fit arrives cut off, as a message does that is too long.
+            match asked.last() {
+                Some(count @ 1..=4) => hand_out(&theirs, *count),
+                _ => assert!(
+                    rustix::net::send(&theirs, &[0; handoff::MESSAGE + 1], rustix::net::SendFlags::empty()).is_ok()
+                ),
+            }
+        }
+    });
+    let waiting = (0..3).map(|_| {
+        tokio::spawn({
+            let sockets = sockets.clone();
+            async move { sockets.take().await }
+        })
+    });
+    for one in waiting.collect::<Vec<_>>() {
+        tokio::time::timeout(std::time::Duration::from_secs(5), one)
+            .await
+            .expect("there are descriptors for it")
+            .unwrap();
+    }
+    drop(sockets);
+    let asked = tokio::task::spawn_blocking(move || helper.join().unwrap()).await.unwrap();
+    assert_eq!(asked[0], BATCH);
+    let given: usize = asked.iter().filter(|count| **count <= 4).sum();
+    assert_eq!(given, 3, "{asked:?}");
+}
+
+#[test]
+fn a_question_of_another_version_asks_for_a_batch() {
+    for (question, expected) in [("sockets", BATCH), ("7", 7), ("0", 0), ("99999", BATCH), ("-1", BATCH)] {
+        assert_eq!(wanted(question.as_bytes()), expected, "{question}");
+    }
 }
