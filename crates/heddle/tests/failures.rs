@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use support::manifest::{STRICT, instances, service};
+use support::manifest::{STRICT, WHO, instances, service};
 use support::{Mesh, PAIR, nothing_left, processes};
 use testkit::heddle::Heddle;
 use testkit::load::{curl, h2load};
@@ -207,6 +207,32 @@ fn daemons_end_with_the_application_that_started_them() {
     let bytes = files.map(|(name, text)| (name, text.as_bytes()));
     ends_with_its_daemons(Mesh::with_files(&manifest("exec sh daemons.sh"), &bytes), 2);
     ends_with_its_daemons(Mesh::of_user(&manifest("exec sh daemons.sh forgetful"), &files), 4);
+}
+
+/// As on a machine that sees the processes of a container: a mesh of the same name has the same addresses in there.
+#[test]
+fn what_an_application_left_behind_is_looked_for_in_its_own_mesh_alone() {
+    let manifest = STRICT.to_owned() + &service("cart", "http") + &instances("cart", "cart", 1, WHO);
+    let mesh = Mesh::with_files(&manifest, &[]);
+    let other = Heddle::new();
+    let network = if nix::unistd::Uid::effective().is_root() { "-n" } else { "-rn" };
+    let binary = other.binary().to_str().expect("letters");
+    let folder = mesh.folder.path().to_str().expect("letters");
+    let script = "ip link set lo up && exec \"$0\" up --name m -o json \"$1\"";
+    let mut up = other.program("unshare", [network, "sh", "-c", script, binary, folder]).start();
+    let address = mesh.address("cart-0").to_string();
+    let line = up.wait_line("\"up\":true", LONG);
+    assert!(line.contains(&format!("\"{address}\"")), "the same addresses: {line}");
+    mesh.kill(&["demo-service", &address]);
+    until("it to be back", LONG, || match mesh.ready("t/cart") {
+        names if !names.is_empty() && mesh.said().contains("cart-0: killed by SIGKILL") => Ok(()),
+        names => Err(format!("{names:?}\n{}", mesh.said())),
+    });
+    up.signal(Signal::SIGINT);
+    assert!(up.wait(LONG).success());
+    assert!(!up.stderr().contains("killed by"), "{}", up.stderr());
+    nothing_left(&other);
+    mesh.end(Signal::SIGINT);
 }
 
 #[test]

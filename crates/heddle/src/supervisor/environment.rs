@@ -129,7 +129,7 @@ pub(crate) fn environment(
         };
         variables.insert(variable.name.clone(), value);
     }
-    variables.insert(leftover::VARIABLE.to_owned(), pod.ip.to_string());
+    variables.insert(leftover::VARIABLE.to_owned(), leftover::value(pod.ip));
     variables
 }
 

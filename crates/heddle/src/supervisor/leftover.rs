@@ -6,15 +6,26 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::inside::Inside;
 
-/// Names the instance to which a process belongs, by its address, which is its alone on this machine while it lives.
+/// Names the instance to which a process belongs; see [`value`].
 pub(crate) const VARIABLE: &str = "HEDDLE_INSTANCE";
+
+/// What [`VARIABLE`] says to the processes of the instance at `ip`. The address is its alone in this network while it lives, but
+/// processes are seen beyond it, those of containers for example, in which there may be another mesh with the same addresses: so
+/// it begins with what no other supervisor says.
+pub(crate) fn value(ip: IpAddr) -> String {
+    /// The standard library's own source of random numbers does: nobody gains by guessing it.
+    static OURS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
+    format!("{}-{:016x}/{ip}", std::process::id(), *OURS)
+}
 
 /// How an instance's processes are known.
 #[derive(Clone, Debug)]
