@@ -126,6 +126,58 @@ fn a_proxy_without_descriptors_for_its_successor_goes_on() {
     mesh.end(Signal::SIGTERM);
 }
 
+/// The old processes end while the new ones begin to serve; if the supervisor hears of both at once, the new ones stay.
+#[test]
+fn a_supervisor_that_hears_of_replacements_late_keeps_the_new_proxies() {
+    let manifest = [STRICT.to_owned(), client(), service("back", "http"), instances("back", "back", 4, WHO)].concat();
+    let mesh = Mesh::with_files(&manifest, &[]);
+    // It is stopped when all have been started and none serves yet, or few.
+    let old = replace(&mesh);
+    mesh.up.signal(Signal::SIGSTOP);
+    gone(&mesh, &old);
+    let serving = proxies(&mesh);
+    mesh.up.signal(Signal::SIGCONT);
+    // It does that when it has heard everything.
+    assert_eq!(replace(&mesh), serving);
+    assert!(!mesh.said().contains("started again"), "{}", mesh.said());
+    mesh.end(Signal::SIGTERM);
+}
+
+/// Sockets that the process holds more than once.
+fn copies(pid: u32) -> usize {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let links = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    let sockets: Vec<_> = links.filter(|link| link.to_string_lossy().starts_with("socket:")).collect();
+    sockets.len() - sockets.iter().collect::<BTreeSet<_>>().len()
+}
+
+#[test]
+fn a_proxy_beside_a_namespace_holds_its_listeners_no_oftener_for_having_been_replaced() {
+    let mesh = Mesh::in_mode("namespace", &two("http", WHO));
+    let all = || proxies(&mesh).into_iter().map(copies).collect::<Vec<_>>();
+    let before = all();
+    for _ in 0..3 {
+        let old = replace(&mesh);
+        gone(&mesh, &old);
+    }
+    assert_eq!(all(), before);
+    mesh.end(Signal::SIGTERM);
+}
+
+#[test]
+fn a_new_proxy_without_a_certificate_gets_one_before_it_takes_over() {
+    let mesh = Mesh::with_files(&two("http", WHO), &[]);
+    // As if it had expired while nobody could renew it.
+    for file in ["certificate.pem", "key.pem"] {
+        std::fs::remove_file(mesh.runtime().join("instances/t.client-0").join(file)).unwrap();
+    }
+    let old = replace(&mesh);
+    gone(&mesh, &old);
+    let proxy = format!("http://{}", mesh.forward_proxy("client-0"));
+    assert_eq!(try_curl(["-m", "10", "-x", &proxy, "http://back/"]).unwrap().status, 200, "{}", mesh.said());
+    mesh.end(Signal::SIGTERM);
+}
+
 /// What the streams have seen last.
 fn streams(load: &Process) -> Value {
     let said = load.stdout();

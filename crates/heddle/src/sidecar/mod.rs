@@ -185,6 +185,9 @@ fn serve_inside(
     clock: Clock,
     listeners: &mut Vec<TcpListener>,
 ) -> anyhow::Result<Sockets> {
+    // A predecessor hands its copies over, too; each would be one more that wakes up for every connection.
+    let own = handed.listeners.outbound_addresses().context("what listens inside has no address")?;
+    listeners.retain(|listener| !listener.local_addr().is_ok_and(|address| own.contains(&address)));
     listeners.extend(handed.listeners.outbound.into_iter().map(TcpListener::from));
     let udp = handed.listeners.dns_udp.into_iter().map(UdpSocket::from).collect();
     let tcp = handed.listeners.dns_tcp.into_iter().map(TcpListener::from).collect();

@@ -1,5 +1,6 @@
 //! A proxy's process: started, given its tokens, told the application's state, started again when it dies.
 
+use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -31,6 +32,10 @@ const TOKEN_RETRY: Duration = Duration::from_millis(200);
 
 /// After its drain a proxy has this long to end before it is killed.
 const KILL_AFTER: Duration = Duration::from_secs(2);
+
+/// A process that was to take another's place and does not serve by then is killed, so that another one may try. It takes less
+/// than a second where all is well, and some seconds more where the control plane does not answer.
+const TAKE_OVER: Duration = Duration::from_secs(60);
 
 /// Where attestation comes from when a proxy asks.
 #[derive(Clone, Debug)]
@@ -180,12 +185,16 @@ struct Life {
     stdin: ChildStdin,
     messages: Messages<ChildStdout>,
     linked: bool,
+    /// A token that it has asked for.
+    token: Option<Asked>,
     busy: Option<mpsc::Sender<()>>,
 }
 
-/// What a process says.
+/// What there is of a process.
 enum Said {
     Message(FromProxy),
+    /// The token that it has asked for is there; `None`: there never will be one.
+    Token(Option<String>),
     /// It is gone.
     Ended(String),
 }
@@ -206,6 +215,10 @@ impl Life {
                     }
                     None => self.linked = false,
                 },
+                token = async { self.token.as_mut().expect("guarded").await }, if self.token.is_some() => {
+                    self.token = None;
+                    return Said::Token(token);
+                }
                 status = self.child.wait() => {
                     return Said::Ended(status.map_or_else(|e| e.to_string(), |s| format!("ended ({})", describe(s))));
                 }
@@ -219,6 +232,7 @@ impl Life {
             let order = tokio::select! {
                 said = self.next() => match said {
                     Said::Message(_) => continue,
+                    Said::Token(token) => token.map(ToProxy::Token),
                     Said::Ended(_) => return,
                 },
                 Ok(()) = orders.changed() => orders.borrow_and_update().clone(),
@@ -349,7 +363,7 @@ impl Keeper {
             });
         }
         send(&mut stdin, &ToProxy::Ready(self.ready)).await;
-        Ok(Life { child, stdin, messages: Messages::new(stdout), linked: true, busy: self.busy.clone() })
+        Ok(Life { child, stdin, messages: Messages::new(stdout), linked: true, token: None, busy: self.busy.clone() })
     }
 
     fn note_order(&mut self, order: &ToProxy) {
@@ -371,36 +385,57 @@ impl Keeper {
     /// One life of the process, or of several where one takes the place of another; says how the last one ended.
     async fn serve(&mut self, mut life: Life, inbox: &mut mpsc::UnboundedReceiver<ToProxy>) -> String {
         let mut successor: Option<Life> = None;
+        let mut give_up = None;
         let mut replace = signal(SignalKind::user_defined2()).ok();
-        let mut token: Option<Asked> = None;
         loop {
             tokio::select! {
-                said = life.next() => match said {
-                    Said::Ended(how) => return how,
-                    Said::Message(FromProxy::NeedToken(true)) if token.is_none() => token = Some(self.token()),
-                    Said::Message(message) => self.heard(message),
-                },
+                // An old process ends as soon as a new one serves: if both are heard of at once, that it serves comes first.
+                biased;
                 said = next(&mut successor) => match (said, successor.take()) {
-                    (Said::Message(FromProxy::Ready(true)), Some(new)) => {
+                    (Said::Message(message @ FromProxy::Ready(true)), Some(new)) => {
                         // It has taken over. The other one ends by itself, some time.
                         let old = std::mem::replace(&mut life, new);
                         self.retired.spawn(old.finish(self.passed_on.subscribe()));
+                        self.heard(&mut life, message);
                     }
-                    (Said::Ended(how), _) => {
-                        self.reporter.problem(format_args!("the proxy of {} was not replaced: the new one {how}", self.name));
+                    (Said::Ended(how), _) => self.not_replaced(format_args!("the new one {how}")),
+                    (Said::Message(message), Some(mut new)) => {
+                        self.heard(&mut new, message);
+                        successor = Some(new);
                     }
-                    (Said::Message(_), waiting) => successor = waiting,
+                    (Said::Token(token), Some(mut new)) => {
+                        give(&mut new, token).await;
+                        successor = Some(new);
+                    }
+                    (Said::Message(_) | Said::Token(_), None) => {}
                 },
-                () = told(&mut replace), if successor.is_none() && !self.draining => match self.spawn(true).await {
-                    Ok(new) => successor = Some(new),
-                    Err(error) => self.reporter.problem(format_args!("the proxy of {} cannot be replaced: {error:#}", self.name)),
-                },
-                answer = async { token.as_mut().expect("guarded").await }, if token.is_some() => {
-                    token = None;
-                    if let Some(text) = answer {
-                        send(&mut life.stdin, &ToProxy::Token(text)).await;
+                said = life.next() => match (said, successor.take()) {
+                    (Said::Ended(_), Some(new)) => {
+                        // It may hold the sockets already; if it does not, it says so and ends.
+                        life = new;
+                        self.heard(&mut life, FromProxy::Ready(false));
                     }
+                    (Said::Ended(how), None) => return how,
+                    (Said::Message(message), waiting) => {
+                        self.heard(&mut life, message);
+                        successor = waiting;
+                    }
+                    (Said::Token(token), waiting) => {
+                        give(&mut life, token).await;
+                        successor = waiting;
+                    }
+                },
+                () = due(give_up), if successor.is_some() => {
+                    successor = None;
+                    self.not_replaced(format_args!("the new one did not serve within {TAKE_OVER:?}"));
                 }
+                () = told(&mut replace), if successor.is_none() && !self.draining => match self.spawn(true).await {
+                    Ok(new) => {
+                        successor = Some(new);
+                        give_up = Some(tokio::time::Instant::now() + TAKE_OVER);
+                    }
+                    Err(error) => self.not_replaced(format_args!("{error:#}")),
+                },
                 order = inbox.recv() => {
                     // Without an owner there is nobody to serve; the process ends with this task.
                     let Some(order) = order else { return "nobody needs it".to_owned() };
@@ -424,9 +459,14 @@ impl Keeper {
         }
     }
 
-    /// Passes on what the process in charge says.
-    fn heard(&mut self, message: FromProxy) {
+    fn not_replaced(&self, why: fmt::Arguments<'_>) {
+        self.reporter.problem(format_args!("the proxy of {} was not replaced: {why}", self.name));
+    }
+
+    /// Passes on what `life` says, and gets it what it asks for.
+    fn heard(&mut self, life: &mut Life, message: FromProxy) {
         match message {
+            FromProxy::NeedToken(true) if life.token.is_none() => life.token = Some(self.token()),
             FromProxy::Ready(ready) if !self.draining => {
                 let state = if ready { ProxyState::Ready } else { ProxyState::Starting };
                 self.state.send_replace(state);
@@ -461,6 +501,13 @@ impl Keeper {
                 })
             }
         }
+    }
+}
+
+/// Hands `life` the token that it has asked for, if there is one.
+async fn give(life: &mut Life, token: Option<String>) {
+    if let Some(token) = token {
+        send(&mut life.stdin, &ToProxy::Token(token)).await;
     }
 }
 
