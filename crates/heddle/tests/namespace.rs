@@ -299,22 +299,28 @@ fn a_machine_that_allows_no_namespaces_is_told_which_setting() {
     .unwrap();
     let heddle = Heddle::new();
     // In a namespace of users of its own it is root, and can be forbidden to make others.
-    let inside = |mode: &str| {
-        let script = format!(
-            "echo 0 > /proc/sys/user/max_net_namespaces && exec {} up --name m --mode {mode} --for 1s {}",
-            heddle.binary().display(),
-            folder.path().display()
-        );
+    let inside = |arguments: &str| {
+        let binary = heddle.binary().display();
+        let script = format!("echo 0 > /proc/sys/user/max_net_namespaces && exec {binary} {arguments}");
         heddle.surround(testkit::process::Command::new("unshare").args(["-Ur", "sh", "-c", &script])).run(LONG)
     };
-    let refused = inside("namespace");
+    let up = |mode: &str| inside(&format!("up --name m --mode {mode} --for 1s {}", folder.path().display()));
+    let refused = up("namespace");
     assert!(!refused.status.success());
     assert!(refused.stderr.contains("user.max_net_namespaces is 0"), "{}{}", refused.stdout, refused.stderr);
     assert!(refused.stderr.contains("--mode explicit"), "{}", refused.stderr);
-    let fallen_back = inside("auto");
+    let fallen_back = up("auto");
     let said = format!("{}{}", fallen_back.stdout, fallen_back.stderr);
     assert!(fallen_back.status.success() && said.contains("user.max_net_namespaces is 0"), "{said}");
     assert!(said.contains("explicit mode") && said.contains("m is up"), "{said}");
+    // So are those who run one command, which the mesh may or may not let go on.
+    let mut mesh = heddle.start(["up", "--name", "m", folder.path().to_str().unwrap()]);
+    mesh.wait_line("m is up", LONG);
+    for command in ["exec --mode auto a -- true", "run --mode auto --service a --port 80 -- true"] {
+        let said = inside(command).stderr;
+        assert!(said.contains("explicit mode") && said.contains("user.max_net_namespaces is 0"), "{command}: {said}");
+    }
+    mesh.terminate(LONG);
 }
 
 #[test]

@@ -58,7 +58,7 @@ impl Choice {
             Some(refused) => format!("namespaces are refused: {refused}"),
             None => format!("namespaces cannot be had: {error:#}"),
         };
-        reporter.note(format_args!(
+        reporter.warn(format_args!(
             "explicit mode (programs are told of their sidecars by variables such as http_proxy), for {why}"
         ));
         Ok(Mode::Explicit)

@@ -41,7 +41,7 @@ impl Reporter {
         Reporter::new(Kind::Kept(Arc::default()))
     }
 
-    /// Prints errors only (`exec`, `run`).
+    /// Prints warnings and errors only (`exec`, `run`).
     pub(crate) fn quiet() -> Reporter {
         Reporter::new(Kind::Quiet)
     }
@@ -67,6 +67,14 @@ impl Reporter {
             Kind::Printed(sink) => Label::heddle(*sink).print(&text.to_string()),
             Kind::Kept(lines) => keep(lines, text.to_string()),
             Kind::Quiet => {}
+        }
+    }
+
+    /// Something is not as it could be, and a person should know.
+    pub(crate) fn warn(&self, text: impl Display) {
+        match &self.kind {
+            Kind::Printed(_) | Kind::Kept(_) => self.note(text),
+            Kind::Quiet => console::note(text),
         }
     }
 
