@@ -2,10 +2,13 @@
 //! the limits are in `docs/limits.md`.
 
 use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use engine::Protocol;
 use testkit::http2::{Peer, block, flag, frame, kind, settings};
 use testkit::raw::{Raw, RawServer};
+use testkit::wait;
 
 use crate::expect::code;
 use crate::world::{Sidecar, World, plain};
@@ -161,4 +164,54 @@ fn a_bomb_of_compressed_fields() {
     }
     crate::expect::alive("after the bomb", &mut peer);
     assert_eq!(stage.app.accepted(), 0);
+}
+
+/// Heads are under no flow control, so a client that asks and never reads could make us hold any number of answers.
+#[test]
+fn a_peer_that_reads_nothing_is_not_listened_to() {
+    const BATCH: usize = 40;
+    const HEAD: usize = 12 * 1024;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let app = RawServer::start(move |_, mut raw| {
+        let answer = format!("HTTP/1.1 200 OK\r\nx: {}\r\nContent-Length: 0\r\n\r\n", "y".repeat(HEAD));
+        while raw.next_head().is_some() {
+            count.fetch_add(1, Ordering::Relaxed);
+            raw.offer(&answer);
+        }
+    });
+    let world = World::new();
+    world.publish(Protocol::Http1, vec![plain(app.address())]);
+    let sidecar = world.client(|_| {});
+    let mut peer = Peer::connect(sidecar.outbound(), &[]);
+    let (mut id, mut sent) = (numbers(), 0);
+    loop {
+        // Never more at a time than a connection may have open.
+        let batch: Vec<u8> = (0..BATCH).flat_map(|_| head(flag::END, id())).collect();
+        peer.raw().send(batch);
+        sent += BATCH;
+        let mut same = (0, 0);
+        let stalled = wait::until("the requests to be served, or not to be", wait::LONG, || {
+            let now = asked.load(Ordering::Relaxed);
+            same = if now == same.0 { (now, same.1 + 1) } else { (now, 0) };
+            match now {
+                _ if now == sent => Ok(false),
+                _ if same.1 >= 50 => Ok(true),
+                _ => Err(format!("{now} of {sent}")),
+            }
+        });
+        if stalled {
+            break;
+        }
+        // Besides what we hold, the kernel takes some megabytes on either side.
+        assert!(sent * HEAD < 2 * MOST, "{sent} requests were served for a client that reads nothing");
+    }
+    // Nothing of it is lost when it reads in the end.
+    let mut answered = 0;
+    while answered < sent {
+        let frame = peer.next_frame().expect("the connection goes on");
+        assert_eq!(frame.kind, kind::HEADERS, "{frame:?}");
+        answered += 1;
+    }
+    crate::expect::alive("after it has read", &mut peer);
 }
