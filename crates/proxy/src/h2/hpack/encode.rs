@@ -27,12 +27,12 @@ const TRAILERS: usize = RECENT - 4;
 #[derive(Debug)]
 pub(crate) struct Encoder {
     table: Table,
-    /// How many fields have entered; the table's newest has this number.
-    entered: u32,
+    /// How many fields have entered, of which the last bits are kept: more than the table can hold. Its newest has this number.
+    entered: u8,
     /// Numbers of fields in the table, by hash; those of fields that are gone mean nothing.
-    places: [u32; PLACES],
+    places: [u8; PLACES],
     /// Hashes of fields that were sent as literals, the last one first in its set.
-    seen: [[u32; SEEN.1]; SEEN.0],
+    seen: [[u16; SEEN.1]; SEEN.0],
     /// By place in the block, what the field there became when it was sent as an index the last time.
     recent: [Recent; RECENT],
     /// The place of the next field.
@@ -49,7 +49,7 @@ enum Recent {
     /// Of the static table; zero is none.
     Static(u8),
     /// Of the dynamic table, by number, as in [`Encoder::places`].
-    Dynamic(u32),
+    Dynamic(u8),
 }
 
 impl Encoder {
@@ -111,7 +111,7 @@ impl Encoder {
         let (index, field) = match *self.recent.get(self.place)? {
             Recent::Static(index) => (usize::from(index), *statics::FIELDS.get(usize::from(index).wrapping_sub(1))?),
             Recent::Dynamic(number) => {
-                let index = self.entered.wrapping_sub(number) as usize;
+                let index = usize::from(self.entered.wrapping_sub(number));
                 (statics::FIELDS.len() + 1 + index, self.table.get(index)?)
             }
         };
@@ -153,13 +153,14 @@ impl Encoder {
         }
         let hash = hash_value(hash, value);
         if let Some(index) = self.find(hash, name, value) {
-            self.remember(Recent::Dynamic(self.entered.wrapping_sub(index as u32)));
+            self.remember(Recent::Dynamic(self.entered.wrapping_sub(index as u8)));
             return integer::put(statics::FIELDS.len() + 1 + index, 7, 0x80, out);
         }
         let seen = &mut self.seen[hash as usize % SEEN.0];
-        if !seen.contains(&hash) {
+        let mark = (hash >> 16) as u16;
+        if !seen.contains(&mark) {
             seen.copy_within(..SEEN.1 - 1, 1);
-            seen[0] = hash;
+            seen[0] = mark;
             return literal(index, 4, 0, name, value, out);
         }
         literal(index, 6, 0x40, name, value, out);
@@ -182,7 +183,7 @@ impl Encoder {
     /// The field's index in the dynamic table, the newest being zero.
     fn find(&self, hash: u32, name: &[u8], value: &[u8]) -> Option<usize> {
         places(hash).into_iter().find_map(|place| {
-            let index = self.entered.wrapping_sub(self.places[place]) as usize;
+            let index = usize::from(self.entered.wrapping_sub(self.places[place]));
             (self.table.get(index) == Some((name, value))).then_some(index)
         })
     }
@@ -193,7 +194,7 @@ impl Encoder {
         }
         self.entered = self.entered.wrapping_add(1);
         let [first, second] = places(hash);
-        let gone = |place: usize| self.entered.wrapping_sub(self.places[place]) as usize >= self.table.len();
+        let gone = |place: usize| usize::from(self.entered.wrapping_sub(self.places[place])) >= self.table.len();
         // Where both places are taken, the field in the first one is found no more; it enters anew when it is sent again.
         let place = if !gone(first) && gone(second) { second } else { first };
         self.places[place] = self.entered;
