@@ -6,7 +6,6 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use crate::deadline::Deadline;
 use crate::http2::{self, Job};
 use crate::worker::Worker;
 
@@ -21,7 +20,7 @@ pub(crate) struct Crew {
 
 /// How a task that waits is reached.
 #[derive(Default)]
-struct Hand {
+pub(crate) struct Hand {
     job: RefCell<Option<Job>>,
     waker: RefCell<Option<Waker>>,
     dismissed: Cell<bool>,
@@ -35,7 +34,7 @@ impl Hand {
     }
 
     /// The next job; `None`: there is none any more.
-    async fn next(&self) -> Option<Job> {
+    pub(crate) async fn next(&self) -> Option<Job> {
         poll_fn(|cx| match self.job.take() {
             Some(job) => Poll::Ready(Some(job)),
             None if self.dismissed.get() => Poll::Ready(None),
@@ -49,6 +48,16 @@ impl Hand {
 }
 
 impl Crew {
+    /// Lets a task wait for its next stream; false: it is not needed.
+    pub(crate) fn keep(&self, hand: &Rc<Hand>) -> bool {
+        let mut waiting = self.waiting.borrow_mut();
+        let room = waiting.len() < KEPT;
+        if room {
+            waiting.push(Rc::clone(hand));
+        }
+        room
+    }
+
     /// Sends half of those that wait away; called now and then, so that a burst's memory is returned.
     pub(crate) fn shrink(&self) {
         let mut waiting = self.waiting.borrow_mut();
@@ -72,15 +81,7 @@ pub(crate) fn serve(worker: &Rc<Worker>, job: Job) {
             let worker = Rc::clone(worker);
             tokio::task::spawn_local(async move {
                 let hand = Rc::new(Hand { job: RefCell::new(Some(job)), ..Hand::default() });
-                let mut deadline = Deadline::new(worker.shared.clock);
-                while let Some(job) = hand.next().await {
-                    http2::stream(&worker, job, &mut deadline).await;
-                    let mut waiting = worker.crew.waiting.borrow_mut();
-                    if waiting.len() >= KEPT {
-                        return;
-                    }
-                    waiting.push(Rc::clone(&hand));
-                }
+                http2::streams(&worker, &hand).await;
             });
         }
     }

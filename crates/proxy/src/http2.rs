@@ -5,7 +5,7 @@ use std::rc::Rc;
 use engine::{Reason, RequestHead as _};
 
 use crate::conn::Conn;
-use crate::crew;
+use crate::crew::{self, Hand};
 use crate::deadline::Deadline;
 use crate::end::End;
 use crate::forward::forward;
@@ -32,40 +32,50 @@ pub(crate) struct Job {
     stream: Stream,
 }
 
-/// Serves one stream. `deadline` is its task's, so that its timer need not be made for each.
-pub(crate) async fn stream(worker: &Rc<Worker>, job: Job, deadline: &mut Deadline) {
-    let Job { door, stream } = job;
-    let door = &*door;
-    let mut heads = worker.lend_heads();
-    let Heads { request, response } = &mut *heads;
-    let refused = stream.take_request(request);
-    let mut down = End::H2(stream);
-    let named = match refused {
-        Some(problem) => Err(problem.into()),
-        None => destination(worker, door, request),
-    };
-    match named {
-        Err(refusal) => refuse(worker, door, &mut down, request, &refusal),
-        Ok(target) => {
-            deadline.set(None);
-            let mut call = Call {
-                worker,
-                door,
-                down: &mut down,
-                head: request,
-                framing: request.framing(),
-                asked: h1::Asked::default(),
-                response,
-                deadline,
-                record: worker.observer.begin(door.direction(), worker.now()),
-                due: None,
-                interims: 0,
-                binding: None,
-            };
-            forward(&mut call, target.as_ref()).await;
+/// Serves one stream after another, as long as there is one or the crew wants to keep the task.
+///
+/// One function, since what serves a stream is some kilobytes that would be moved twice when it were awaited as a future of its
+/// own. The timer is the task's, for the same reason.
+pub(crate) async fn streams(worker: &Rc<Worker>, hand: &Rc<Hand>) {
+    let mut deadline = Deadline::new(worker.shared.clock);
+    while let Some(Job { door, stream }) = hand.next().await {
+        let door = &*door;
+        let mut heads = worker.lend_heads();
+        let Heads { request, response } = &mut *heads;
+        let refused = stream.take_request(request);
+        let mut down = End::H2(stream);
+        let named = match refused {
+            Some(problem) => Err(problem.into()),
+            None => destination(worker, door, request),
+        };
+        match named {
+            Err(refusal) => refuse(worker, door, &mut down, request, &refusal),
+            Ok(target) => {
+                deadline.set(None);
+                let mut call = Call {
+                    worker,
+                    door,
+                    down: &mut down,
+                    head: request,
+                    framing: request.framing(),
+                    asked: h1::Asked::default(),
+                    response,
+                    deadline: &mut deadline,
+                    record: worker.observer.begin(door.direction(), worker.now()),
+                    due: None,
+                    interims: 0,
+                    binding: None,
+                };
+                forward(&mut call, target.as_ref()).await;
+            }
+        }
+        worker.give_back_heads(heads);
+        // Before it waits: a stream that is over must not hold its slot.
+        drop(down);
+        if !worker.crew.keep(hand) {
+            return;
         }
     }
-    worker.give_back_heads(heads);
 }
 
 /// What a request to the forward proxy names; `None` for the other ways in.
