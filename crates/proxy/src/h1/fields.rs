@@ -177,6 +177,14 @@ impl Fields {
         self.kinds = 0;
     }
 
+    /// Becomes the same as `other`, in the memory that there is.
+    pub(crate) fn copy(&mut self, other: &Fields) {
+        self.clear();
+        self.raw.extend_from_slice(&other.raw);
+        self.list.extend_from_slice(&other.list);
+        self.kinds = other.kinds;
+    }
+
     /// The bytes that all spans refer to.
     pub(super) fn raw(&self) -> &[u8] {
         &self.raw

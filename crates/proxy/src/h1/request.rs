@@ -167,6 +167,13 @@ impl Request {
         *self = Request { fields, ..Request::default() };
     }
 
+    /// Becomes the same as `other`, in the memory that there is.
+    pub(crate) fn copy(&mut self, other: &Request) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.copy(&other.fields);
+        *self = Request { fields, ..*other };
+    }
+
     /// Whether it is a gRPC request (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
     pub(crate) fn is_grpc(&self) -> bool {
         let kind = self.fields.get("content-type").and_then(|value| value.strip_prefix(b"application/grpc"));

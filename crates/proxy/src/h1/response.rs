@@ -170,6 +170,13 @@ impl Response {
         *self = Response { fields, ..Response::default() };
     }
 
+    /// Becomes the same as `other`, in the memory that there is.
+    pub(crate) fn copy(&mut self, other: &Response) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.copy(&other.fields);
+        *self = Response { fields, ..*other };
+    }
+
     /// The version of the sender.
     pub(crate) fn version(&self) -> Version {
         self.version

@@ -49,9 +49,19 @@ impl Inner {
         self.enter(stream, slot);
         let state = &mut self.slots[slot];
         let decoder = &mut self.decoder;
-        let receipt = state.request.receive(limits, end, |head| {
-            decode(decoder, block, |name, value, secret| head.field(name, value, secret))
-        })?;
+        let context = u8::from(end);
+        let receipt = if let Some(known) = self.requests.find(decoder, block, context) {
+            state.request.copy(known);
+            Receipt::Whole
+        } else {
+            let receipt = state.request.receive(limits, end, |head| {
+                decode(decoder, block, |name, value, secret| head.field(name, value, secret))
+            })?;
+            if receipt == Receipt::Whole {
+                self.requests.keep(decoder, block, context, || state.request.clone());
+            }
+            receipt
+        };
         match receipt {
             Receipt::Malformed(what) => {
                 let failed = self.fail(slot, Code::ProtocolError, what);
@@ -78,9 +88,19 @@ impl Inner {
     fn answer(&mut self, slot: u32, end: bool, block: &[u8], limits: &Limits) -> Result<(), Broken> {
         let state = &mut self.slots[slot];
         let decoder = &mut self.decoder;
-        let receipt = state.response.receive(limits, end, state.head, |head| {
-            decode(decoder, block, |name, value, secret| head.field(name, value, secret))
-        })?;
+        let context = u8::from(end) | u8::from(state.head) << 1;
+        let receipt = if let Some(known) = self.answers.find(decoder, block, context) {
+            state.response.copy(known);
+            Receipt::Whole
+        } else {
+            let receipt = state.response.receive(limits, end, state.head, |head| {
+                decode(decoder, block, |name, value, secret| head.field(name, value, secret))
+            })?;
+            if receipt == Receipt::Whole {
+                self.answers.keep(decoder, block, context, || state.response.clone());
+            }
+            receipt
+        };
         match receipt {
             Receipt::Malformed(what) => return self.fail(slot, Code::ProtocolError, what),
             Receipt::Refused(problem) => return self.fail(slot, Code::EnhanceYourCalm, problem.what),
@@ -110,9 +130,18 @@ impl Inner {
             decode(decoder, block, |_, _, _| {})?;
             return self.fail(slot, Code::StreamClosed, "HEADERS behind the end of a stream");
         }
-        let receipt = state
-            .trailers
-            .receive(limits, |head| decode(decoder, block, |name, value, secret| head.field(name, value, secret)))?;
+        let receipt = if let Some(known) = self.trailers.find(decoder, block, 0) {
+            state.trailers.copy(known);
+            Receipt::Whole
+        } else {
+            let receipt = state.trailers.receive(limits, |head| {
+                decode(decoder, block, |name, value, secret| head.field(name, value, secret))
+            })?;
+            if receipt == Receipt::Whole {
+                self.trailers.keep(decoder, block, 0, || state.trailers.clone());
+            }
+            receipt
+        };
         if !end {
             return self.fail(slot, Code::ProtocolError, "trailers that do not end the stream");
         }

@@ -16,6 +16,7 @@ pub(crate) mod frame;
 pub(crate) mod fuzzing;
 mod heads;
 pub(crate) mod hpack;
+mod memo;
 mod memory;
 mod receive;
 mod state;

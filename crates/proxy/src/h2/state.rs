@@ -8,6 +8,7 @@ use std::task::{Context, Waker};
 
 use super::credit::Credit;
 use super::frame::{self, Broken, Code, setting};
+use super::memo::Memo;
 use super::memory::{Memory, Slots};
 use super::receive::Incoming;
 use super::{CONNECTION_WINDOW, KEEP, STREAM_WINDOW, STREAMS_UNTOLD, WINDOW_PART, hpack};
@@ -168,6 +169,10 @@ pub(super) struct Inner {
     waiting: Vec<u32>,
     pub(super) encoder: hpack::Encoder,
     pub(super) decoder: hpack::Decoder,
+    /// Blocks that came before.
+    pub(super) requests: Memo<h1::Request>,
+    pub(super) answers: Memo<h1::Response>,
+    pub(super) trailers: Memo<Fields>,
     pub(super) incoming: Incoming,
     pub(super) credit: Credit,
     pub(super) peer: Peer,
@@ -221,6 +226,9 @@ impl Inner {
             waiting: Vec::new(),
             encoder: hpack::Encoder::new(),
             decoder: hpack::Decoder::new(TABLE),
+            requests: Memo::default(),
+            answers: Memo::default(),
+            trailers: Memo::default(),
             incoming: Incoming::new(is_server),
             credit: Credit::new(),
             peer: Peer { window: INITIAL_WINDOW, max_frame: frame::DEFAULT_MAX_FRAME, streams: STREAMS_UNTOLD },

@@ -16,6 +16,33 @@ pub(crate) struct Decoder {
     scratch: Vec<u8>,
     /// Bytes of it in use.
     used: usize,
+    /// How often the table was changed.
+    changes: u64,
+    /// By the last block.
+    done: Done,
+}
+
+/// What a block did with the dynamic table.
+#[derive(Clone, Copy, Debug, Default)]
+struct Done {
+    /// It named one of its entries.
+    names: bool,
+    /// It entered so many fields.
+    entered: usize,
+    /// It changed the table in another way.
+    resized: bool,
+}
+
+/// A name and a value.
+type Field = (Box<[u8]>, Box<[u8]>);
+
+/// What a block did with the dynamic table, so that it can do the same without being decoded.
+#[derive(Debug)]
+pub(crate) struct Trace {
+    /// If it named entries: how often the table had been changed. It means the same as long as that stays so.
+    changes: Option<u64>,
+    /// Names and values that it entered, in order.
+    entered: Vec<Field>,
 }
 
 /// A string of a block: in plain there, or so many bytes of the scratch.
@@ -29,7 +56,14 @@ impl Decoder {
     /// [`DEFAULT_TABLE_SIZE`] if that is more: a peer may use so much before it has read our settings.
     pub(crate) fn new(max_table_size: usize) -> Decoder {
         let most = max_table_size.max(DEFAULT_TABLE_SIZE);
-        Decoder { table: Table::new(DEFAULT_TABLE_SIZE), most, scratch: Vec::new(), used: 0 }
+        Decoder {
+            table: Table::new(DEFAULT_TABLE_SIZE),
+            most,
+            scratch: Vec::new(),
+            used: 0,
+            changes: 0,
+            done: Done::default(),
+        }
     }
 
     /// Decodes a whole header block. Each field is given to `sink` with its name, its value, and whether it must never enter a
@@ -41,9 +75,12 @@ impl Decoder {
     pub(crate) fn decode(&mut self, block: &[u8], sink: &mut impl FnMut(&[u8], &[u8], bool)) -> Result<(), Error> {
         let mut rest = block;
         let mut fields = false;
+        self.done = Done::default();
         while let Some(&first) = rest.first() {
             if first & 0x80 != 0 {
-                let (name, value) = self.lookup(integer::take(&mut rest, 7)?)?;
+                let index = integer::take(&mut rest, 7)?;
+                self.done.names |= index > statics::FIELDS.len();
+                let (name, value) = self.lookup(index)?;
                 sink(name, value, false);
             } else if first & 0xe0 == 0x20 {
                 self.resize(integer::take(&mut rest, 5)?, fields)?;
@@ -57,6 +94,29 @@ impl Decoder {
             self.scratch = Vec::new();
         }
         Ok(())
+    }
+
+    /// What the last block did, which must have been a good one. `None`: it cannot be done again, or means something else then.
+    pub(crate) fn trace(&self) -> Option<Trace> {
+        let Done { names, entered, resized } = self.done;
+        if resized || names && entered > 0 || entered > self.table.len() {
+            return None;
+        }
+        let fields = (0..entered).rev().filter_map(|index| self.table.get(index));
+        let entered = fields.map(|(name, value)| (name.into(), value.into())).collect();
+        Some(Trace { changes: names.then_some(self.changes), entered })
+    }
+
+    /// Does what a block did, instead of decoding it again. False: it would not mean the same, and nothing was done.
+    pub(crate) fn again(&mut self, trace: &Trace) -> bool {
+        if trace.changes.is_some_and(|changes| changes != self.changes) {
+            return false;
+        }
+        for (name, value) in &trace.entered {
+            self.table.insert(name, value);
+            self.changes += 1;
+        }
+        true
     }
 
     /// The field with this index in either table (2.3.3).
@@ -78,6 +138,7 @@ impl Decoder {
             0 => self.text(rest)?,
             index if index <= statics::FIELDS.len() => Text::Plain(statics::FIELDS[index - 1].0),
             index => {
+                self.done.names = true;
                 // Copied, since the entry may have to go for the new one (4.4).
                 let (name, _) = self.table.get(index - 1 - statics::FIELDS.len()).ok_or(Error::Index)?;
                 self.used = name.len();
@@ -97,7 +158,9 @@ impl Decoder {
         };
         sink(name, value, first & 0xf0 == 0x10);
         if enters {
-            self.table.insert(name, value);
+            self.done.resized |= !self.table.insert(name, value);
+            self.done.entered += 1;
+            self.changes += 1;
         }
         Ok(())
     }
@@ -130,6 +193,8 @@ impl Decoder {
             return Err(Error::TableSize);
         }
         self.table.resize(max);
+        self.done.resized = true;
+        self.changes += 1;
         Ok(())
     }
 }

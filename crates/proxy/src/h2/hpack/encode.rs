@@ -254,6 +254,11 @@ fn scan(name: &[u8]) -> (u64, bool) {
     (hash, upper & (0x80 * ONES) != 0)
 }
 
+/// A hash of `bytes`.
+pub(crate) fn hash(bytes: &[u8]) -> u32 {
+    hash_value(0, bytes)
+}
+
 /// A hash of the field whose name has the hash `name`. Who finds two fields with one hash gains nothing: the second enters the
 /// table one time too soon.
 fn hash_value(name: u64, value: &[u8]) -> u32 {

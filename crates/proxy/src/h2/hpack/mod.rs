@@ -12,8 +12,8 @@ mod integer;
 mod statics;
 mod table;
 
-pub(crate) use decode::Decoder;
-pub(crate) use encode::Encoder;
+pub(crate) use decode::{Decoder, Trace};
+pub(crate) use encode::{Encoder, hash};
 
 /// What both tables may hold before any setting says otherwise (RFC 9113, 6.5.2: SETTINGS_HEADER_TABLE_SIZE), in bytes.
 pub(crate) const DEFAULT_TABLE_SIZE: usize = 4096;
