@@ -46,6 +46,12 @@ impl Outcome {
         !matches!(self, Outcome::Success | Outcome::Cancelled)
     }
 
+    /// Whether the caller is to ask for less (gRPC's RESOURCE_EXHAUSTED, which is what a quota answers), as 429 says: such an
+    /// answer may be the rule for one caller and says nothing of others, so it makes an endpoint dearer and ejects nobody.
+    pub const fn is_refusal(self) -> bool {
+        matches!(self, Outcome::ServerError(ServerError::Grpc(8)))
+    }
+
     /// Whether the application was not reached, or something before it answered in its place: no connection, a broken one, no
     /// answer in time, 502, 503, 504, and gRPC's UNAVAILABLE.
     pub const fn is_gateway_failure(self) -> bool {

@@ -79,8 +79,8 @@ pub(crate) async fn relay(call: &mut Call<'_>, plan: &Plan, mut answer: Answer) 
         Ended::TimedOut(_) => Outcome::Timeout,
     };
     call.record.failure = outcome.is_failure();
-    // The head came long ago where the body was long; a failure is one of now, and leaves the instance out from now on.
-    let at = if outcome.is_failure() { call.worker.now() } else { answer.at };
+    // A failure is one of now, and leaves the instance out from now on; otherwise the time of the head counts, which is noted.
+    let at = if outcome.is_failure() { call.worker.now() } else { call.worker.recently() };
     finish(plan, answer.in_flight.take(), at, outcome);
     match ended {
         Ended::Whole => done(call, answer, &download, &begun),

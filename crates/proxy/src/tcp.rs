@@ -51,6 +51,8 @@ impl Opened {
                 Used::default(),
             );
         }
+        // What is sent is counted by the request.
+        self.in_flight.unsent();
     }
 }
 

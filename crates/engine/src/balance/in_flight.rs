@@ -19,6 +19,8 @@ pub struct InFlight {
     answered: Option<NonZeroU64>,
     class: Class,
     refused: bool,
+    /// Not taken back by [`InFlight::unsent`].
+    sending: bool,
     /// Its answer asked for less when an ejection had been paid for it already.
     paid: bool,
     /// The ejections in a row when its answer asked for less.
@@ -29,7 +31,17 @@ impl InFlight {
     /// Counts a request as sent to `endpoint`.
     pub fn start(endpoint: Arc<Endpoint>, class: Class, started: Nanos) -> InFlight {
         endpoint.load.start(class, started);
-        InFlight { endpoint, started, sent: started, answered: None, class, refused: false, paid: false, ejections: 0 }
+        InFlight {
+            endpoint,
+            started,
+            sent: started,
+            answered: None,
+            class,
+            refused: false,
+            sending: true,
+            paid: false,
+            ejections: 0,
+        }
     }
 
     /// Where it went.
@@ -89,10 +101,19 @@ impl InFlight {
         }
     }
 
+    /// It was never sent: as if it had not been started.
+    pub fn unsent(mut self) {
+        self.sending = false;
+        self.endpoint.load.unsent();
+    }
+
     /// Records how it ended: latency (from [`InFlight::connected`], if that was called, to [`InFlight::answered`], or else to
     /// `now`), outcome, ejection by the policy of `peers`. Of a cancelled request without an answer the time until now is a
     /// lower bound of its latency; drop one that was cancelled for a reason that says nothing of the endpoint.
     pub fn finish(mut self, now: Nanos, outcome: Outcome, peers: &EndpointSet) {
+        if outcome.is_refusal() {
+            self.asks();
+        }
         let load = &self.endpoint.load;
         let latency = self.answered.map_or(now, |at| Nanos(at.get())).since(self.sent);
         if outcome == Outcome::Cancelled {
@@ -101,8 +122,10 @@ impl InFlight {
             }
             return;
         }
-        if !outcome.is_failure() {
-            load.succeeded(self.class, latency, self.started, now, self.refused);
+        if !outcome.is_failure() || outcome.is_refusal() {
+            // It may have been answered long ago, where the answer was a stream.
+            let at = self.answered.map_or(now, |at| Nanos(at.get()));
+            load.succeeded(self.class, latency, self.started, at, now, self.refused);
         } else if load.failed(self.class, latency, self.is_paid(), now, (outcome, &peers.policy().outlier))
             && peers.may_eject(&self.endpoint)
             && load.eject(now, &peers.policy().outlier)
@@ -115,6 +138,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        if !self.sending {
+            return;
+        }
         if self.answered.is_none() {
             self.endpoint.load.unanswered();
         }

@@ -103,7 +103,7 @@ pub struct Load {
     ejections: AtomicU32,
     /// Health checks in a row that contradict `unhealthy`.
     checks: AtomicU32,
-    /// When its first request was sent, or when it was first seen to start slowly; or zero.
+    /// When its first request was sent, or when it was first seen to start slowly; or zero. Zero again where it was restarted.
     first: AtomicU64,
     /// Outcomes since endpoints were last compared.
     window: AtomicU32,
@@ -150,11 +150,18 @@ impl Estimate {
         since((self.0.load(Relaxed) >> 32) as u32, now).0 as f32 * 1e6
     }
 
-    /// Blends in a sample: it counts the more the longer the silence before it, one above the estimate more than one below.
-    fn learn(&self, sample: f32, now: Nanos) {
+    /// Blends in a sample that was taken at `at`: it counts the more the longer the silence before it, one above the estimate more
+    /// than one below. What is older than what is known, a long stream's, begins no new silence.
+    fn learn(&self, sample: f32, at: Nanos, now: Nanos) {
         let word = self.0.load(Relaxed);
         let known = f32::from_bits(word as u32);
-        let (silence, ms) = since((word >> 32) as u32, now);
+        let last = (word >> 32) as u32;
+        let ago = u32::try_from(now.since(at).0 / 1_000_000).unwrap_or(u32::MAX);
+        let (silence, ms) = match since(last, now) {
+            (0, latest) => (0, latest),
+            (whole, latest) if whole > ago => (whole - ago, latest.wrapping_sub(ago)),
+            _ => (0, last),
+        };
         let sample = sample.clamp(FLOOR, CEILING);
         let trial = silence >= 1_000;
         let share = if known == 0.0 || trial && sample < RECOVERED * known {
@@ -375,8 +382,11 @@ impl Load {
     /// Nanoseconds since the first request that was sent after the last answer, if there is one.
     #[inline]
     fn owed(&self, now: Nanos) -> Option<f32> {
-        let owed = self.owed_since.load(Relaxed);
-        (owed != 0 && self.waiting() > 0).then(|| (micros(now).wrapping_sub(owed) as i32).max(0) as f32 * 1e3)
+        (self.owed_since.load(Relaxed) != 0 && self.waiting() > 0).then(|| self.since_owed(now))
+    }
+
+    fn since_owed(&self, now: Nanos) -> f32 {
+        (micros(now).wrapping_sub(self.owed_since.load(Relaxed)) as i32).max(0) as f32 * 1e3
     }
 
     /// How long nothing must have been heard before a trial: longer for what was slow, twice as long for each failure in a row.
@@ -433,7 +443,9 @@ impl Load {
             self.first.store(now.0.max(1), Relaxed);
         }
         let unheard = self.unheard.load(Relaxed);
-        if unheard == 0 {
+        // What was owed when all who waited gave up says nothing of now once a trial would be due.
+        let idle = before as u32 == self.answered.load(Relaxed);
+        if unheard == 0 || idle && self.since_owed(now) >= self.patience(class).0 as f32 {
             self.owed_since.store(micros(now), Relaxed);
         }
         // Two workers at once may count one; it is only for how long to wait.
@@ -455,20 +467,32 @@ impl Load {
         self.answered.fetch_add(1, Relaxed);
     }
 
+    /// A request that was counted as sent was not.
+    pub(super) fn unsent(&self) {
+        self.started.fetch_sub(1, Relaxed);
+        // As exact as `start` is.
+        let unheard = self.unheard.load(Relaxed);
+        self.unheard.store(unheard.saturating_sub(1), Relaxed);
+        if unheard <= 1 {
+            self.owed_since.store(0, Relaxed);
+        }
+    }
+
     pub(super) fn end(&self) {
         self.ended.fetch_add(1, Relaxed);
     }
 
-    /// Learns from an answer to a request that was sent at `started`. `refused`: the answer was quick because it asked for less.
-    pub(super) fn succeeded(&self, class: Class, latency: Nanos, started: Nanos, now: Nanos, refused: bool) {
+    /// Learns from an answer that came at `at` to a request that was sent at `started`. `refused`: the answer was quick because it
+    /// asked for less.
+    pub(super) fn succeeded(&self, class: Class, latency: Nanos, started: Nanos, at: Nanos, now: Nanos, refused: bool) {
         self.window.fetch_add(1, Relaxed);
         if refused {
             self.fails();
             self.slow(class, latency, now);
             return;
         }
-        let silence = now.since(Nanos(self.latest(class, now)));
-        self.latencies[class.index()].learn(latency.0 as f32, now);
+        let silence = at.since(Nanos(self.latest(class, now)));
+        self.latencies[class.index()].learn(latency.0 as f32, at, now);
         let failing = self.failing.get();
         if failing > 0.0 {
             // After a silence that is worth a trial, what was before says nothing of now.
@@ -553,7 +577,7 @@ impl Load {
         // answer must not make it look faster than that.
         let (elapsed, known) = (elapsed.0 as f32, self.estimate(class));
         if elapsed >= if known > 0.0 { known } else { fastest().unwrap_or(SEED) } {
-            self.latencies[class.index()].learn(elapsed, now);
+            self.latencies[class.index()].learn(elapsed, now, now);
             self.quiet_since.store(now.0, Relaxed);
         }
     }
@@ -604,8 +628,11 @@ impl Load {
     }
 
     /// Forgets its failures, and the ejection that they brought: discovery says that it is ready again, so it is not the
-    /// process that failed. Its latency stays.
-    pub fn forgive(&self) {
+    /// process that failed. Its latency stays. With a slow start it begins anew: the process may have just been started.
+    pub fn forgive(&self, slow_start: bool) {
+        if slow_start {
+            self.first.store(0, Relaxed);
+        }
         self.left_out_until.store(0, Relaxed);
         self.ejections.store(0, Relaxed);
         self.streak.store(0, Relaxed);
@@ -643,7 +670,7 @@ impl Load {
         (estimate.get() > 0.0).then(|| estimate.age(now))
     }
 
-    /// Gives an endpoint that nothing was ever sent to the least part of its weight.
+    /// Gives an endpoint that nothing was sent to since it was started the least part of its weight.
     pub(super) fn begin(&self, slow_start: &crate::policy::SlowStart) {
         if self.first.load(Relaxed) == 0 {
             self.ramp.set(slow_start.min_percent.clamp(1, 100) as f32 / 100.0);

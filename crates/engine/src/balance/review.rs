@@ -51,6 +51,8 @@ pub struct Review {
     /// Where the phase is among the endpoints.
     place: usize,
     peers: Peers,
+    /// Who is among the peers, by place.
+    gathered: Vec<bool>,
     tallies: Vec<Tally>,
     ejected: u32,
     /// Endpoints that were ejected by what the view said when counting began.
@@ -199,12 +201,19 @@ impl Review {
         match self.phase {
             Phase::Gather => {
                 let part = &all[self.place.min(all.len())..until.min(all.len())];
-                part.iter().filter(|e| set.counts(e, now)).for_each(|e| self.peers.add(e));
+                for endpoint in part {
+                    let counts = set.counts(endpoint, now);
+                    self.gathered.push(counts);
+                    if counts {
+                        self.peers.add(endpoint);
+                    }
+                }
                 self.go_on(until, all.len(), Phase::Compare);
             }
             Phase::Compare => {
-                for endpoint in &all[self.place.min(all.len())..until.min(all.len())] {
-                    self.compare(set, endpoint, now);
+                for place in self.place.min(all.len())..until.min(all.len()) {
+                    let gathered = self.gathered.get(place).copied().unwrap_or_default();
+                    self.compare(set, &all[place], gathered, now);
                 }
                 self.go_on(until, all.len(), Phase::Count);
             }
@@ -242,10 +251,12 @@ impl Review {
         (self.place, self.phase) = if until >= all { (0, next) } else { (until, self.phase) };
     }
 
-    /// Ejects an endpoint that is much worse than its peers. Every interval counts its own outcomes.
-    fn compare(&mut self, set: &EndpointSet, endpoint: &Endpoint, now: Nanos) {
+    /// Ejects an endpoint that is much worse than its peers, of which it must be one itself (`gathered`). Every interval counts its
+    /// own outcomes.
+    fn compare(&mut self, set: &EndpointSet, endpoint: &Endpoint, gathered: bool, now: Nanos) {
         let policy = &set.policy().outlier;
-        if self.peers.count >= f64::from(policy.min_hosts.max(2)) && set.counts(endpoint, now) {
+        let enough = self.peers.count >= f64::from(policy.min_hosts.max(2));
+        if enough && gathered && set.counts(endpoint, now) {
             let floor = self.peers.success_floor(policy.success_rate_stdev);
             let far = self.peers.success / self.peers.count * (1.0 - FAR);
             let failed = policy.success_rate_stdev > 0 && success(endpoint) < floor.min(far);

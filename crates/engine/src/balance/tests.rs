@@ -231,7 +231,7 @@ fn trials_wait_longer_for_what_is_slow_or_fails() {
         send(&set, endpoint, now - 1, now, failure());
         assert!(!trial(now + wait - 1) && trial(now + wait), "after {failures} failures");
     }
-    load.forgive();
+    load.forgive(false);
     assert!(trial(401_000) && load.failing() == 0.0);
 }
 
@@ -533,4 +533,78 @@ proptest! {
         request.finish(end, failure(), &set);
         prop_assert!(score(load) >= was * 0.999_999, "{was} then {}", score(load));
     }
+}
+
+/// A connection was opened for a client that then spoke something else.
+#[test]
+fn what_was_never_sent_leaves_nothing_behind() {
+    let set = many(2);
+    let endpoint = &set.endpoints()[0];
+    let load = &endpoint.load;
+    send(&set, endpoint, 0, 10, Outcome::Success);
+    let start = |ms| InFlight::start(Arc::clone(endpoint), Class::default(), at(ms));
+    start(1_000).unsent();
+    assert_eq!((load.requests(), load.in_flight(), load.waiting()), (1, 0, 0));
+    let real = start(100_000);
+    start(100_001).unsent();
+    assert_eq!((load.requests(), load.in_flight(), load.waiting()), (2, 1, 1));
+    assert_eq!(load.overdue(at(100_010)), 1.0, "it is owed for ten milliseconds");
+    assert!(load.overdue(at(100_100)) >= 10.0 - 1e-3);
+    drop(real);
+}
+
+#[test]
+fn who_gave_up_long_ago_is_owed_nothing_now() {
+    let set = many(2);
+    let endpoint = &set.endpoints()[0];
+    send(&set, endpoint, 0, 10, Outcome::Success);
+    let start = |ms| InFlight::start(Arc::clone(endpoint), Class::default(), at(ms));
+    drop(start(1_000));
+    let soon = start(1_500);
+    assert!(endpoint.load.overdue(at(1_501)) > 40.0, "it stands still, perhaps");
+    drop(soon);
+    let later = start(60_000);
+    assert_eq!(endpoint.load.overdue(at(60_010)), 1.0);
+    assert!(endpoint.load.overdue(at(60_100)) > 9.0);
+    drop(later);
+}
+
+/// A stream of an hour says what its server was like an hour ago.
+#[test]
+fn the_end_of_a_long_stream_teaches_nothing_of_now() {
+    let set = many(2);
+    let (endpoint, hour) = (&set.endpoints()[0], 3_600_000);
+    let mut stream = InFlight::start(Arc::clone(endpoint), Class::default(), at(0));
+    stream.answered(at(1));
+    for second in 1..=2 * 3_600 {
+        send(&set, endpoint, second * 1_000, second * 1_000 + 100, Outcome::Success);
+    }
+    let now = 2 * hour + 5_000;
+    stream.finish(at(now), Outcome::Success, &set);
+    let latency = endpoint.load.latency(Class::default()).expect("it is known") / 1e6;
+    assert!((90.0..=100.0).contains(&latency), "{latency} ms");
+    let age = endpoint.load.learnt_ago(Class::default(), at(now)).expect("it is known") / 1e6;
+    assert_eq!(age.round(), 4_900.0, "when anything was learnt last stays what it was");
+}
+
+/// A caller's quota says nothing of other callers.
+#[test]
+fn grpc_that_asks_for_less_ejects_nobody() {
+    let set = many(3);
+    let endpoint = &set.endpoints()[0];
+    send(&set, endpoint, 0, 100, Outcome::Success);
+    (1..20).for_each(|i| send(&set, endpoint, i * 1_000, i * 1_000 + 1, Outcome::from_grpc(8)));
+    assert!(!endpoint.load.ejected(at(20_000)));
+    assert_eq!(endpoint.load.failures(), 0, "it is no failure of the server");
+    assert!(endpoint.load.failing() > 0.5, "but attracts nothing");
+    assert!(endpoint.load.latency(Class::default()).expect("it is known") >= 100e6, "nor does that it was quick");
+}
+
+#[test]
+fn who_only_looks_takes_no_latency_class() {
+    let backend = Backend::new("shop/cart", 80, Protocol::Http1, many(1));
+    assert_eq!(backend.known_class(SeriesId(7)), Class::default());
+    let claimed = backend.class(SeriesId(7));
+    assert_ne!(claimed, Class::default());
+    assert_eq!(backend.known_class(SeriesId(7)), claimed);
 }

@@ -234,7 +234,7 @@ fn backend(share: &WeightedBackend, way: &Way, asked: &Asked, now: Nanos, rng: &
     let key = known.and_then(|key| Some((policy::key(key), asked.key(key)?)));
     let bound = known.and_then(|key| proxy::session::instance(key, asked));
     let hash = key.as_ref().filter(|_| bound.is_none()).map(|(_, value)| balance::hash(value));
-    let ask = Ask { class: target.class(way.series()), hash, tried: &[] };
+    let ask = Ask { class: target.known_class(way.series()), hash, tried: &[] };
     Backend {
         service: format!("{}:{}", target.service, target.port),
         share: part,

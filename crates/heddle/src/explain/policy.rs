@@ -67,7 +67,8 @@ pub(super) fn of_backend(policy: &BalancePolicy) -> Vec<Setting> {
         let affinity = policy.sources.iter().any(|source| source.field == "sessionAffinity");
         let field = if affinity { "sessionAffinity" } else { "loadBalancing.hashKey" };
         settings.push((field, key(hash)));
-        settings.push(("loadBalancing.hashBound", percent(policy.bound_percent)));
+        let bound = if policy.bound_percent == 0 { "none".to_owned() } else { percent(policy.bound_percent) };
+        settings.push(("loadBalancing.hashBound", bound));
     }
     if let Some(slow) = &policy.slow_start {
         settings.push(("loadBalancing.slowStart", time(slow.window)));
@@ -148,5 +149,31 @@ fn time(length: Nanos) -> String {
         ms if ms % 60_000 == 0 => format!("{} min", ms / 60_000),
         ms if ms % 1000 == 0 => format!("{} s", ms / 1000),
         ms => format!("{ms} ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_called_what_was_written_and_has_a_bound_only_if_one_was() {
+        let session = BalancePolicy {
+            hash: Some(HashKey::Header("user".into())),
+            bound_percent: 0,
+            sources: vec![Source { field: "sessionAffinity", object: "TrafficPolicy shop/cart".into() }],
+            ..BalancePolicy::default()
+        };
+        let of = |policy: &BalancePolicy, field: &str| {
+            let found = of_backend(policy).into_iter().find(|setting| setting.field == field);
+            found.map(|setting| (setting.value, setting.from))
+        };
+        let written = ("header user".to_owned(), "TrafficPolicy shop/cart".to_owned());
+        assert_eq!(of(&session, "sessionAffinity"), Some(written));
+        assert_eq!(of(&session, "loadBalancing.hashKey"), None);
+        let bound = |value: &str| Some((value.to_owned(), "default".to_owned()));
+        assert_eq!(of(&session, "loadBalancing.hashBound"), bound("none"));
+        let bounded = BalancePolicy { bound_percent: 125, ..session };
+        assert_eq!(of(&bounded, "loadBalancing.hashBound"), bound("125 %"));
     }
 }

@@ -148,7 +148,7 @@ pub(crate) fn patched<'a>(
 
 fn one(old: &EndpointSet, instance: &Instance, port: u16) -> Option<Arc<Endpoint>> {
     let dial = instance.dial(port)?;
-    let old = old.endpoints();
+    let (set, old) = (old, old.endpoints());
     let known = old.binary_search_by(|e| e.workload.cmp(&instance.workload)).ok().map(|i| &old[i]);
     let known = known.filter(|known| known.dial == dial);
     if let Some(known) = known
@@ -164,7 +164,7 @@ fn one(old: &EndpointSet, instance: &Instance, port: u16) -> Option<Arc<Endpoint
         && known.health == Health::NotReady
         && instance.health == Health::Ready
     {
-        known.load.forgive();
+        known.load.forgive(set.policy().slow_start.is_some());
     }
     Some(Arc::new(Endpoint {
         workload: instance.workload.clone(),

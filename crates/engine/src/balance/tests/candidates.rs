@@ -533,3 +533,52 @@ fn sessions_stay_together_where_who_has_nearly_all_of_them_is_left_out() {
         assert!(taken.values().all(|sessions| *sessions > 20), "{taken:?}");
     }
 }
+
+/// It was down and comes back at the same address: another process, or the same one with empty caches.
+#[test]
+fn an_instance_that_was_restarted_starts_slowly_again() {
+    let slow_start = Some(SlowStart { window: Nanos::from_millis(10_000), min_percent: 10 });
+    let slow = BalancePolicy { slow_start, ..policy(Algorithm::Random) };
+    let set = built([endpoint("old"), endpoint("restarted")], slow.clone());
+    set.endpoints().iter().for_each(|e| send(&set, e, 0, 10, Outcome::Success));
+    assert!((40.0..60.0).contains(&percent(&set, 20_000, "restarted")));
+    set.endpoints()[1].load.forgive(true);
+    let again = EndpointSet::sorted(set.endpoints().to_vec(), slow, &Locality::default()).following(&set);
+    let share = percent(&again, 30_000, "restarted");
+    assert!((5.0..14.0).contains(&share), "an eleventh: {share}");
+    assert!((40.0..60.0).contains(&percent(&again, 41_000, "restarted")));
+}
+
+/// As `sessionAffinity` asks for, where no bound is written.
+#[test]
+fn a_session_without_a_bound_stays_however_busy_its_instance_is() {
+    let hash_by = Some(HashKey::Header("user".into()));
+    let set = built(
+        (0..3).map(|i| endpoint(&i.to_string())),
+        BalancePolicy { hash: hash_by, bound_percent: 0, ..policy(Algorithm::Fastest) },
+    );
+    let ask = Ask { hash: Some(hash(b"ann")), ..Ask::default() };
+    let mut rng = Rng::seeded(1);
+    let under_way: Vec<_> = (0..200)
+        .map(|i| (i, set.choose(at(i), &mut rng, &ask, |_| true).expect("there is one")))
+        .map(|(i, chosen)| InFlight::start(chosen, Class::default(), at(i)))
+        .collect();
+    let place = under_way[0].endpoint();
+    assert!(under_way.iter().all(|request| Arc::ptr_eq(request.endpoint(), place)));
+}
+
+/// What is usual was added up before it was slow, without it.
+#[test]
+fn who_was_not_among_the_peers_is_not_compared_with_them() {
+    let set = built((0..10).map(|i| endpoint(&i.to_string())), policy(Algorithm::Random));
+    set.review(at(1));
+    for round in 0..150 {
+        set.endpoints()[..9].iter().for_each(|e| send(&set, e, 60 * round, 60 * round + 10, Outcome::Success));
+    }
+    let mut review = set.review_due(at(10_500)).expect("it is due");
+    assert!(!review.step(&set, at(10_500), usize::MAX));
+    let late = &set.endpoints()[9];
+    (0..150).for_each(|round| send(&set, late, 60 * round, 60 * round + 1_000, Outcome::Success));
+    while !review.step(&set, at(10_501), usize::MAX) {}
+    assert!(!late.load.ejected(at(10_502)), "not yet");
+}
