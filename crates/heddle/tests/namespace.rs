@@ -324,6 +324,31 @@ fn a_machine_that_allows_no_namespaces_is_told_which_setting() {
 }
 
 #[test]
+fn a_chroot_is_named_where_it_is_what_forbids_namespaces() {
+    // Everything is there as it was. Who starts is root in it, outside or in a namespace of users; an ordinary user where root can
+    // make it one.
+    let script = "for folder in /*; do
+                    if [ -d \"$folder\" ]; then mkdir -p \"$0$folder\" && mount --rbind \"$folder\" \"$0$folder\" || exit 99; fi
+                  done
+                  exec chroot $USERSPEC \"$0\" \"$@\"";
+    let refused = |heddle: Heddle, unshare: &str, user: &str| {
+        let (root, folder) = (tempfile::tempdir().unwrap(), heddle.folder());
+        std::fs::write(folder.path().join("mesh.yaml"), SHOP).unwrap();
+        let [root, folder, binary] = [root.path(), folder.path(), heddle.binary()].map(|path| path.to_str().unwrap());
+        let words = [unshare, "sh", "-c", script, root, binary, "up", "--name", "m", "--mode", "namespace", folder];
+        let command = testkit::process::Command::new("unshare").args(words).env("USERSPEC", user);
+        let refused = heddle.surround(command).run(LONG);
+        assert!(refused.stderr.contains("heddle runs in a chroot"), "{user:?}: {refused:?}");
+    };
+    if Uid::effective().is_root() {
+        refused(Heddle::new(), "-m", "");
+        refused(Heddle::of_user(support::USER), "-m", "--userspec=65534:65534");
+    } else {
+        refused(Heddle::new(), "-Urm", "");
+    }
+}
+
+#[test]
 fn programs_from_debian_work_as_they_are() {
     let bin = postgres();
     let manifest = format!(

@@ -65,6 +65,14 @@ impl Refused {
 /// The setting that explains `error`.
 fn setting(error: &io::Error, read: &dyn Fn(&str) -> Option<String>) -> Option<String> {
     let errno = Errno::from_raw(error.raw_os_error()?);
+    if matches!(errno, Errno::EMFILE | Errno::ENFILE) {
+        return Some("as many files are open as `ulimit -n` or fs.file-max allows".to_owned());
+    }
+    // A namespace of users is refused with EPERM there (user_namespaces(7)), and changing a root that is no mount with EINVAL.
+    let root_matters = matches!(errno, Errno::EPERM | Errno::EINVAL);
+    if root_matters && read("/proc/self/mountinfo").is_some_and(|mounts| is_chroot(&mounts)) {
+        return Some("heddle runs in a chroot, where the kernel makes no such namespaces; start it outside, or in a container whose root is a mount of its own (pivot_root)".to_owned());
+    }
     if !matches!(errno, Errno::EPERM | Errno::EACCES | Errno::ENOSPC | Errno::EUSERS | Errno::ENOSYS) {
         return None;
     }
@@ -75,9 +83,41 @@ fn setting(error: &io::Error, read: &dyn Fn(&str) -> Option<String>) -> Option<S
     if matches!(errno, Errno::ENOSPC | Errno::EUSERS) {
         return Some("as many namespaces as user.max_user_namespaces, user.max_net_namespaces or user.max_mnt_namespaces allow exist already, or they are nested too deeply".to_owned());
     }
+    // Modules of security say EACCES, and filters of system calls usually EPERM.
+    match errno {
+        Errno::EACCES => by_module(read).or_else(|| by_filter(read)),
+        _ => by_filter(read).or_else(|| by_module(read)),
+    }
+}
+
+/// Whether the root folder of the process with these mounts (proc_pid_mountinfo(5)) is none of them. The fifth field is where a
+/// mount is, seen from that root.
+fn is_chroot(mounts: &str) -> bool {
+    !mounts.is_empty() && !mounts.lines().any(|line| line.split(' ').nth(4) == Some("/"))
+}
+
+fn by_filter(read: &dyn Fn(&str) -> Option<String>) -> Option<String> {
     let filtered = read("/proc/self/status")?.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"]));
     filtered.then(|| {
         "a seccomp filter, such as a container's default one, forbids it; start the container with `--security-opt seccomp=unconfined` or a profile that allows unshare and mount".to_owned()
+    })
+}
+
+/// AppArmor or SELinux, where one of them confines this process. Both say how in the same file, and AppArmor in one of its own too,
+/// for kernels with several modules.
+fn by_module(read: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    let current = read("/proc/self/attr/apparmor/current").or_else(|| read("/proc/self/attr/current"))?;
+    let current = current.trim_end_matches(['\0', '\n']);
+    if let Some(profile) = current.strip_suffix(" (enforce)") {
+        return Some(format!(
+            "the AppArmor profile {profile} confines heddle; allow `userns,` and `mount,` there, or start the container with `--security-opt apparmor=unconfined`"
+        ));
+    }
+    let enforced = read("/sys/fs/selinux/enforce").is_some_and(|text| text.trim() == "1");
+    (enforced && current.contains(':')).then(|| {
+        format!(
+            "SELinux confines heddle as {current}; `ausearch -m avc -ts recent` shows the rule that is missing, and a container may be started with `--security-opt label=disable`"
+        )
     })
 }
 
@@ -107,6 +147,35 @@ mod tests {
         assert!(of(Errno::EPERM, &[("/proc/self/status", "Name:\tx\nSeccomp:\t2\n")]).unwrap().contains("seccomp"));
         assert_eq!(of(Errno::EPERM, &[("/proc/self/status", "Seccomp:\t0\n")]), None);
         assert_eq!(of(Errno::EIO, &[("/proc/sys/user/max_user_namespaces", "0")]), None, "that is not the cause");
+    }
+
+    #[test]
+    fn a_module_of_security_is_named_by_its_profile() {
+        const STATUS: (&str, &str) = ("/proc/self/status", "Seccomp:\t2\n");
+        let apparmor = ("/proc/self/attr/apparmor/current", "docker-default (enforce)\n");
+        let said = of(Errno::EACCES, &[STATUS, apparmor]).unwrap();
+        assert!(said.contains("AppArmor profile docker-default confines"), "{said}");
+        assert!(of(Errno::EPERM, &[STATUS, apparmor]).unwrap().contains("seccomp"), "filters say EPERM");
+        let older = ("/proc/self/attr/current", "docker-default (enforce)\n");
+        assert!(of(Errno::EPERM, &[older]).unwrap().contains("docker-default"));
+        for lax in ["unconfined\n", "docker-default (complain)\n"] {
+            assert_eq!(of(Errno::EACCES, &[("/proc/self/attr/apparmor/current", lax)]), None, "{lax}");
+        }
+        let context = ("/proc/self/attr/current", "system_u:system_r:container_t:s0:c1,c2\0");
+        let said = of(Errno::EACCES, &[context, ("/sys/fs/selinux/enforce", "1")]).unwrap();
+        assert!(said.contains("as system_u:system_r:container_t:s0:c1,c2;"), "{said}");
+        assert_eq!(of(Errno::EACCES, &[context, ("/sys/fs/selinux/enforce", "0")]), None);
+    }
+
+    #[test]
+    fn a_chroot_and_a_lack_of_descriptors_are_named() {
+        let mounts =
+            |at: &str| format!("23 29 0:21 / /proc rw - proc proc rw\n29 1 254:0 / {at} rw - ext4 /dev/vda rw\n");
+        for errno in [Errno::EPERM, Errno::EINVAL] {
+            assert!(of(errno, &[("/proc/self/mountinfo", &mounts("/tmp"))]).unwrap().contains("chroot"));
+            assert_eq!(of(errno, &[("/proc/self/mountinfo", &mounts("/"))]), None);
+        }
+        assert!(of(Errno::EMFILE, &[]).unwrap().contains("ulimit -n"));
     }
 
     #[test]
