@@ -131,7 +131,11 @@ impl Program {
         let started = async {
             let mut command = self.command(command)?;
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            command.status().await
+            own_group(&mut command);
+            let mut child = command.spawn()?;
+            // Nor does what it started outlive it, when it takes too long above all.
+            let _group = Group::of(&child, None);
+            child.wait().await
         };
         match started.await {
             Ok(status) if status.success() => Ok(()),
@@ -152,7 +156,7 @@ impl Program {
     ) -> anyhow::Result<Ended> {
         let mut child = self.start()?;
         // What it started itself does not outlive it, however this future ends.
-        let _group = self.label.as_ref().and_then(|_| Group::of(&child, self.mark()));
+        let _group = self.label.as_ref().and_then(|_| Group::of(&child, Some(self.mark())));
         let mut seen = verdict.subscribe();
         enum Why {
             Exited(std::io::Result<ExitStatus>),
@@ -189,14 +193,14 @@ impl Program {
     }
 }
 
-/// A process group of a child that leads it, and what left the group; killed when this is dropped.
+/// A process group of a child that leads it, and what left the group where that has a mark; killed when this is dropped.
 struct Group {
     leader: Pid,
-    mark: Mark,
+    mark: Option<Mark>,
 }
 
 impl Group {
-    fn of(child: &Child, mark: Mark) -> Option<Group> {
+    fn of(child: &Child, mark: Option<Mark>) -> Option<Group> {
         child.id().and_then(|pid| i32::try_from(pid).ok()).map(|pid| Group { leader: Pid::from_raw(pid), mark })
     }
 }
@@ -205,7 +209,9 @@ impl Drop for Group {
     fn drop(&mut self) {
         // A group that is gone is no error, and none other can be expected of our own children.
         let _ = signal(self.leader, Signal::SIGKILL);
-        self.mark.end();
+        if let Some(mark) = &self.mark {
+            mark.end();
+        }
     }
 }
 

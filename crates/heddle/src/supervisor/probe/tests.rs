@@ -149,6 +149,24 @@ async fn an_answer_that_does_not_come_is_a_failure() {
     until(&probes, &verdict(), |v| matches!(v, Verdict::NotReady(why) if why.contains("no answer within 50ms"))).await;
 }
 
+#[tokio::test]
+async fn what_a_command_started_ends_when_its_time_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pid").display().to_string();
+    let script = format!("sleep 1000 & echo $! > {file}.part; mv {file}.part {file}; wait");
+    let mut stuck = container(Some(probe(exec(&["sh", "-c", &script]))), None, None, 0);
+    stuck.ports.clear();
+    let probes = Probes::new(&stuck, IP).unwrap();
+    until(&probes, &verdict(), |v| matches!(v, Verdict::NotReady(why) if why.contains("no answer within"))).await;
+    let pid = std::fs::read_to_string(&file).unwrap();
+    let line = format!("/proc/{}/cmdline", pid.trim());
+    // Of a process that nobody has waited for yet nothing is left there.
+    testkit::wait::until("the end of what it started", testkit::wait::LONG, || match std::fs::read(&line) {
+        Ok(text) if !text.is_empty() => Err(String::from_utf8_lossy(&text).into_owned()),
+        Ok(_) | Err(_) => Ok(()),
+    });
+}
+
 #[test]
 fn what_is_not_supported_is_said() {
     let none = container(Some(probe(get("/", PortRef::Name("grpc".into())))), None, None, 1);
