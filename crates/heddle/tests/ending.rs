@@ -8,6 +8,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use support::Mesh;
 use support::manifest::{STRICT, WHO, client, instances, service};
+use testkit::heddle::Heddle;
 use testkit::process::{Command, Process};
 use testkit::wait::{LONG, until};
 
@@ -60,8 +61,7 @@ fn what_takes_long_is_finished_by_an_instance_that_ends_after_its_proxy_was_repl
     mesh.end(Signal::SIGTERM);
 }
 
-#[test]
-fn an_application_that_ends_can_call_others() {
+fn last_words(heddle: Heddle) {
     let last =
         "trap \"curl -s -m 10 -o answer -w %{http_code} http://back/ > said.part; mv said.part said; exit 0\" TERM;
          \"$HEDDLE\" demo-service --role catalog --listen \"$POD_IP:8080\" & wait"
@@ -74,7 +74,7 @@ fn an_application_that_ends_can_call_others() {
         service("last", "http"),
         instances("last", "last", 1, &last),
     ];
-    let mesh = Mesh::with_files(&parts.concat(), &[]);
+    let mesh = Mesh::run_with_files(heddle, &parts.concat(), &[]);
     mesh.edit("name: last, namespace: t}\nspec:\n  replicas: 1", "name: last, namespace: t}\nspec:\n  replicas: 0");
     let said = mesh.folder.path().join("said");
     until("its last words", LONG, || match std::fs::read_to_string(&said) {
@@ -82,6 +82,29 @@ fn an_application_that_ends_can_call_others() {
         other => Err(format!("{other:?}\n{}", mesh.said())),
     });
     mesh.end(Signal::SIGTERM);
+}
+
+#[test]
+fn an_application_that_ends_can_call_others() {
+    last_words(Heddle::new());
+}
+
+#[test]
+fn an_application_in_namespaces_that_ends_can_call_others() {
+    last_words(Heddle::of_user(support::USER));
+}
+
+#[test]
+fn a_second_request_to_end_waits_for_nobody() {
+    let deaf =
+        "trap : TERM; \"$HEDDLE\" demo-service --role catalog --listen \"$POD_IP:8080\" & while :; do sleep 0.1; done";
+    let deaf = instances("deaf", "deaf", 1, deaf).replace("GracePeriodSeconds: 5", "GracePeriodSeconds: 600");
+    let mut mesh = Mesh::with_files(&[STRICT.to_owned(), service("deaf", "http"), deaf].concat(), &[]);
+    mesh.up.signal(Signal::SIGINT);
+    mesh.up.wait_line("ending; again to kill", LONG);
+    // It is told to end, and does not: its shell has nothing to wait for but the next turn.
+    mesh.process(&["while :; do sleep"]);
+    mesh.end(Signal::SIGINT);
 }
 
 #[test]

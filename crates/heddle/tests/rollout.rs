@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 use support::Mesh;
 use support::manifest::{NGINX, STRICT, instances, service};
+use testkit::heddle::Heddle;
 use testkit::steady::Steady;
 use testkit::wait::{LONG, until};
 
@@ -97,8 +98,8 @@ fn renewed(mesh: &Mesh, service: &str) {
     });
 }
 
-fn nothing_is_lost(mode: &str) {
-    let mesh = Mesh::in_mode(mode, &manifest(testkit::address::free().port()));
+fn nothing_is_lost(heddle: Heddle) {
+    let mesh = Mesh::run_with_files(heddle, &manifest(testkit::address::free().port()), &[]);
     let gateway = mesh.gateway();
     let address = gateway.trim_start_matches("http://").parse().expect("an address");
     let steady = Steady::start(address, &format!("{gateway}/who"), 200, 8);
@@ -135,7 +136,7 @@ fn nothing_is_lost(mode: &str) {
         text if text.contains("Requests/sec") => Ok(text),
         text => Err(text),
     });
-    eprintln!("{mode}: {report}");
+    eprintln!("{report}");
     // What wrk says only when there is something to say.
     assert!(!report.contains("Socket errors") && !report.contains("Non-2xx"), "{report}\n{}", mesh.said());
     mesh.end(Signal::SIGTERM);
@@ -143,10 +144,15 @@ fn nothing_is_lost(mode: &str) {
 
 #[test]
 fn nothing_is_lost_at_full_load_in_explicit_mode() {
-    nothing_is_lost("explicit");
+    nothing_is_lost(Heddle::in_mode("explicit"));
 }
 
 #[test]
 fn nothing_is_lost_at_full_load_in_namespace_mode() {
-    nothing_is_lost("namespace");
+    nothing_is_lost(Heddle::in_mode("namespace"));
+}
+
+#[test]
+fn nothing_is_lost_at_full_load_in_namespace_mode_of_an_ordinary_user() {
+    nothing_is_lost(Heddle::of_user(support::USER));
 }

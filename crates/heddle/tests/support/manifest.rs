@@ -86,9 +86,10 @@ impl Mesh {
         Mesh::run_with_files(Heddle::in_mode(mode), manifest, &[])
     }
 
+    /// The same, as `heddle` is run.
     #[track_caller]
-    fn run_with_files(heddle: Heddle, manifest: &str, files: &[(&str, &[u8])]) -> Mesh {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+    pub(crate) fn run_with_files(heddle: Heddle, manifest: &str, files: &[(&str, &[u8])]) -> Mesh {
+        let folder = heddle.folder();
         let write = |name: &str, bytes: &[u8]| {
             let path = folder.path().join(name);
             fs::create_dir_all(path.parent().expect("it is in the folder")).expect("a folder");
