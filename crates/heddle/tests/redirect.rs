@@ -53,7 +53,7 @@ struct Pods {
     folder: tempfile::TempDir,
     /// Where sidecars tell a service manager how far they are.
     notify: UnixDatagram,
-    _control: Process,
+    control: Process,
 }
 
 impl Drop for Pods {
@@ -91,7 +91,7 @@ impl Pods {
         let control = heddle.surround(client.command(heddle.binary(), args).args(["--listen", CONTROL]));
         let control = control.start();
         client.run(|| testkit::address::wait_listening(CONTROL.parse().unwrap()));
-        Some(Pods { heddle, client, server, folder, notify, _control: control })
+        Some(Pods { heddle, client, server, folder, notify, control })
     }
 
     /// Starts a sidecar as a user of its own, and waits until it is ready.
@@ -367,6 +367,55 @@ fn questions_for_names_come_to_the_sidecar() {
             assert_eq!(ask_name(client, APPLICATION, way, "10.201.0.2", "cart.shop"), "192.0.2.99", "{args:?} {way}");
         }
     }
+}
+
+#[test]
+fn no_lookup_is_lost_or_late_when_a_sidecar_is_replaced() {
+    let Some(pods) = Pods::new() else { return };
+    let (client, server) = (&pods.client, &pods.server);
+    let mut others = server.command("python3", [NAMES, "answer", "0.3"]).start();
+    others.wait_line("serving", LONG);
+    pods.init(client, &[]).success();
+    let mut sidecar = pods.sidecar(client, "front-0", "10.201.0.1", json!({}), &[]);
+    let asking = as_user(client, APPLICATION, "/usr/bin/python3", &[NAMES, "many", "10.201.0.2", "example.org"]);
+    let mut asking = asking.with_input().start();
+    asking.wait_line("asking", LONG);
+    sidecar.signal(Signal::SIGUSR2);
+    assert!(sidecar.wait(LONG).success(), "{}", sidecar.stderr());
+    drop(asking.stdin());
+    let said = asking.wait_line("slowest", LONG);
+    let numbers: Vec<u32> = said.split(' ').filter_map(|word| word.parse().ok()).collect();
+    let [asked, lost, slowest] = numbers[..] else { panic!("{said}") };
+    assert!(asked > 5 && lost == 0 && (300..1_000).contains(&slowest), "{said}\n{}", sidecar.stderr());
+}
+
+#[test]
+fn without_an_answering_control_plane_the_wide_world_is_reached() {
+    let Some(pods) = Pods::new() else { return };
+    let (client, server) = (&pods.client, &pods.server);
+    let mut others = server.command("python3", [NAMES, "answer"]).start();
+    others.wait_line("serving", LONG);
+    let _application = application(server);
+    server.run(|| netns::run(&["ip", "address", "add", "203.0.113.9/32", "dev", "eth0"]));
+    pods.init(client, &[]).success();
+    let sidecar = pods.sidecar(client, "front-0", "10.201.0.1", json!({}), &[]);
+    let ask = |name| ask_name(client, APPLICATION, "udp", "10.201.0.2", name);
+    assert_eq!(ask("cart.shop"), "10.96.0.10");
+    pods.control.signal(Signal::SIGSTOP);
+    until("a name that nobody has asked for", LONG, || match ask("api.example.org") {
+        found if found == "192.0.2.99" => Ok(()),
+        other => Err(format!("{other}; {}", sidecar.stderr())),
+    });
+    assert_eq!(ask("cart.shop"), "10.96.0.10", "what is known stays");
+    assert_eq!(ask("db.shop"), "code 2", "it may be the mesh's");
+    assert_eq!(curl(client, APPLICATION, "http://203.0.113.9:8080/").success(), "hello 10.201.0.1");
+    let near = curl(client, APPLICATION, "http://10.201.0.2:8080/");
+    assert!(!near.status.success(), "it may be an instance's: {near:?}");
+    pods.control.signal(Signal::SIGCONT);
+    until("an answer of the control plane", LONG, || match ask("db.shop") {
+        found if found == "192.0.2.99" => Ok(()),
+        other => Err(other),
+    });
 }
 
 #[test]

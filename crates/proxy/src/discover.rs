@@ -18,6 +18,10 @@ pub trait Discover: Send + Sync {
     /// pending again; whoever kept it calls this to have it kept up to date once more.
     fn resolved(&self, name: &str, slot: Arc<Slot>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
+    /// Whether nobody is there to say what a name means that is not known. Then what is not the mesh's by its looks is called without
+    /// a word, as the mesh's settings allow: while these are not known either, it is false.
+    fn alone(&self) -> bool;
+
     /// The backends that rules and connections hold now: those whose instances are checked, where a policy says so.
     fn backends(&self) -> Vec<Arc<Backend>>;
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use engine::balance::Health;
 use engine::snapshot::{Destination, Resolution};
+use net::drain::{State, Watch};
 use net::listen::Acceptor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -24,6 +25,7 @@ use tokio::sync::Semaphore;
 
 use self::forward::Servers;
 use self::message::{Answer, Question};
+use crate::foreign::{self, in_cluster};
 use crate::{Clock, Discover};
 
 /// Questions that are answered at a time; over UDP more are dropped, as a network would, and over TCP more wait.
@@ -44,8 +46,8 @@ const DATAGRAM: usize = 4_096;
 /// Addresses in one answer. They fit a datagram of the size that nearly everybody allows (1,232 bytes).
 const ADDRESSES: usize = 64;
 
-/// The domain of the mesh's own names.
-const CLUSTER_DOMAIN: &str = "cluster.local";
+/// Once this process answers no more, a connection without a question is closed after this time.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// What a server of names needs.
 pub struct Options {
@@ -57,6 +59,11 @@ pub struct Options {
     pub discover: Arc<dyn Discover>,
     /// The clock of `discover`'s slots.
     pub clock: Clock,
+    /// `namespace/name` of the workload that asks.
+    pub workload: String,
+    /// When answering ends: at once where another process has taken this one's place, for it hears the questions that come to the
+    /// same sockets; otherwise with the process, which each question that is under way holds up.
+    pub drain: Watch,
     /// The file that names this machine's servers (resolv.conf(5)); it is read again when it changes.
     pub resolv_conf: PathBuf,
 }
@@ -64,6 +71,8 @@ pub struct Options {
 struct Server {
     discover: Arc<dyn Discover>,
     clock: Clock,
+    workload: String,
+    drain: Watch,
     others: Servers,
     slots: Arc<Semaphore>,
     /// The turn of the instances of headless services, so that not all callers take the first.
@@ -78,6 +87,8 @@ pub fn start(options: Options) -> io::Result<()> {
     let server = Arc::new(Server {
         discover: options.discover,
         clock: options.clock,
+        workload: options.workload,
+        drain: options.drain,
         others: Servers::new(options.resolv_conf),
         slots: Arc::new(Semaphore::new(QUESTIONS)),
         turn: AtomicUsize::new(0),
@@ -98,8 +109,14 @@ pub fn start(options: Options) -> io::Result<()> {
 impl Server {
     async fn datagrams(self: Arc<Self>, socket: Arc<tokio::net::UdpSocket>) {
         let mut buffer = vec![0; DATAGRAM];
+        let mut drain = self.drain.clone();
         loop {
-            let (length, from) = match socket.recv_from(&mut buffer).await {
+            let received = tokio::select! {
+                biased;
+                () = left(&mut drain) => return,
+                received = socket.recv_from(&mut buffer) => received,
+            };
+            let (length, from) = match received {
                 Ok(received) => received,
                 // An earlier answer could not be delivered; the socket itself is well.
                 Err(error) => {
@@ -109,33 +126,43 @@ impl Server {
                 }
             };
             let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { continue };
+            let guard = self.drain.guard();
             let (server, socket, question) = (Arc::clone(&self), Arc::clone(&socket), buffer[..length].to_vec());
             tokio::spawn(async move {
                 if let Some(answer) = server.answer(&question, false).await {
                     // Who does not hear it asks again.
                     let _ = socket.send_to(&answer, from).await;
                 }
-                drop(slot);
+                drop((slot, guard));
             });
         }
     }
 
     async fn connections(self: Arc<Self>, mut acceptor: Acceptor) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut drain = self.drain.clone();
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let stream = match acceptor.accept().await {
+            let accept = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, acceptor.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                biased;
+                () = left(&mut drain) => return,
+                accepted = accept => accepted,
+            };
+            let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::error!(%error, "names are no longer answered over TCP");
                     return;
                 }
             };
-            let server = Arc::clone(&self);
+            let (server, guard) = (Arc::clone(&self), self.drain.guard());
             tokio::spawn(async move {
                 // However it ends, there is nobody to tell.
                 let _ = server.connection(stream).await;
-                drop(place);
+                drop((place, guard));
             });
         }
     }
@@ -143,8 +170,15 @@ impl Server {
     /// Answers question after question; each and each answer has its length before it (RFC 1035, 4.2.2).
     async fn connection(&self, mut stream: TcpStream) -> io::Result<()> {
         let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+        let mut drain = self.drain.clone();
         loop {
-            let length = tokio::time::timeout(IDLE, stream.read_u16()).await.map_err(late)??;
+            let length = tokio::select! {
+                length = tokio::time::timeout(IDLE, stream.read_u16()) => length.map_err(late)??,
+                () = async {
+                    drain.draining().await;
+                    tokio::time::sleep(QUIET).await;
+                } => return Ok(()),
+            };
             let mut question = vec![0; length.into()];
             tokio::time::timeout(IDLE, stream.read_exact(&mut question)).await.map_err(late)??;
             let slot = self.slots.acquire().await.map_err(|_| io::ErrorKind::BrokenPipe)?;
@@ -173,6 +207,11 @@ impl Server {
                 Some(answer) => return Some(answer),
                 None => question.answer(Answer::Failure, stream),
             },
+            Known::Foreign if question.wants_v6() && !has_v6() => question.answer(Answer::Addresses(&[]), stream),
+            Known::Foreign => match self.others.ask(bytes, stream).await {
+                Some(answer) if !forward::denies(&answer) => return Some(answer),
+                Some(_) | None => question.answer(Answer::Failure, stream),
+            },
         };
         Some(answer)
     }
@@ -189,14 +228,17 @@ impl Server {
         }
         // As many names as can be held are in use; what is surely none of the mesh's need not be.
         let Some(slot) = self.discover.slot(name) else { return if own { Known::Unclear } else { Known::Others } };
+        let alone = || foreign::host(name, &self.workload) && self.discover.alone();
         if matches!(**slot.get(self.clock.now()), Resolution::Pending) {
+            let limit = if alone() { foreign::PATIENCE } else { DISCOVERY };
             let resolved = self.discover.resolved(name, Arc::clone(&slot));
             // Whether it came or not is seen in the slot.
-            let _ = tokio::time::timeout(DISCOVERY, resolved).await;
+            let _ = tokio::time::timeout(limit, resolved).await;
         }
         match &**slot.get(self.clock.now()) {
             Resolution::Found(destination) => Known::Addresses(self.addresses(destination)),
             Resolution::NotFound => unknown(),
+            Resolution::Pending if alone() => Known::Foreign,
             Resolution::Pending => Known::Unclear,
         }
     }
@@ -234,6 +276,9 @@ enum Known {
     Unclear,
     /// It is not the mesh's.
     Others,
+    /// The control plane is not there to say, but it does not look like the mesh's. Others may say what it is, and not that it is
+    /// nothing.
+    Foreign,
 }
 
 /// Names that need nobody's word: `localhost` (RFC 6761, 6.3), and names of addresses that mean nothing to others.
@@ -254,10 +299,11 @@ fn has_v6() -> bool {
     UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok_and(|socket| socket.connect(far).is_ok())
 }
 
-/// Whether only the mesh can have `name`.
-fn in_cluster(name: &str) -> bool {
-    let below = |domain: &str| name == domain || name.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
-    below(CLUSTER_DOMAIN) || below("svc")
+/// Resolves when another process has taken this one's place, or time is up. Cancel safe.
+async fn left(drain: &mut Watch) {
+    while !matches!(drain.state(), State::Leaving(_) | State::Closed) {
+        drain.changed().await;
+    }
 }
 
 /// Whether `name` can be a host's: what `Discover` is asked for is kept.

@@ -17,6 +17,7 @@ mod decision;
 pub mod discover;
 pub mod dns;
 mod end;
+mod foreign;
 mod forward;
 pub(crate) mod h1;
 mod h2;

@@ -12,6 +12,7 @@ use engine::{Protocol, Reason, RequestHead, SeriesId};
 use net::spiffe;
 use telemetry::metrics::Direction;
 
+use crate::foreign;
 use crate::h1;
 use crate::reply::Refusal;
 use crate::target::Target;
@@ -220,19 +221,30 @@ pub(crate) async fn resolve(worker: &Worker, target: &Target) -> Result<Guard<Ar
     if !matches!(**resolution, Resolution::Pending) {
         return Ok(resolution);
     }
-    wait(worker, name, slot).await
+    wait(worker, target, name, slot).await
 }
 
-async fn wait(worker: &Worker, name: &str, slot: Arc<Slot>) -> Result<Guard<Arc<Resolution>>, Refusal> {
-    let resolved = worker.shared.discover.resolved(name, Arc::clone(&slot));
+async fn wait(
+    worker: &Worker,
+    target: &Target,
+    name: &str,
+    slot: Arc<Slot>,
+) -> Result<Guard<Arc<Resolution>>, Refusal> {
+    let foreign = match target.address() {
+        Some(address) => foreign::address(address.ip()),
+        None => foreign::host(&target.host, &worker.shared.settings.workload),
+    };
+    let discover = &worker.shared.discover;
+    let alone = || foreign && discover.alone();
     let limit = worker.limits().discovery_timeout;
-    if tokio::time::timeout(limit, resolved).await.is_err() {
-        return Err(Refusal::new(Reason::DiscoveryUnavailable, format!("nobody said what {name} is within {limit:?}")));
-    }
+    let limit = if alone() { limit.min(foreign::PATIENCE) } else { limit };
+    // Whether it came or not is seen in the slot.
+    let _ = tokio::time::timeout(limit, discover.resolved(name, Arc::clone(&slot))).await;
     let resolution = slot.get(worker.now());
     match **resolution {
+        Resolution::Pending if alone() => Ok(Guard::from_inner(Arc::new(Resolution::NotFound))),
         Resolution::Pending => {
-            Err(Refusal::new(Reason::DiscoveryUnavailable, format!("what {name} is is not known yet")))
+            Err(Refusal::new(Reason::DiscoveryUnavailable, format!("nobody said what {name} is within {limit:?}")))
         }
         _ => Ok(resolution),
     }

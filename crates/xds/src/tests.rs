@@ -392,6 +392,33 @@ async fn names_are_bounded_and_idle_ones_make_room() {
 }
 
 #[tokio::test]
+async fn what_nobody_could_say_again_is_kept() {
+    let idle = Duration::from_millis(100);
+    let client = |control: &Control| control.client(Settings { idle, ..settings() });
+    let (gone, there) = (Control::default(), Control::default());
+    let running = gone.start(Publisher::new(Duration::ZERO), Options::default());
+    publish(&running.publisher, shop());
+    let alone = client(&gone);
+    let kept = resolved(&alone, "cart").await;
+    gone.kill(running);
+    let mut connected = alone.connected();
+    connected.wait_for(|connected| !connected).await.unwrap();
+    // Another client forgets the same several times meanwhile.
+    let running = there.start(Publisher::new(Duration::ZERO), Options::default());
+    publish(&running.publisher, shop());
+    let served = client(&there);
+    for _ in 0..3 {
+        let slot = resolved(&served, "cart").await;
+        until("it is dropped", || matches!(get(&slot), Resolution::Pending)).await;
+    }
+    assert_eq!(instances(&kept), 1);
+    // As soon as somebody is there again, what is not read is dropped.
+    let running = gone.start(Publisher::new(Duration::ZERO), Options::default());
+    publish(&running.publisher, shop());
+    until("it is dropped here too", || matches!(get(&kept), Resolution::Pending)).await;
+}
+
+#[tokio::test]
 async fn a_name_is_asked_for_once_whoever_asks() {
     let control = Control::default();
     let client = control.client(settings());

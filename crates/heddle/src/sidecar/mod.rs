@@ -33,6 +33,7 @@ use tokio::sync::{mpsc, watch};
 use xds::session::{Event, Session};
 
 use self::ending::{Drains, End, Order, Orders};
+use self::names::Names;
 use self::replace::Taken;
 use self::settings::SidecarSettings;
 use self::wiring::Wiring;
@@ -99,13 +100,12 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     let registry = Registry::new();
     let (certified_sender, certified) = watch::channel(valid(&identity));
     let wiring = Wiring::start(&settings, &identity, &registry, certified);
-    let inside = inside.map(|handed| serve_inside(handed, &wiring, clock, &mut listeners)).transpose()?;
+    let (drains, drain, drain_out) = Drains::new();
+    let mut names = Names::new(&settings, wiring.discover(), clock, drain_out.clone());
+    let inside = inside.map(|handed| take_inside(handed, &mut names, &mut listeners)).transpose()?;
     let mut held = taken.as_mut().map(|taken| std::mem::take(&mut taken.locks)).unwrap_or_default();
     let mut datagrams = taken.as_mut().map(|taken| std::mem::take(&mut taken.datagrams)).unwrap_or_default();
-    let (udp, tcp) = names::open(&settings.names, &mut datagrams, &mut listeners)?;
-    held.append(&mut names::copies(&udp, &tcp).context("the sockets for names cannot be handed over later")?);
-    names::answer(udp, tcp, &wiring, clock)?;
-    let (drains, drain, drain_out) = Drains::new();
+    held.append(&mut names.open(&settings.names, &mut datagrams, &mut listeners)?);
     let log = settings.access_log.then(|| AccessLog::start(std::io::stderr()).map(Arc::new));
     let log = log.transpose().context("cannot start the access log")?;
     let running = proxy::start(Parts {
@@ -168,6 +168,7 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
         file,
         standalone,
         held,
+        names: Some(names),
         taking: taken.map(|taken| Taking { taken, registered: false, since: None }),
         door: None,
         running,
@@ -179,19 +180,13 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
 }
 
 /// Takes over what an application's own network has: its redirected connections, its questions for names, sockets in it.
-fn serve_inside(
-    handed: Handed,
-    wiring: &Wiring,
-    clock: Clock,
-    listeners: &mut Vec<TcpListener>,
-) -> anyhow::Result<Sockets> {
+fn take_inside(handed: Handed, names: &mut Names, listeners: &mut Vec<TcpListener>) -> anyhow::Result<Sockets> {
     // A predecessor hands its copies over, too; each would be one more that wakes up for every connection.
     let own = handed.listeners.outbound_addresses().context("what listens inside has no address")?;
     listeners.retain(|listener| !listener.local_addr().is_ok_and(|address| own.contains(&address)));
     listeners.extend(handed.listeners.outbound.into_iter().map(TcpListener::from));
-    let udp = handed.listeners.dns_udp.into_iter().map(UdpSocket::from).collect();
-    let tcp = handed.listeners.dns_tcp.into_iter().map(TcpListener::from).collect();
-    names::answer(udp, tcp, wiring, clock)?;
+    names.udp.extend(handed.listeners.dns_udp.into_iter().map(UdpSocket::from));
+    names.tcp.extend(handed.listeners.dns_tcp.into_iter().map(TcpListener::from));
     Sockets::start(handed.sockets).context("cannot ask for sockets inside")
 }
 
@@ -250,6 +245,8 @@ struct Proxy {
     /// What a successor is handed and the data path does not have: locks of addresses that a predecessor took, and sockets for
     /// names.
     held: Vec<OwnedFd>,
+    /// Questions for names that are not answered yet: the one whose place is being taken answers them, for it may know more.
+    names: Option<Names>,
     taking: Option<Taking>,
     /// Where a successor asks for what this one listens on; `None` while this one takes another's place.
     door: Option<Door>,
@@ -266,7 +263,7 @@ impl Proxy {
         let mut changes = self.wiring.client.changes();
         self.tell_application();
         loop {
-            self.take_place();
+            self.take_place()?;
             self.update_ready();
             if self.taking.is_none() && self.door.is_none() {
                 self.door = Some(Door::open(&self.settings.directory).context("cannot be replaced in place")?);
@@ -386,18 +383,22 @@ impl Proxy {
         Ok(sockets)
     }
 
-    /// Takes its predecessor's place when it can serve and the control plane knows it, or is not there.
-    fn take_place(&mut self) {
-        let holds = self.holds();
-        let Some(taking) = &mut self.taking else { return };
-        if !holds {
-            return;
+    /// Takes its predecessor's place, if it has one, when it can serve and the control plane knows it, or is not there.
+    fn take_place(&mut self) -> anyhow::Result<()> {
+        if self.taking.is_some() && self.holds() {
+            self.taking.as_mut().map(|taking| taking.since.get_or_insert_with(tokio::time::Instant::now));
         }
-        taking.since.get_or_insert_with(tokio::time::Instant::now);
-        if taking.registered {
-            taking.taken.serving();
-            self.taking = None;
+        let waits = |taking: &Taking| taking.since.is_none() || !taking.registered;
+        if self.taking.as_ref().is_some_and(waits) {
+            return Ok(());
         }
+        if let Some(names) = self.names.take() {
+            names.answer()?;
+        }
+        if let Some(Taking { taken, .. }) = self.taking.take() {
+            taken.serving();
+        }
+        Ok(())
     }
 
     /// It can prove who it is and knows what to let in.

@@ -83,6 +83,12 @@ impl Discover for Destinations {
         self.0.resolved(name, slot)
     }
 
+    fn alone(&self) -> bool {
+        // The settings of a mesh name its trust domain.
+        let known = !self.0.live().mesh.load().trust_domain.is_empty();
+        known && !*self.0.connected().borrow()
+    }
+
     fn backends(&self) -> Vec<Arc<Backend>> {
         self.0.backends()
     }

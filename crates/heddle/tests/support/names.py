@@ -1,13 +1,16 @@
 """Names over DNS, without the system's resolver.
 
 `names.py ask udp|tcp SERVER NAME` prints the addresses of IPv4 that SERVER has for NAME, or the code of its refusal.
-`names.py answer` answers every question at port 53, UDP and TCP, IPv4 and IPv6, with 192.0.2.99.
+`names.py answer [SECONDS]` answers every question at port 53, UDP and TCP, IPv4 and IPv6, with 192.0.2.99; over UDP after so long.
+`names.py many SERVER NAME` asks every 20 ms over UDP, each question once, until its input ends; prints how many were asked, how many had
+no answer, and how long the slowest took, in milliseconds.
 """
 
 import socket
 import struct
 import sys
 import threading
+import time
 
 
 def skip_name(message, at):
@@ -66,7 +69,7 @@ def answer_to(message):
     return head + message[12:end] + struct.pack("!3HIH", 0xC00C, 1, 1, 5, 4) + socket.inet_aton("192.0.2.99")
 
 
-def answer():
+def answer(delay):
     udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     udp.bind(("::", 53))
     tcp = socket.create_server(("::", 53), family=socket.AF_INET6, dualstack_ipv6=True)
@@ -82,10 +85,35 @@ def answer():
     print("serving", flush=True)
     while True:
         message, sender = udp.recvfrom(4096)
-        udp.sendto(answer_to(message), sender)
+        threading.Timer(delay, udp.sendto, (answer_to(message), sender)).start()
+
+
+def many(server, name):
+    asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    asking.connect((server, 53))
+    asked, took, over = {}, {}, threading.Event()
+
+    def hear():
+        while True:
+            number = struct.unpack("!H", asking.recv(4096)[:2])[0]
+            took[number] = time.monotonic() - asked[number]
+
+    threading.Thread(target=hear, daemon=True).start()
+    threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+    print("asking", flush=True)
+    while not over.wait(0.02):
+        number = len(asked)
+        asked[number] = time.monotonic()
+        asking.send(struct.pack("!H", number) + question(name)[2:])
+    patience = time.monotonic() + 10
+    while len(took) < len(asked) and time.monotonic() < patience:
+        time.sleep(0.01)
+    print(f"asked {len(asked)} lost {len(asked) - len(took)} slowest {round(1000 * max(took.values()))}")
 
 
 if sys.argv[1] == "ask":
     print(ask(*sys.argv[2:]))
+elif sys.argv[1] == "many":
+    many(*sys.argv[2:])
 else:
-    answer()
+    answer(float(sys.argv[2]) if len(sys.argv) > 2 else 0)

@@ -30,6 +30,11 @@ const HEADER: usize = 12;
 /// REFUSED (RFC 1035, 4.1.1).
 const NOT_ANSWERED: [u8; 3] = [2, 4, 5];
 
+/// Whether `answer`, one of [`Servers::ask`], says that there is no such name (NXDOMAIN; RFC 1035, 4.1.1).
+pub(super) fn denies(answer: &[u8]) -> bool {
+    answer.get(3).is_some_and(|flags| flags & 0x0f == 3)
+}
+
 /// This machine's servers.
 pub(super) struct Servers {
     file: PathBuf,

@@ -15,16 +15,26 @@ use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, RCODE, TYPE};
 
 use super::*;
 
-/// Knows some names, says that there are no others, and says nothing of `silent`.
-struct Names(HashMap<&'static str, Arc<Slot>>);
+/// Names that nobody says anything of.
+const SILENT: [&str; 3] = ["silent", "silent.example.org", "silent.shop"];
+
+/// Knows some names, says that there are no others, and says nothing of [`SILENT`] ones.
+struct Names {
+    known: HashMap<&'static str, Arc<Slot>>,
+    alone: bool,
+}
 
 impl Discover for Names {
     fn slot(&self, name: &str) -> Option<Arc<Slot>> {
-        let slot = self.0.get(name).cloned().unwrap_or_default();
-        if name != "silent" && !self.0.contains_key(name) {
+        let slot = self.known.get(name).cloned().unwrap_or_default();
+        if !SILENT.contains(&name) && !self.known.contains_key(name) {
             slot.set(Resolution::NotFound);
         }
         Some(slot)
+    }
+
+    fn alone(&self) -> bool {
+        self.alone
     }
 
     fn backends(&self) -> Vec<Arc<Backend>> {
@@ -32,7 +42,7 @@ impl Discover for Names {
     }
 
     fn resolved(&self, name: &str, _: Arc<Slot>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        assert_eq!(name, "silent", "every other name is known at once");
+        assert!(SILENT.contains(&name), "{name}: every other name is known at once");
         Box::pin(std::future::pending())
     }
 }
@@ -81,6 +91,15 @@ fn destination(addresses: &[&str], endpoints: Vec<Arc<Endpoint>>) -> Resolution 
 }
 
 fn server(others: Servers) -> Server {
+    server_of(others, false)
+}
+
+/// A server that has no control plane.
+fn alone(others: Servers) -> Server {
+    server_of(others, true)
+}
+
+fn server_of(others: Servers, alone: bool) -> Server {
     let slot = |resolution| {
         let slot = Arc::new(Slot::default());
         slot.set(resolution);
@@ -88,15 +107,17 @@ fn server(others: Servers) -> Server {
     };
     let some = vec![endpoint(1, Health::Ready), endpoint(2, Health::NotReady), endpoint(3, Health::Ready)];
     let many = (1..=200).map(|host| endpoint(host, Health::Ready)).collect();
-    let names = HashMap::from([
+    let known = HashMap::from([
         ("cart.shop.svc.cluster.local", slot(destination(&["240.1.2.3"], Vec::new()))),
         ("cart", slot(destination(&["240.1.2.3", "fd00::3"], Vec::new()))),
         ("db", slot(destination(&[], some))),
         ("many", slot(destination(&[], many))),
     ]);
     Server {
-        discover: Arc::new(Names(names)),
+        discover: Arc::new(Names { known, alone }),
         clock: Clock::start(),
+        workload: "shop/cart-0".to_owned(),
+        drain: net::drain::channel().1,
         others,
         slots: Arc::new(Semaphore::new(QUESTIONS)),
         turn: AtomicUsize::new(0),
@@ -105,6 +126,12 @@ fn server(others: Servers) -> Server {
 
 fn nobody() -> Servers {
     Servers::fixed(vec![])
+}
+
+/// What starts such a server with these sockets.
+fn options(server: Server, udp: Vec<UdpSocket>, tcp: Vec<TcpListener>) -> Options {
+    let Server { discover, clock, workload, drain, .. } = server;
+    Options { udp, tcp, discover, clock, workload, drain, resolv_conf: "/nonexistent".into() }
 }
 
 fn question(name: &str, kind: TYPE) -> Vec<u8> {
@@ -166,6 +193,20 @@ async fn nobodys_word_is_no_answer_of_not_found() {
     let server = server(nobody());
     assert_eq!(ask(&server, "silent", TYPE::A).await.0, RCODE::ServerFailure);
     assert_eq!(ask(&server, "example.org", TYPE::A).await.0, RCODE::ServerFailure, "no server answers");
+}
+
+#[tokio::test]
+async fn without_a_control_plane_others_say_what_a_foreign_name_is_but_not_that_it_is_nothing() {
+    let found = says(RCODE::NoError, 1).await;
+    let server = alone(Servers::fixed(vec![found]));
+    assert_eq!(ask(&server, "silent.example.org", TYPE::A).await.0, RCODE::NoError);
+    for own in ["silent", "silent.shop"] {
+        assert_eq!(ask(&server, own, TYPE::A).await.0, RCODE::ServerFailure, "{own} may be the mesh's");
+    }
+    let server = alone(Servers::fixed(vec![says(RCODE::NameError, 0).await]));
+    assert_eq!(ask(&server, "silent.example.org", TYPE::A).await.0, RCODE::ServerFailure, "the mesh may have it");
+    let server = alone(Servers::fixed(vec![says(RCODE::NameError, 0).await]));
+    assert_eq!(ask(&server, "example.org", TYPE::A).await.0, RCODE::NameError, "the mesh has said that it has not");
 }
 
 #[tokio::test]
@@ -278,14 +319,7 @@ async fn questions_come_one_after_the_other_over_tcp() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let server = server(nobody());
-    let options = Options {
-        udp: Vec::new(),
-        tcp: vec![listener],
-        discover: server.discover,
-        clock: server.clock,
-        resolv_conf: "/nonexistent".into(),
-    };
-    start(options).unwrap();
+    start(options(server, Vec::new(), vec![listener])).unwrap();
     let mut stream = TcpStream::connect(address).await.unwrap();
     for _ in 0..2 {
         let question = question("cart", TYPE::A);
@@ -302,9 +336,7 @@ async fn a_connection_without_a_question_is_closed() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let server = server(nobody());
-    let (discover, clock) = (server.discover, server.clock);
-    start(Options { udp: Vec::new(), tcp: vec![listener], discover, clock, resolv_conf: "/nonexistent".into() })
-        .unwrap();
+    start(options(server, Vec::new(), vec![listener])).unwrap();
     let mut idle = Vec::new();
     for _ in 0..=CONNECTIONS {
         idle.push(TcpStream::connect(address).await.unwrap());
@@ -348,6 +380,65 @@ async fn questions_beyond_the_limit_are_dropped_over_udp_and_wait_over_tcp() {
     client.recv(&mut buffer).await.unwrap();
     assert_eq!(buffer[..2], answered[..2], "the other one was dropped");
     assert!(stream.read_u16().await.unwrap() > 0);
+}
+
+/// Another server, which takes its time.
+async fn slow(delay: Duration) -> SocketAddr {
+    let socket = Arc::new(tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 512];
+        loop {
+            let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+            let answer = Packet::parse(&buffer[..length]).unwrap().into_reply().build_bytes_vec().unwrap();
+            let socket = Arc::clone(&socket);
+            tokio::spawn(async move {
+                tokio::time::sleep(delay).await;
+                socket.send_to(&answer, from).await.unwrap();
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn who_is_replaced_answers_what_it_was_asked_and_takes_nothing_more() {
+    const COUNT: u8 = 60;
+    let long = Duration::from_secs(30);
+    let upstream = slow(Duration::from_millis(300)).await;
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let (replaced, drain) = net::drain::channel();
+    let serve = |server: Server| {
+        let socket = tokio::net::UdpSocket::from_std(socket.try_clone().unwrap()).unwrap();
+        tokio::spawn(Arc::new(server).datagrams(Arc::new(socket)))
+    };
+    let old = serve(Server { drain, ..server(Servers::fixed(vec![upstream])) });
+    let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect(socket.local_addr().unwrap()).await.unwrap();
+    let asking = async {
+        for number in 0..COUNT {
+            let mut bytes = question("example.org", TYPE::A);
+            bytes[1] = number;
+            client.send(&bytes).await.unwrap();
+            if number == COUNT / 2 {
+                drop(serve(server(Servers::fixed(vec![upstream]))));
+                replaced.leave(long);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let hearing = async {
+        let (mut heard, mut buffer) = (std::collections::HashSet::new(), [0; 512]);
+        while heard.len() < COUNT.into() {
+            client.recv(&mut buffer).await.unwrap();
+            heard.insert(buffer[1]);
+        }
+    };
+    let all = async { tokio::join!(asking, hearing) };
+    tokio::time::timeout(long, all).await.expect("every question is answered, though it is asked once");
+    assert_eq!(replaced.emptied().await, 0);
+    tokio::time::timeout(long, old).await.expect("the old one hears no more").unwrap();
 }
 
 proptest::proptest! {

@@ -1,6 +1,7 @@
 //! The ways in: forward proxy, CONNECT, addresses that stand for a service; and hosts that the mesh does not know.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use engine::Protocol;
 use engine::snapshot::Mesh;
@@ -109,6 +110,39 @@ fn a_proxy_before_us_is_used_for_what_is_outside() {
     tunnel.send("bytes").expect("setyb");
     drop((raw, tunnel, client));
     upstream.finish();
+}
+
+#[test]
+fn without_a_control_plane_the_wide_world_is_called_and_nothing_that_may_be_the_meshs() {
+    let upstream = RawServer::start(|_, mut raw| {
+        while raw.next_head().is_some() {
+            raw.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let world = World::new();
+    let names = ["203.0.113.7:80", "10.0.0.7:80", "example.org", "cart", "cart.shop"].map(str::to_owned);
+    world.names.silent.lock().unwrap().extend(names);
+    let at = upstream.address().to_string();
+    let client = world.client(|settings| {
+        settings.upstream_proxy = Some(at);
+        settings.limits.discovery_timeout = std::time::Duration::from_millis(600);
+    });
+    let ask = |host: &str| {
+        let mut raw = client.connect();
+        raw.send(format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        raw.read_head()
+    };
+    assert_eq!(reason(&ask("203.0.113.7")), "discovery_unavailable", "whoever is there has the last word");
+    world.names.alone.store(true, Ordering::Relaxed);
+    for host in ["203.0.113.7", "example.org"] {
+        let head = ask(host);
+        assert!(head.starts_with("HTTP/1.1 200 "), "{host}: {head}");
+    }
+    for host in ["10.0.0.7", "cart", "cart.shop"] {
+        assert_eq!(reason(&ask(host)), "discovery_unavailable", "{host}");
+    }
+    client.live.mesh.store(Arc::new(Mesh { registered_only: true, ..Mesh::default() }));
+    assert_eq!(reason(&ask("203.0.113.7")), "not_registered");
 }
 
 #[test]

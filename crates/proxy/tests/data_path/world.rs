@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub(crate) struct Names {
     slots: Mutex<HashMap<String, Arc<Slot>>>,
     /// Names that nobody answers.
     pub(crate) silent: Mutex<Vec<String>>,
+    /// There is no control plane.
+    pub(crate) alone: AtomicBool,
     /// Backends whose instances are checked.
     backends: Mutex<Vec<Arc<Backend>>>,
 }
@@ -61,6 +64,10 @@ impl Discover for Names {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
+    }
+
+    fn alone(&self) -> bool {
+        self.alone.load(Ordering::Relaxed)
     }
 
     fn backends(&self) -> Vec<Arc<Backend>> {

@@ -225,9 +225,11 @@ impl Task {
         }
     }
 
-    /// Drops what nobody has read for long. What has not been answered yet is being waited for.
+    /// Drops what nobody has read for long. What has not been answered yet is being waited for; and as long as nobody could say it
+    /// again, everything is kept, unless there is much of it.
     fn sweep(&mut self, now: Instant) {
         self.timers.sweep_at = now + self.settings.idle / 4;
+        let kept = !*self.connected.borrow() && self.state.slots().count() <= self.settings.names / 2;
         let mut idle = Vec::new();
         for (name, slot) in self.state.slots() {
             let used = slot.last_used();
@@ -237,7 +239,7 @@ impl Task {
                 None => _ = self.timers.seen.insert(name.to_owned(), (used, now)),
             }
             let since = self.timers.seen.get(name).map_or(now, |(_, since)| *since);
-            if now - since >= self.settings.idle && self.state.answered(name) {
+            if !kept && now - since >= self.settings.idle && self.state.answered(name) {
                 idle.push(name.to_owned());
             }
         }
