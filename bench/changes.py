@@ -36,10 +36,13 @@ spec: {address: %(address)s, ports: [{name: http, port: 80, appProtocol: http}]}
 """
 
 
+# What changes the instances.
+PROGRAM = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release" / "examples" / "churn"
+
+
 def build():
-    """The program that changes the instances."""
+    """Builds PROGRAM; with Heddle named too, so that both are built of the same libraries."""
     subprocess.run(["cargo", "build", "--quiet", "--release", "-p", "heddle", "-p", "control", "--example", "churn"], cwd=ROOT, check=True)
-    return ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release" / "examples" / "churn"
 
 
 def manifests(port):
@@ -55,8 +58,8 @@ def manifests(port):
 class Instances:
     """Those that change."""
 
-    def __init__(self, program, runtime):
-        argv = [str(program), str(runtime), str(CHURNING), str(CHANGES)]
+    def __init__(self, runtime):
+        argv = [str(PROGRAM), str(runtime), str(CHURNING), str(CHANGES)]
         self.child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
         if self.child.stdout.readline() != "ready\n":
             raise Failure("the changing instances could not be registered")
@@ -82,10 +85,9 @@ class Changing:
     """The mesh, with its caller and the instances that change."""
 
     def __init__(self, folder, port):
-        program = build()
         self.mesh, self.instances = heddle.Mesh(folder, manifests(port), caller="called"), None
         try:
-            self.instances = Instances(program, self.mesh.runtime)
+            self.instances = Instances(self.mesh.runtime)
             self.target, many = self.mesh.target("called"), self.mesh.target("many")
             # Nobody need answer: called once, its endpoints are held.
             subprocess.run(["curl", "-s", "-o", "/dev/null", "-m", "10", loads.url(many, "/")], env=ENVIRONMENT)
