@@ -95,3 +95,37 @@ fn what_is_lost_stays_small() {
         assert!(ratio < most, "{name}: {ratio}");
     }
 }
+
+/// Milliseconds as the tables show them.
+fn milliseconds(cell: &str) -> f64 {
+    cell.trim().strip_suffix(" ms").expect("a time").parse().expect("a number")
+}
+
+/// Tables that are not made anew when the engine changes say what is no longer so.
+#[test]
+fn the_tables_of_the_documentation_are_of_this_code() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs");
+    let page = std::fs::read_to_string(format!("{folder}/balancing.md")).expect("the page");
+    let near = |name: &str, shown: f64, found: f64| {
+        assert!((found / shown - 1.0).abs() < 0.01, "{name}: the table says {shown} ms, the simulator {found} ms");
+    };
+    // Of the first two the whole row, in order of the page.
+    let mut rows = page.lines().filter(|line| line.starts_with("| **fastest** |"));
+    for name in ["finagle", "antagonists"] {
+        let row: Vec<&str> = rows.next().expect("a row").split('|').collect();
+        let outcome = run(&scenario(name), Algorithm::Fastest, 1);
+        for (cell, share) in row[2..].iter().zip([0.5, 0.9, 0.99, 0.999]) {
+            near(name, milliseconds(cell), outcome.percentile(share));
+        }
+    }
+    for scenario in scenarios() {
+        let plot = format!("{folder}/balancing/{}.svg", scenario.name);
+        assert!(std::fs::exists(&plot).expect("the folder"), "{plot}");
+        let start = format!("| **{}**: ", scenario.name);
+        if let Some(row) = page.lines().find(|line| line.starts_with(&start)) {
+            let row: Vec<&str> = row.split('|').collect();
+            let times: f64 = row[3].trim().trim_matches('*').parse().expect("how many times the best");
+            near(scenario.name, milliseconds(row[2]) * times, p99(&run(&scenario, Algorithm::Fastest, 1)));
+        }
+    }
+}

@@ -19,8 +19,6 @@ pub struct InFlight {
     answered: Option<NonZeroU64>,
     class: Class,
     refused: bool,
-    /// Not taken back by [`InFlight::unsent`].
-    sending: bool,
     /// Its answer asked for less when an ejection had been paid for it already.
     paid: bool,
     /// The ejections in a row when its answer asked for less.
@@ -31,17 +29,7 @@ impl InFlight {
     /// Counts a request as sent to `endpoint`.
     pub fn start(endpoint: Arc<Endpoint>, class: Class, started: Nanos) -> InFlight {
         endpoint.load.start(class, started);
-        InFlight {
-            endpoint,
-            started,
-            sent: started,
-            answered: None,
-            class,
-            refused: false,
-            sending: true,
-            paid: false,
-            ejections: 0,
-        }
+        InFlight { endpoint, started, sent: started, answered: None, class, refused: false, paid: false, ejections: 0 }
     }
 
     /// Where it went.
@@ -102,8 +90,7 @@ impl InFlight {
     }
 
     /// It was never sent: as if it had not been started.
-    pub fn unsent(mut self) {
-        self.sending = false;
+    pub fn unsent(self) {
         self.endpoint.load.unsent();
     }
 
@@ -138,9 +125,6 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if !self.sending {
-            return;
-        }
         if self.answered.is_none() {
             self.endpoint.load.unanswered();
         }

@@ -352,10 +352,14 @@ impl Load {
     /// The same where requests of other classes keep the endpoint busy: what they find out says nothing of this one. While its
     /// requests are not answered, the next trial is due after twice the time, too.
     fn class_trial(&self, now: Nanos, class: Class, patience: f32) -> bool {
+        // Asked first: it answers most, and what other classes have learnt is eight words to look at.
+        if self.latencies[class.index()].age(now) < patience {
+            return false;
+        }
         let Some(silence) = self.class_silence(now, class) else { return false };
         let ticks = tick(now).wrapping_sub(self.sent[class.index()].load(Relaxed));
         let sent = (u64::from(ticks) << TICK_BITS) as f32;
-        silence >= patience && sent >= patience.max((silence - sent).min(PATIENCE_MAX))
+        sent >= patience.max((silence - sent).min(PATIENCE_MAX))
     }
 
     /// Nanoseconds since anything was learnt of this class, if it is known and something was learnt of others since.
@@ -467,9 +471,11 @@ impl Load {
         self.answered.fetch_add(1, Relaxed);
     }
 
-    /// A request that was counted as sent was not.
+    /// A request that was counted as sent was not. It is counted as over when it is dropped, which is taken back here too.
     pub(super) fn unsent(&self) {
         self.started.fetch_sub(1, Relaxed);
+        self.answered.fetch_sub(1, Relaxed);
+        self.ended.fetch_sub(1, Relaxed);
         // As exact as `start` is.
         let unheard = self.unheard.load(Relaxed);
         self.unheard.store(unheard.saturating_sub(1), Relaxed);

@@ -211,9 +211,10 @@ impl Review {
                 self.go_on(until, all.len(), Phase::Compare);
             }
             Phase::Compare => {
-                for place in self.place.min(all.len())..until.min(all.len()) {
+                let from = self.place.min(all.len());
+                for (place, endpoint) in (from..).zip(&all[from..until.min(all.len())]) {
                     let gathered = self.gathered.get(place).copied().unwrap_or_default();
-                    self.compare(set, &all[place], gathered, now);
+                    self.compare(set, endpoint, gathered, now);
                 }
                 self.go_on(until, all.len(), Phase::Count);
             }
