@@ -151,8 +151,3 @@ fn nothing_is_lost_at_full_load_in_explicit_mode() {
 fn nothing_is_lost_at_full_load_in_namespace_mode() {
     nothing_is_lost(Heddle::in_mode("namespace"));
 }
-
-#[test]
-fn nothing_is_lost_at_full_load_in_namespace_mode_of_an_ordinary_user() {
-    nothing_is_lost(Heddle::of_user(support::USER));
-}
