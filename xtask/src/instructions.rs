@@ -32,6 +32,12 @@ const ROUNDS: [u64; 2] = [1_000, 11_000];
 /// Requests through the data path, in the short and in the long run.
 const REQUESTS: [u64; 2] = [200, 3_200];
 
+/// The same where many are under way at a time.
+const BUSY: [u64; 2] = [640, 3_840];
+
+/// A gRPC message of 1 KiB, which is request and answer.
+const MESSAGE: &str = "message";
+
 /// How long a program may take to start under valgrind on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -43,18 +49,65 @@ const BENCHMARKS: &[(&str, What)] = &[
     ("hpack-encode", What::Alone("hpack", &["encode"])),
     ("match", What::Alone("hot", &["match"])),
     ("choose", What::Alone("hot", &["choose"])),
-    ("forward-http1", What::Road("one", false)),
-    ("forward-http1-mtls", What::Road("two", false)),
-    ("forward-http2", What::Road("one", true)),
-    ("forward-http2-mtls", What::Road("two", true)),
+    ("forward-http1", What::Road("one", Load::Http1)),
+    ("forward-http1-mtls", What::Road("two", Load::Http1)),
+    ("forward-http2", What::Road("one", Load::Http2)),
+    ("forward-http2-mtls", What::Road("two", Load::Http2)),
+    ("forward-http2-bodies", What::Road("one", Load::Bodies)),
+    ("forward-grpc", What::Road("one", Load::Grpc)),
+    ("forward-grpc-busy", What::Road("one", Load::BusyGrpc)),
 ];
 
 #[derive(Clone, Copy)]
 enum What {
     /// An example that takes the number of repetitions behind these arguments.
     Alone(&'static str, &'static [&'static str]),
-    /// The example `road` in this mode, over HTTP/2 or not, one request after the other.
-    Road(&'static str, bool),
+    /// The example `road` in this mode.
+    Road(&'static str, Load),
+}
+
+/// Requests that `h2load` sends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Load {
+    /// One after the other, answered with 1 KiB.
+    Http1,
+    /// The same over HTTP/2.
+    Http2,
+    /// On four connections, 16 at a time on each, answered with 64 KiB.
+    Bodies,
+    /// Calls with 1 KiB each way and trailers, one after the other.
+    Grpc,
+    /// The same on four connections, 16 at a time on each.
+    BusyGrpc,
+}
+
+impl Load {
+    /// How many, in the short and in the long run.
+    fn lengths(self) -> [u64; 2] {
+        match self {
+            Load::Http1 | Load::Http2 | Load::Grpc => REQUESTS,
+            // The first ones on each connection are dearer.
+            Load::Bodies | Load::BusyGrpc => BUSY,
+        }
+    }
+
+    /// What `h2load` is told, but for the number of requests.
+    fn arguments(self, address: &str, scratch: &Path) -> Vec<String> {
+        let path = match self {
+            Load::Http1 | Load::Http2 => "/1k",
+            Load::Bodies => "/64k",
+            Load::Grpc | Load::BusyGrpc => "/grpc",
+        };
+        let protocol = if self == Load::Http1 { "--h1" } else { "--no-tls-proto=h2c" };
+        let mut arguments = vec![protocol.to_owned(), format!("http://{address}{path}")];
+        let busy = matches!(self, Load::Bodies | Load::BusyGrpc);
+        arguments.extend(if busy { ["-c4", "-m16"] } else { ["-c1", "-m1"] }.map(str::to_owned));
+        if matches!(self, Load::Grpc | Load::BusyGrpc) {
+            arguments.extend(["-H", "content-type: application/grpc", "-H", "te: trailers"].map(str::to_owned));
+            arguments.push(format!("-d{}", scratch.join(MESSAGE).display()));
+        }
+        arguments
+    }
 }
 
 /// Builds, counts and compares; with `write`, makes what was counted the expectation.
@@ -66,8 +119,8 @@ pub(crate) fn run(root: &Path, write: bool) -> Result<()> {
     for (name, what) in BENCHMARKS {
         let each = match what {
             What::Alone(example, arguments) => each(ROUNDS, |n| alone(&examples.join(example), arguments, n))?,
-            What::Road(mode, http2) => {
-                each(REQUESTS, |n| road(&examples.join("road"), mode, *http2, &origin, &scratch, n))?
+            What::Road(mode, load) => {
+                each(load.lengths(), |n| road(&examples.join("road"), mode, *load, &origin, &scratch, n))?
             }
         };
         counted.insert((*name).to_owned(), each);
@@ -211,20 +264,21 @@ fn alone(example: &Path, arguments: &[&str], times: u64) -> Result<u64> {
     collected(&said)
 }
 
-fn road(example: &Path, mode: &str, http2: bool, origin: &Origin, scratch: &Path, requests: u64) -> Result<u64> {
+fn road(example: &Path, mode: &str, load: Load, origin: &Origin, scratch: &Path, requests: u64) -> Result<u64> {
     let log = scratch.join("valgrind.log");
     let mut command = valgrind(example);
-    let port = if http2 { origin.http2 } else { origin.http1 };
-    command.args([mode, &format!("127.0.0.1:{port}"), "1", if http2 { "http2" } else { "http1" }]);
+    let (port, protocol) = if load == Load::Http1 { (origin.http1, "http1") } else { (origin.http2, "http2") };
+    command.args([mode, &format!("127.0.0.1:{port}"), "1", protocol]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(std::fs::File::create(&log)?);
     let mut child = Ended(command.spawn().context("starting valgrind")?);
     let mut address = String::new();
     BufReader::new(child.0.stdout.take().context("it was asked for")?).read_line(&mut address)?;
     ensure!(!address.is_empty(), "road ended at once:\n{}", std::fs::read_to_string(&log)?);
-    let mut load = Command::new("h2load");
-    load.args(["-c1", "-m1", &format!("-n{requests}"), if http2 { "--no-tls-proto=h2c" } else { "--h1" }]);
-    let said = output(load.arg(format!("http://{}/1k", address.trim())))?;
-    ensure!(said.contains(&format!("{requests} succeeded")), "not every request was answered:\n{said}");
+    let mut h2load = Command::new("h2load");
+    let said = output(h2load.arg(format!("-n{requests}")).args(load.arguments(address.trim(), scratch)))?;
+    // A gRPC call that failed succeeds without a body.
+    let whole = said.contains(&format!("{requests} succeeded")) && !said.contains("(0) data");
+    ensure!(whole, "not every request was answered:\n{said}");
     child.end()?;
     collected(&std::fs::read_to_string(&log)?)
 }
@@ -249,7 +303,7 @@ impl Drop for Ended {
     }
 }
 
-/// The server behind the data path: nginx with 1 KiB.
+/// The server behind the data path: nginx with 1 KiB, 64 KiB, and a gRPC method that answers with a file and a trailer.
 struct Origin {
     http1: u16,
     http2: u16,
@@ -263,13 +317,19 @@ impl Origin {
         let config = scratch.join("nginx.conf");
         let at = scratch.display();
         let body = "0123456789abcdef".repeat(64);
+        std::fs::write(scratch.join(MESSAGE), [b"\0\0\0\x04\0", body.as_bytes()].concat())?;
+        std::fs::write(scratch.join("64k"), body.repeat(64))?;
         std::fs::write(
             &config,
             format!(
                 "worker_processes 1; daemon off; pid {at}/pid; error_log {at}/error.log; events {{ worker_connections 64; }}\n\
                  http {{ access_log off; keepalive_requests 1000000; client_body_temp_path {at}/b; proxy_temp_path {at}/p;\n\
                  fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;\n\
-                 server {{ listen 127.0.0.1:{http1}; listen 127.0.0.1:{http2} http2; return 200 {body}; }} }}\n"
+                 server {{ listen 127.0.0.1:{http1}; listen 127.0.0.1:{http2} http2; root {at}; types {{ }} etag off;\n\
+                 location = /1k {{ return 200 {body}; }}\n\
+                 location = /64k {{ }}\n\
+                 location = /grpc {{ error_page 405 =200 /{MESSAGE}; return 405; }}\n\
+                 location = /{MESSAGE} {{ internal; default_type application/grpc; add_trailer grpc-status 0; }} }} }}\n"
             ),
         )?;
         let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
