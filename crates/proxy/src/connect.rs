@@ -39,7 +39,7 @@ pub(crate) async fn open(
         let mut down = End::H1(conn);
         reply::flush(&mut down, deadline).await.ok()?;
         let End::H1(conn) = down else { return None };
-        return Some(Tunnel { conn, target });
+        return Some(Tunnel { conn: *conn, target });
     };
     let inside = Door { way: Way::Fixed(target), peer: door.peer };
     let record = worker.observer.begin(inside.direction(), worker.now());

@@ -16,10 +16,9 @@ const COLLECT: usize = 16 * 1024;
 
 /// One end of an exchange.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "it lives in its connection's task, never in a collection")]
 pub(crate) enum End {
-    /// An HTTP/1 connection.
-    H1(Conn),
+    /// An HTTP/1 connection; boxed, because it goes from the pool to an exchange and back with every request.
+    H1(Box<Conn>),
     /// A stream of an HTTP/2 connection.
     H2(Stream),
 }

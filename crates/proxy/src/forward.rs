@@ -7,6 +7,7 @@ use engine::{Nanos, Reason};
 use crate::probe;
 use crate::relay::{self, After};
 use crate::reply::{self, Refusal};
+use crate::request;
 use crate::route::{self, Plan};
 use crate::send::{self, Call, earlier};
 use crate::target::Target;
@@ -52,7 +53,9 @@ async fn attempt(call: &mut Call<'_>, plan: &Plan) -> Result<After, Refusal> {
     }
     let worker = call.worker;
     let _serving = matches!(plan, Plan::Application { .. }).then(|| worker.serve());
-    let answer = send::send(call, plan).await?;
+    let wire = send::wire(call, plan.protocol());
+    let mut upload = request::upload(call, wire);
+    let answer = send::send(call, plan, wire, &mut upload).await?;
     Ok(relay::relay(call, plan, answer).await)
 }
 

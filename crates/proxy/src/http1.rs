@@ -43,7 +43,7 @@ enum Heard {
 
 /// Serves requests until the connection ends or becomes a tunnel.
 pub(crate) async fn serve(worker: &Rc<Worker>, door: &Door, conn: Conn) -> Option<Tunnel> {
-    let mut down = End::H1(conn);
+    let mut down = End::H1(Box::new(conn));
     let mut deadline = Deadline::new(worker.shared.clock);
     let mut idle_since = worker.now();
     loop {

@@ -152,7 +152,7 @@ async fn accept(worker: &Worker, stream: TcpStream) -> Result<(Io, tls::Peer), P
 
 /// Says in HTTP/1, which most who come here by mistake speak, that mutual TLS is needed.
 async fn refuse_plain_text(worker: &Worker, stream: TcpStream) {
-    let mut down = End::H1(Conn::new(Io::Tcp(stream), Buffer::default()));
+    let mut down = End::H1(Box::new(Conn::new(Io::Tcp(stream), Buffer::default())));
     let refusal = Refusal::new(Reason::PlainTextRefused, "this port takes mutual TLS from other sidecars alone");
     let mut deadline = Deadline::new(worker.shared.clock);
     deadline.set(Some(worker.now().after(worker.limits().handshake_timeout.into())));

@@ -65,7 +65,7 @@ type ByPeer<T> = HashMap<Peer, T, BuildHasherDefault<PeerHasher>>;
 
 /// An HTTP/1 connection without a request.
 struct Idle {
-    conn: Conn,
+    conn: Box<Conn>,
     /// Not used after this time.
     until: Nanos,
     /// How long it lasts, however often it is used.
@@ -220,7 +220,7 @@ impl Pool {
     }
 
     /// The HTTP/1 connection to `peer` that was used last and is still good, and how long it lasts.
-    pub(crate) fn take(&mut self, peer: Peer, now: Nanos) -> Option<(Conn, Option<Term>)> {
+    pub(crate) fn take(&mut self, peer: Peer, now: Nanos) -> Option<(Box<Conn>, Option<Term>)> {
         let known = self.http1.get_mut(&peer)?;
         if !known.is_bulky()
             && let Some(stream) = last_usable(&mut known.streams, now)
@@ -231,7 +231,7 @@ impl Pool {
     }
 
     /// Keeps an HTTP/1 connection for the next request, after an exchange that moved `used.bytes`.
-    pub(crate) fn put(&mut self, peer: Peer, conn: Conn, expires: Option<Term>, now: Nanos, used: Used) {
+    pub(crate) fn put(&mut self, peer: Peer, conn: Box<Conn>, expires: Option<Term>, now: Nanos, used: Used) {
         let until = now.after(used.keeps.map_or(self.idle, |keeps| self.idle.min(before(keeps))));
         let known = self.http1.entry(peer).or_default();
         known.count(used.bytes);
@@ -325,7 +325,7 @@ impl Pool {
 }
 
 /// The last of `list` that can be used; those behind it that cannot are dropped.
-fn last_usable(list: &mut Vec<Idle>, now: Nanos) -> Option<(Conn, Option<Term>)> {
+fn last_usable(list: &mut Vec<Idle>, now: Nanos) -> Option<(Box<Conn>, Option<Term>)> {
     while let Some(mut last) = list.pop() {
         if last.usable(now) {
             return Some((last.conn, last.expires));
@@ -420,7 +420,7 @@ mod tests {
         let (peer, link) = (Peer::Endpoint(1), Link::new());
         let keep = |pool: &mut Pool| {
             let conn = Conn::new(Io::Stream(link.open().expect("it has room")), crate::buffer::Buffer::default());
-            pool.put(peer, conn, None, Nanos(0), Used::default());
+            pool.put(peer, Box::new(conn), None, Nanos(0), Used::default());
         };
         keep(&mut pool);
         let taken = pool.take(peer, Nanos(1));
@@ -438,7 +438,7 @@ mod tests {
             let mut pool = Pool::new(&limits);
             let conn = Conn::new(Io::Stream(link.open().expect("it has room")), crate::buffer::Buffer::default());
             let keeps = says.map(Nanos::from_millis);
-            pool.put(peer, conn, None, Nanos(0), Used { keeps, ..Used::default() });
+            pool.put(peer, Box::new(conn), None, Nanos(0), Used { keeps, ..Used::default() });
             pool.take(peer, Nanos::from_millis(after)).is_some()
         };
         assert!(kept(Some(5_000), 3_900) && !kept(Some(5_000), 4_000));

@@ -38,7 +38,7 @@ enum Ended {
 }
 
 /// Forwards an answer.
-pub(crate) async fn relay(call: &mut Call<'_>, plan: &Plan, mut answer: Answer) -> After {
+pub(crate) async fn relay(call: &mut Call<'_>, plan: &Plan, mut answer: Answer<'_>) -> After {
     let idle = plan.policy().map_or(call.worker.defaults.idle_timeout, |policy| policy.idle_timeout);
     call.due = earlier(call.due, answer.upstream.expires.map(|term| term.ends));
     let status = call.response.status();
@@ -104,7 +104,7 @@ pub(crate) async fn relay(call: &mut Call<'_>, plan: &Plan, mut answer: Answer) 
 
 /// Learns of the application's load from its answer. A failure's latency says nothing: it must not look fast. Nor does that of
 /// an answer to a request which its client is still sending.
-fn learn(call: &Call<'_>, answer: &Answer, status: u16) {
+fn learn(call: &Call<'_>, answer: &Answer<'_>, status: u16) {
     if status < 500 && answer.upload.is_done() {
         let asked = answer.asked.unwrap_or(call.record.started);
         call.worker.served(answer.at.since(asked), answer.at);
@@ -115,7 +115,7 @@ fn learn(call: &Call<'_>, answer: &Answer, status: u16) {
 }
 
 /// The answer is over: keeps the connection to the other side where it can be used again.
-fn done(call: &mut Call<'_>, answer: Answer, download: &Transfer, begun: &Begun) -> After {
+fn done(call: &mut Call<'_>, answer: Answer<'_>, download: &Transfer, begun: &Begun) -> After {
     let upload_done = answer.upload.is_done() && !answer.upload_broken;
     if let End::H1(mut conn) = answer.upstream.end {
         let reusable = begun.upstream_keeps && download.is_done() && conn.input.is_empty();
@@ -150,7 +150,7 @@ struct Begun {
 }
 
 /// Hands the head to the client.
-fn begin(call: &mut Call<'_>, plan: &Plan, answer: &mut Answer) -> Result<Begun, Fault> {
+fn begin(call: &mut Call<'_>, plan: &Plan, answer: &mut Answer<'_>) -> Result<Begun, Fault> {
     let edits = match plan {
         Plan::Rule(choice) if !choice.rule.response_headers.is_empty() => Some(&choice.rule.response_headers),
         _ => None,
@@ -212,7 +212,7 @@ fn begin(call: &mut Call<'_>, plan: &Plan, answer: &mut Answer) -> Result<Begun,
 }
 
 /// Both bodies at once, until the answer's is over.
-async fn pump(call: &mut Call<'_>, answer: &mut Answer, download: &mut Transfer, idle: Option<Nanos>) -> Ended {
+async fn pump(call: &mut Call<'_>, answer: &mut Answer<'_>, download: &mut Transfer, idle: Option<Nanos>) -> Ended {
     let last = !call.head.keep_alive();
     let ahead = call.worker.limits().head_bytes;
     let mut moved = None;
@@ -267,7 +267,7 @@ async fn pump(call: &mut Call<'_>, answer: &mut Answer, download: &mut Transfer,
 }
 
 /// 101: from here on both sides speak something else.
-async fn upgraded(call: &mut Call<'_>, plan: &Plan, mut answer: Answer, idle: Option<Nanos>) -> After {
+async fn upgraded(call: &mut Call<'_>, plan: &Plan, mut answer: Answer<'_>, idle: Option<Nanos>) -> After {
     let (End::H1(down), End::H1(up)) = (&mut *call.down, &mut answer.upstream.end) else { return After::Abort };
     let over = term::over(&call.worker.shared.clock, Term::first(call.door.term(), answer.upstream.expires));
     let copied = Box::pin(tunnel::join(down, up, idle, over)).await;

@@ -63,10 +63,10 @@ impl Call<'_> {
 }
 
 /// A response has begun.
-pub(crate) struct Answer {
+pub(crate) struct Answer<'u> {
     pub(crate) upstream: Upstream,
     /// The request's body, which may still be on its way.
-    pub(crate) upload: Transfer,
+    pub(crate) upload: &'u mut Transfer,
     /// The receiver of the request's body has failed.
     pub(crate) upload_broken: bool,
     /// Counted as in flight until the response has ended.
@@ -115,7 +115,7 @@ impl Failure {
 
 /// Which HTTP goes to the other side: what its port was declared to speak, else what the client speaks. gRPC stays HTTP/2 even
 /// where HTTP/1 was declared, since nothing else carries it.
-fn wire(call: &Call<'_>, declared: Protocol) -> Wire {
+pub(crate) fn wire(call: &Call<'_>, declared: Protocol) -> Wire {
     let client = match call.down {
         End::H1(_) => Wire::Http1,
         End::H2(_) => Wire::Http2,
@@ -134,15 +134,18 @@ fn asked(call: &Call<'_>, wire: Wire) -> h1::Asked {
     h1::Asked::new(call.head.method(), upgrade)
 }
 
-/// Sends the request until an answer begins.
-pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Refusal> {
-    let wire = wire(call, plan.protocol());
+/// Sends the request, with its body `upload`, until an answer begins.
+pub(crate) async fn send<'u>(
+    call: &mut Call<'_>,
+    plan: &Plan,
+    wire: Wire,
+    upload: &'u mut Transfer,
+) -> Result<Answer<'u>, Refusal> {
     call.asked = asked(call, wire);
     let idempotent = retry::idempotent(call.head.method());
     let policy = plan.policy().cloned();
     let policy = policy.unwrap_or_else(|| Arc::clone(&call.worker.defaults));
     let policy = &*policy;
-    let mut upload = request::upload(call, wire);
     let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
     let mut fresh = false;
     let mut class = Class::default();
@@ -169,7 +172,7 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
                 if !reused && let Some(in_flight) = &mut in_flight {
                     in_flight.connected(call.worker.now());
                 }
-                let sent = transmit(call, plan, &mut upstream, &mut upload, due, policy.idle_timeout).await;
+                let sent = transmit(call, plan, &mut upstream, upload, due, policy.idle_timeout).await;
                 let at = call.worker.now();
                 match sent {
                     Ok(Sent { upload_broken, asked }) => {
@@ -185,14 +188,14 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
                         let (outcome, reached) = judge(call, mesh);
                         let again = outcome
                             .is_failure()
-                            .then(|| may_repeat(call, plan, policy, outcome, reached, idempotent, &upload, at))
+                            .then(|| may_repeat(call, plan, policy, outcome, reached, idempotent, upload, at))
                             .flatten();
                         let Some(wait) = again else {
                             upload.settle(call.down);
                             return Ok(Answer { upstream, upload, upload_broken, in_flight, at, asked, mesh });
                         };
                         finish(plan, in_flight, at, outcome);
-                        request::discard(call, upstream, &upload);
+                        request::discard(call, upstream, upload);
                         pause(call, wait).await?;
                         upload.restart();
                         tried.extend(attempt.endpoint.as_ref().map(|endpoint| endpoint.load.id));
@@ -226,7 +229,7 @@ pub(crate) async fn send(call: &mut Call<'_>, plan: &Plan) -> Result<Answer, Ref
         if failure.client || call.due.is_some_and(|due| now >= due) {
             return Err(failure.refusal);
         }
-        match may_repeat(call, plan, policy, failure.outcome, failure.sent, idempotent, &upload, now) {
+        match may_repeat(call, plan, policy, failure.outcome, failure.sent, idempotent, upload, now) {
             None => return Err(failure.refusal),
             Some(wait) => pause(call, wait).await?,
         }

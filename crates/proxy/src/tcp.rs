@@ -45,7 +45,7 @@ impl Opened {
         if matches!(endpoint.dial, Dial::Plain(_)) && self.conn.input.is_empty() {
             worker.pool.borrow_mut().put(
                 Peer::Endpoint(endpoint.load.id),
-                self.conn,
+                Box::new(self.conn),
                 None,
                 worker.now(),
                 Used::default(),

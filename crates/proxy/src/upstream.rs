@@ -97,7 +97,7 @@ async fn open_unbounded(worker: &Rc<Worker>, peer: Peer, route: &Route<'_>, wire
                     (io, expires, false)
                 }
             };
-            let end = End::H1(Conn::new(io, Buffer::default()));
+            let end = End::H1(Box::new(Conn::new(io, Buffer::default())));
             Ok(Upstream { end, peer, reused, expires })
         }
         Wire::Http2 => {
