@@ -1,6 +1,5 @@
 //! Header and trailer fields as ranges into the bytes that they came in.
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use engine::Reason;
@@ -25,9 +24,6 @@ const NOT_NOMINATED: [&str; 8] = [
     "forwarded",
     "x-forwarded-for",
 ];
-
-/// Where `httparse` puts fields before they become ours.
-pub(super) type Slots<'h, 'b> = &'h mut [MaybeUninit<httparse::Header<'b>>];
 
 /// Part of a head's bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,7 +115,7 @@ impl Kind {
 pub(super) const TRAILING: u16 = Kind::Other.bit() | Kind::Orca.bit() | Kind::Cookie.bit();
 
 /// One field line: `name`, colon, whitespace, `value`, whitespace, CR LF.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Field {
     pub(super) name: Span,
     pub(super) value: Span,
@@ -131,7 +127,7 @@ pub(super) struct Field {
 }
 
 /// Fields in the order received, with the bytes that they came in.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fields {
     /// The whole head, start line and last empty line included; of trailers everything up to that line. Of a head that came over
     /// HTTP/2: the values of its pseudo fields, then lines and an empty line as HTTP/1 has them.
@@ -183,6 +179,12 @@ impl Fields {
         self.raw.extend_from_slice(&other.raw);
         self.list.extend_from_slice(&other.list);
         self.kinds = other.kinds;
+    }
+
+    /// Adds a field of the bytes that are kept next.
+    pub(super) fn add(&mut self, field: Field) {
+        self.kinds |= field.kind.bit();
+        self.list.push(field);
     }
 
     /// The bytes that all spans refer to.
@@ -283,8 +285,7 @@ impl Fields {
             }
             at = end + 2;
             let kind = Kind::of(header.name.as_bytes());
-            self.kinds |= kind.bit();
-            self.list.push(Field { name, value, end: at as u32, kind, secret: false });
+            self.add(Field { name, value, end: at as u32, kind, secret: false });
         }
         if head.get(at..) != Some(b"\r\n".as_slice()) {
             return Err(bad("the head does not end with CR LF"));

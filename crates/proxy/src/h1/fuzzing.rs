@@ -46,9 +46,29 @@ fn list(fields: &Fields) -> Vec<(Vec<u8>, Vec<u8>)> {
     fields.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
 }
 
+/// What the quick way takes, the other takes as well and finds the same in it.
+fn ways_agree_on_requests(data: &[u8]) {
+    let (mut quick, mut slow) = (Request::default(), Request::default());
+    if let Some(line) = quick.read_plain(data, &limits()) {
+        assert_eq!(slow.read_any(data, &limits()), Ok(Some(line)));
+        assert_eq!(quick.fields(), slow.fields());
+    }
+}
+
+/// The same of responses.
+fn ways_agree_on_responses(data: &[u8]) {
+    let (mut quick, mut slow) = (Response::default(), Response::default());
+    if let Some(length) = quick.read_plain(data, &limits()) {
+        assert_eq!(slow.read_any(data, &limits()), Ok(Some(length)));
+        let line = |head: &Response| (head.version(), head.status(), head.status_line().to_vec());
+        assert_eq!((line(&quick), quick.fields()), (line(&slow), slow.fields()));
+    }
+}
+
 /// Parsing does not depend on how bytes are split, and what is forwarded reads as what was received.
 pub fn request(data: &[u8]) {
     use engine::RequestHead as _;
+    ways_agree_on_requests(data);
     let mut head = Request::default();
     let whole = head.parse(data, &limits());
     let mut slow = Request::default();
@@ -91,6 +111,7 @@ fn unpack(bytes: &[u8], block: &mut Block<'_>) -> Result<(), hpack::Error> {
 pub fn response(data: &[u8]) {
     let Some((first, data)) = data.split_first() else { return };
     let asked = Asked { head: first & 1 != 0, connect: first & 2 != 0, upgrade: first & 4 != 0 };
+    ways_agree_on_responses(data);
     let mut head = Response::default();
     let whole = head.parse(data, asked, &limits());
     let mut slow = Response::default();

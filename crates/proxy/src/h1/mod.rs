@@ -1,7 +1,8 @@
 //! Heads of both versions of HTTP, and the HTTP/1 codec: bytes in, bytes out, no sockets.
 //!
 //! A head is kept as it was received, in one buffer, with its fields as ranges into that buffer. Forwarding a head copies the
-//! runs of bytes between the fields that change, so names, case, order and exact values survive. Grammar comes from `httparse`;
+//! runs of bytes between the fields that change, so names, case, order and exact values survive. Plain heads are found in one pass (`plain.rs`), the
+//! grammar of all others comes from `httparse`;
 //! what makes a message unambiguous (RFC 9112, sections 2 to 7) is decided here, and every ambiguity is refused.
 //!
 //! A head that comes over HTTP/2 is kept in the same form (`receive.rs`), so that routing, edits and forwarding know one kind of
@@ -14,6 +15,7 @@ mod forward;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod plain;
 mod receive;
 mod reply;
 mod request;

@@ -4,10 +4,10 @@ use std::mem::MaybeUninit;
 
 use engine::Reason;
 
-use super::fields::{Kind, MAX_FIELDS, MAX_HEAD, Scan, Slots, Span, bad, refused};
+use super::fields::{Kind, MAX_FIELDS, MAX_HEAD, Scan, Span, bad, refused};
 use super::framing::{Steering, declared, steering};
-use super::target;
 use super::{Fields, Form, Framing, Problem, Version};
+use super::{plain, target};
 use crate::settings::Limits;
 
 /// Longest method. The longest registered one (UPDATEREDIRECTREF) has 17 letters.
@@ -19,6 +19,30 @@ const LINE_BYTES: usize = METHOD_BYTES + 12;
 pub(super) const TARGET_TOO_LONG: Problem =
     Problem { reason: Reason::TargetTooLong, what: "the request target is too long" };
 pub(super) const HEAD_TOO_LARGE: Problem = Problem { reason: Reason::HeadTooLarge, what: "the head is too large" };
+
+/// What a request line says, and how long the head is; lengths in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    method: usize,
+    target: usize,
+    version: Version,
+    length: usize,
+}
+
+impl Line {
+    fn fits(&self, limits: &Limits) -> Result<(), Problem> {
+        if self.method > METHOD_BYTES {
+            return Err(bad("the method is too long"));
+        }
+        if self.target > limits.target_bytes {
+            return Err(TARGET_TOO_LONG);
+        }
+        if self.length > limits.head_bytes.min(MAX_HEAD) {
+            return Err(HEAD_TOO_LARGE);
+        }
+        Ok(())
+    }
+}
 
 /// A request's head. Reuse one per connection: parsing keeps its buffers.
 #[derive(Clone, Debug, Default)]
@@ -59,9 +83,7 @@ impl Request {
         if self.scan.begun() && !self.scan.finds_end(input)? {
             return self.wait(input, limits);
         }
-        let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let slots = &mut slots[..limits.headers.min(MAX_FIELDS)];
-        match self.read(input, slots, limits)? {
+        match self.read(input, limits)? {
             Some(length) => {
                 self.scan = Scan::default();
                 Ok(Some(skipped + length))
@@ -82,7 +104,37 @@ impl Request {
         Ok(None)
     }
 
-    fn read<'b>(&mut self, input: &'b [u8], slots: Slots<'_, 'b>, limits: &Limits) -> Result<Option<usize>, Problem> {
+    fn read(&mut self, input: &[u8], limits: &Limits) -> Result<Option<usize>, Problem> {
+        let line = match self.read_plain(input, limits) {
+            Some(line) => line,
+            None => match self.read_any(input, limits)? {
+                Some(line) => line,
+                None => return Ok(None),
+            },
+        };
+        self.version = line.version;
+        self.method = Span::new(0, line.method);
+        let target = line.method + 1;
+        self.target = Span::new(target, target + line.target);
+        let parts = target::parse(engine::RequestHead::method(self), self.target())?;
+        self.take_target(parts, target)?;
+        self.take_fields(parts.form == Form::Authority)?;
+        Ok(Some(line.length))
+    }
+
+    /// The quick way, for heads of the usual form: takes the fields over and says what it found. `None`: it is not of that form.
+    pub(super) fn read_plain(&mut self, input: &[u8], limits: &Limits) -> Option<Line> {
+        let (method, target, fields_at) = plain::request_line(input)?;
+        let length = self.fields.take_plain(input, fields_at, limits.headers.min(MAX_FIELDS))?;
+        let line = Line { method, target, version: Version::Http11, length };
+        line.fits(limits).is_ok().then_some(line)
+    }
+
+    /// The way for all heads. `None`: more is needed.
+    #[cold]
+    pub(super) fn read_any(&mut self, input: &[u8], limits: &Limits) -> Result<Option<Line>, Problem> {
+        let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let slots = &mut slots[..limits.headers.min(MAX_FIELDS)];
         let mut parsed = httparse::Request::new(&mut []);
         let length = match parsed.parse_with_uninit_headers(input, slots) {
             Ok(httparse::Status::Complete(length)) => length,
@@ -95,27 +147,15 @@ impl Request {
         let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
             return Err(bad("malformed request line"));
         };
-        if method.len() > METHOD_BYTES {
-            return Err(bad("the method is too long"));
-        }
-        if target.len() > limits.target_bytes {
-            return Err(TARGET_TOO_LONG);
-        }
-        if length > limits.head_bytes.min(MAX_HEAD) {
-            return Err(HEAD_TOO_LARGE);
-        }
-        let target_at = method.len() + 1;
-        let fields_at = target_at + target.len() + " HTTP/1.1\r\n".len();
+        let version = if version == 0 { Version::Http10 } else { Version::Http11 };
+        let line = Line { method: method.len(), target: target.len(), version, length };
+        line.fits(limits)?;
+        let fields_at = method.len() + 1 + target.len() + " HTTP/1.1\r\n".len();
         if input.get(fields_at - 2..fields_at) != Some(b"\r\n".as_slice()) {
             return Err(bad("malformed request line"));
         }
         self.fields.fill(&input[..length], fields_at, parsed.headers)?;
-        self.version = if version == 0 { Version::Http10 } else { Version::Http11 };
-        self.method = Span::new(0, method.len());
-        self.target = Span::new(target_at, target_at + target.len());
-        self.take_target(target::parse(method, target)?, target_at)?;
-        self.take_fields(method == "CONNECT")?;
-        Ok(Some(length))
+        Ok(Some(line))
     }
 
     /// Sets what the target decides, and the authority, which absolute and authority form take precedence for over `Host`

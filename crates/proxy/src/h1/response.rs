@@ -4,10 +4,10 @@ use std::mem::MaybeUninit;
 
 use engine::{Nanos, Reason};
 
-use super::fields::{Kind, MAX_FIELDS, MAX_HEAD, Scan, Slots, bad, members, refused};
+use super::fields::{Kind, MAX_FIELDS, MAX_HEAD, Scan, bad, members, refused};
 use super::framing::{Steering, content_length, declared, steering};
 use super::request::HEAD_TOO_LARGE;
-use super::{Fields, Framing, Problem, Version};
+use super::{Fields, Framing, Problem, Version, plain};
 use crate::settings::Limits;
 
 /// No connection is kept without a request for longer, whatever its server says, seconds.
@@ -61,9 +61,7 @@ impl Response {
         if self.scan.begun() && !self.scan.finds_end(input)? {
             return wait(input, limits);
         }
-        let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let slots = &mut slots[..limits.headers.min(MAX_FIELDS)];
-        match self.read(input, slots, asked, limits)? {
+        match self.read(input, asked, limits)? {
             Some(length) => {
                 self.scan = Scan::default();
                 Ok(Some(length))
@@ -73,13 +71,32 @@ impl Response {
         }
     }
 
-    fn read<'b>(
-        &mut self,
-        input: &'b [u8],
-        slots: Slots<'_, 'b>,
-        asked: Asked,
-        limits: &Limits,
-    ) -> Result<Option<usize>, Problem> {
+    fn read(&mut self, input: &[u8], asked: Asked, limits: &Limits) -> Result<Option<usize>, Problem> {
+        let length = match self.read_plain(input, limits) {
+            Some(length) => length,
+            None => match self.read_any(input, limits)? {
+                Some(length) => length,
+                None => return Ok(None),
+            },
+        };
+        self.steering = steering(&self.fields, self.version);
+        self.take_framing(asked)?;
+        Ok(Some(length))
+    }
+
+    /// The quick way, for heads of the usual form: takes status and fields over. `None`: it is not of that form.
+    pub(super) fn read_plain(&mut self, input: &[u8], limits: &Limits) -> Option<usize> {
+        let (status, fields_at) = plain::status_line(input)?;
+        let length = self.fields.take_plain(input, fields_at, limits.headers.min(MAX_FIELDS))?;
+        (self.status, self.fields_at, self.version) = (status, fields_at, Version::Http11);
+        (length <= limits.head_bytes.min(MAX_HEAD)).then_some(length)
+    }
+
+    /// The way for all heads. `None`: more is needed.
+    #[cold]
+    pub(super) fn read_any(&mut self, input: &[u8], limits: &Limits) -> Result<Option<usize>, Problem> {
+        let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let slots = &mut slots[..limits.headers.min(MAX_FIELDS)];
         let mut parsed = httparse::Response::new(&mut []);
         let parser = httparse::ParserConfig::default();
         let length = match parser.parse_response_with_uninit_headers(&mut parsed, input, slots) {
@@ -104,8 +121,6 @@ impl Response {
         self.fields.fill(head, self.fields_at, parsed.headers)?;
         self.status = status;
         self.version = if version == 0 { Version::Http10 } else { Version::Http11 };
-        self.steering = steering(&self.fields, self.version);
-        self.take_framing(asked)?;
         Ok(Some(length))
     }
 
