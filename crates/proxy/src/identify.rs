@@ -94,7 +94,14 @@ async fn to_target(worker: &Rc<Worker>, door: &Door, target: &Target, conn: &mut
     drop(resolution);
     match protocol {
         Protocol::Http1 | Protocol::Http2 => by_preface(worker, door.side(), conn).await,
-        _ if http_only => http_alone(worker, door.side(), conn, target).await,
+        _ if http_only => {
+            let opening = tcp::open(worker, &rule, door.peer.ip());
+            let (spoken, opened) = Box::pin(http_alone(worker, door.side(), conn, target, opening, Opened::conn)).await;
+            if let Some(opened) = opened {
+                opened.keep(worker);
+            }
+            spoken
+        }
         Protocol::Tcp | Protocol::Tls => Spoken::Opaque(Other::Rule(rule, None)),
         Protocol::Auto if worker.server_speaks_first(target) => Spoken::Opaque(Other::Rule(rule, None)),
         Protocol::Auto => {
@@ -163,11 +170,36 @@ pub(crate) async fn by_preface(worker: &Worker, side: Side, conn: &mut Conn) -> 
     }
 }
 
-/// Rules that look at requests are attached: what is not HTTP would pass them by.
-pub(crate) async fn http_alone(worker: &Worker, side: Side, conn: &mut Conn, target: &Target) -> Spoken {
-    match listen::client(worker, side, conn).await {
-        detected @ (Detected::Http1 | Detected::Http2) => http(detected),
-        Detected::More if conn.input.is_empty() => Spoken::Gone,
-        _ => Spoken::Refused(Refusal::new(Reason::NotHttp, format!("{target} has HTTP rules, and this is not HTTP"))),
-    }
+/// Rules that look at requests are attached: what is not HTTP would pass them by. The other side is dialled by `opening` and
+/// listened to, for who waits for a server's first words would wait in vain: it is refused when they come. What was opened is
+/// returned where the client speaks HTTP.
+pub(crate) async fn http_alone<U>(
+    worker: &Worker,
+    side: Side,
+    conn: &mut Conn,
+    target: &Target,
+    opening: impl Future<Output = Result<U, Refusal>>,
+    conn_of: impl Fn(&mut U) -> &mut Conn,
+) -> (Spoken, Option<U>) {
+    let refused = |what| Spoken::Refused(Refusal::new(Reason::NotHttp, format!("{target} has HTTP rules, and {what}")));
+    let listened = listen::both(worker, side, conn, target, opening, conn_of).await;
+    let detected = match listened.heard {
+        Heard::Client(detected @ (Detected::Http1 | Detected::Http2)) => {
+            return (http(detected), listened.other.and_then(Result::ok));
+        }
+        Heard::Client(detected) => detected,
+        Heard::Gone => return (Spoken::Gone, None),
+        Heard::Other if worker.server_speaks_first(target) => return (refused("its server speaks first"), None),
+        // Neither tells what the client will speak.
+        Heard::Other | Heard::Nobody => {
+            drop(listened.other);
+            listen::client(worker, side, conn).await
+        }
+    };
+    let spoken = match detected {
+        Detected::Http1 | Detected::Http2 => http(detected),
+        _ if conn.input.is_empty() => Spoken::Gone,
+        _ => refused("this is not HTTP"),
+    };
+    (spoken, None)
 }

@@ -93,17 +93,19 @@ pub(crate) async fn identify(worker: &Rc<Worker>, door: &Door, caller: &Caller, 
             (inbound.port(port).map_or(Protocol::Auto, |port| port.protocol), inbound.authorizer.needs_http(port))
         }
     };
+    // The application is not troubled by somebody who may not speak to it.
+    let opening = async {
+        judge(worker, door, caller)?;
+        dial(worker, caller).await
+    };
     match protocol {
         Protocol::Http1 | Protocol::Http2 => identify::by_preface(worker, Side::In, conn).await,
-        _ if http_alone => identify::http_alone(worker, Side::In, conn, &target).await,
+        _ if http_alone => {
+            Box::pin(identify::http_alone(worker, Side::In, conn, &target, opening, |conn| conn)).await.0
+        }
         Protocol::Tcp | Protocol::Tls => Spoken::Opaque(Other::Application(None)),
         Protocol::Auto if worker.server_speaks_first(&target) => Spoken::Opaque(Other::Application(None)),
         Protocol::Auto => {
-            // The application is not troubled by somebody who may not speak to it.
-            let opening = async {
-                judge(worker, door, caller)?;
-                dial(worker, caller).await
-            };
             let listened = listen::both(worker, Side::In, conn, &target, opening, |conn| conn).await;
             match listened.heard {
                 Heard::Client(detected @ (Detected::Http1 | Detected::Http2)) => identify::http(detected),

@@ -79,22 +79,69 @@ fn http_on_a_port_of_unknown_protocol_is_recognised() {
     assert!((3..=4).contains(&chosen), "each request was counted: {chosen}");
 }
 
+/// Publishes a service at `address` with an HTTP route that takes no request.
+fn publish_with_route(world: &World, address: std::net::SocketAddr) {
+    world.publish_with(
+        Protocol::Auto,
+        vec![plain(address)],
+        TrafficPolicy::default(),
+        Some(&|_| vec![RouteInput { hosts: Vec::new(), created: 0, name: "shop/none".into(), rules: Vec::new() }]),
+    );
+}
+
+#[test]
+fn who_waits_for_a_server_behind_http_rules_is_refused_when_it_speaks() {
+    let app = RawServer::start(|_, mut raw| {
+        raw.offer("220 ready\r\n");
+        raw.next_head();
+    });
+    let world = World::new();
+    publish_with_route(&world, app.address());
+    let mut at = None;
+    let _client = world.client(|settings| at = Some(listener(settings)));
+    for _ in 0..3 {
+        let begin = Instant::now();
+        let mut raw = Raw::connect(at.unwrap());
+        raw.expect_end();
+        assert!(begin.elapsed() < Duration::from_secs(5), "it took {:?}", begin.elapsed());
+    }
+}
+
+#[test]
+fn who_is_slow_to_speak_http_behind_http_rules_is_served() {
+    let (dialled, hear) = std::sync::mpsc::channel();
+    let app = RawServer::start(move |_, mut raw| {
+        dialled.send(()).unwrap();
+        raw.expect_end();
+    });
+    let world = World::new();
+    publish_with_route(&world, app.address());
+    let mut at = None;
+    let _client = world.client(|settings| at = Some(listener(settings)));
+    let mut raw = Raw::connect(at.unwrap());
+    // A server that says nothing tells nothing.
+    hear.recv_timeout(LONG).unwrap();
+    raw.send("GET / HTTP/1.1\r\nHost: cart\r\n\r\n");
+    assert!(raw.read_head().starts_with("HTTP/1.1 404 "));
+    // Nor does one that cannot be reached.
+    publish_with_route(&world, testkit::address::free());
+    let mut raw = Raw::connect(at.unwrap());
+    raw.send("GET / HTTP/1.1\r\nHost: cart\r\n\r\n");
+    assert!(raw.read_head().starts_with("HTTP/1.1 404 "));
+}
+
 #[test]
 fn a_port_with_http_rules_takes_no_opaque_bytes() {
     let app = RawServer::start(|_, mut raw| raw.expect_end());
     let world = World::new();
-    world.publish_with(
-        Protocol::Auto,
-        vec![plain(app.address())],
-        TrafficPolicy::default(),
-        Some(&|_| vec![RouteInput { hosts: Vec::new(), created: 0, name: "shop/none".into(), rules: Vec::new() }]),
-    );
+    publish_with_route(&world, app.address());
     let mut at = None;
     let _client = world.client(|settings| at = Some(listener(settings)));
     let mut raw = Raw::connect(at.unwrap());
     raw.send("\x00\x01binary\r\n\r\n");
     raw.expect_end();
-    assert_eq!(app.accepted(), 0);
+    // It may have been dialled, and has heard nothing.
+    app.finish();
 }
 
 #[test]
