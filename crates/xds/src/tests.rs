@@ -369,12 +369,12 @@ async fn names_are_bounded_and_idle_ones_make_room() {
     let idle = Duration::from_millis(100);
     let client = control.client(Settings { names: 2, idle, ..settings() });
     let cart = resolved(&client, "cart").await;
-    let nothing = resolved(&client, "nothing").await;
+    let alias = resolved(&client, "cart.shop").await;
     assert!(client.slot("third").is_none());
     assert!(Arc::ptr_eq(&client.slot("cart").unwrap(), &cart), "one slot a name");
     // Whoever holds a dropped slot sees it pending, and asks again through the very same one.
     until("cart is dropped", || matches!(get(&cart), Resolution::Pending)).await;
-    until("nothing is dropped", || matches!(get(&nothing), Resolution::Pending)).await;
+    until("its other name is dropped", || matches!(get(&alias), Resolution::Pending)).await;
     let again = client.resolved("cart", cart.clone());
     assert!(Arc::ptr_eq(&client.slot("cart").unwrap(), &cart));
     again.await;
@@ -416,6 +416,27 @@ async fn what_nobody_could_say_again_is_kept() {
     let running = gone.start(Publisher::new(Duration::ZERO), Options::default());
     publish(&running.publisher, shop());
     until("it is dropped here too", || matches!(get(&kept), Resolution::Pending)).await;
+}
+
+#[tokio::test]
+async fn names_that_are_not_the_meshs_give_way_to_others() {
+    let control = Control::default();
+    let running = control.start(Publisher::new(Duration::ZERO), Options::default());
+    publish(&running.publisher, shop());
+    let client = control.client(Settings { names: 8, ..settings() });
+    let cart = resolved(&client, "cart").await;
+    let often = resolved(&client, "192.0.2.1:443").await;
+    for port in 1..=20_u32 {
+        let now = Nanos(u64::from(port) * 2_000_000_000);
+        let outside = resolved(&client, &format!("192.0.2.9:{port}")).await;
+        assert!(matches!(**outside.get(now), Resolution::NotFound));
+        // Whoever holds one that gave way sees it pending, and asks again; one that is read stays.
+        assert!(matches!(**often.get(now), Resolution::NotFound), "{port}");
+        assert!(matches!(get(&cart), Resolution::Found(_)), "{port}");
+    }
+    let alias = resolved(&client, "cart.shop").await;
+    assert_eq!(instances(&alias), 1);
+    assert!(matches!(get(&cart), Resolution::Found(_)));
 }
 
 #[tokio::test]

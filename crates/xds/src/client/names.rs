@@ -89,6 +89,14 @@ impl Names {
         }
     }
 
+    /// How many names must give way so that some, a sixteenth of all, can be asked for at any time.
+    pub(super) fn excess(&self) -> usize {
+        let free = self.limit.saturating_sub(self.lock().active);
+        let room = (self.limit / 16).max(1);
+        // As many again, so that this does not come up with every name.
+        if free < room { 2 * room - free } else { 0 }
+    }
+
     /// The slots that are kept up to date.
     pub(super) fn kept(&self) -> Vec<Arc<Slot>> {
         self.lock().by_name.values().filter_map(|entry| entry.kept.clone()).collect()

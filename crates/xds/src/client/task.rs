@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::snapshot::Resolution;
 use engine::{Nanos, Rng};
 use prost::Message;
 use proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
@@ -33,6 +34,9 @@ const INVALID_ARGUMENT: i32 = 3;
 /// control plane has lost the rest, and what is new and whole is worth more.
 const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 
+/// When every name that is held is the mesh's, it is looked again for some that could give way after so long.
+const CROWDED: Duration = Duration::from_secs(1);
+
 /// Requests that wait for the connection. The server reads whatever comes, so this only smooths.
 const REQUESTS: usize = 64;
 
@@ -55,6 +59,8 @@ pub(super) struct Timers {
     save_at: Option<Instant>,
     /// A save has been put off since then.
     unsettled: Option<Instant>,
+    /// Until then no name can give way to another.
+    crowded_until: Instant,
     /// When a name's slot was last seen to have been read, and what the slot said then.
     seen: HashMap<String, (Nanos, Instant)>,
 }
@@ -66,6 +72,7 @@ impl Timers {
             sweep_at: Instant::now() + idle / 4,
             save_at: None,
             unsettled: None,
+            crowded_until: Instant::now(),
             seen: HashMap::new(),
         }
     }
@@ -201,6 +208,10 @@ impl Task {
     }
 
     fn sync(&mut self) -> Vec<DeltaDiscoveryRequest> {
+        // Without a control plane nobody could say again what they are.
+        if *self.connected.borrow() {
+            self.make_room();
+        }
         let synced = self.state.sync();
         if synced.live {
             self.changes.send_modify(|count| *count += 1);
@@ -250,6 +261,27 @@ impl Task {
         let state = &self.state;
         self.timers.seen.retain(|name, _| state.asks(name));
         self.names.sweep();
+    }
+
+    /// Drops names that are not the mesh's, those first that were not read for longest, when there is little room for others. Where
+    /// all connections are intercepted, each address outside takes a place.
+    fn make_room(&mut self) {
+        let excess = self.names.excess();
+        let now = Instant::now();
+        if excess == 0 || now < self.timers.crowded_until {
+            return;
+        }
+        let unknown = self.state.slots().filter(|(_, slot)| matches!(*slot.peek(), Resolution::NotFound));
+        let mut unknown: Vec<(Nanos, String)> =
+            unknown.map(|(name, slot)| (slot.last_used(), name.to_owned())).collect();
+        if unknown.is_empty() {
+            self.timers.crowded_until = now + CROWDED;
+        }
+        unknown.sort_unstable();
+        for (_, name) in unknown.into_iter().take(excess) {
+            self.state.forget(&name);
+            self.names.release(&name);
+        }
     }
 
     async fn save(&mut self) {
