@@ -9,8 +9,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use support::Mesh;
 use support::manifest::{STRICT, WHO, client, instances, service};
+use support::{Mesh, PAIR};
 use testkit::load::try_curl;
 use testkit::process::{Command, Process};
 use testkit::raw::Raw;
@@ -175,6 +175,45 @@ fn a_new_proxy_without_a_certificate_gets_one_before_it_takes_over() {
     gone(&mesh, &old);
     let proxy = format!("http://{}", mesh.forward_proxy("client-0"));
     assert_eq!(try_curl(["-m", "10", "-x", &proxy, "http://back/"]).unwrap().status, 200, "{}", mesh.said());
+    mesh.end(Signal::SIGTERM);
+}
+
+/// Everything in a container ends with its first process, so that one stays.
+#[test]
+fn the_first_process_of_a_container_is_not_replaced() {
+    let mesh = Mesh::up(PAIR);
+    let settings = std::fs::read(mesh.runtime().join("instances/pair.back-0/settings.json")).unwrap();
+    let mut settings: Value = serde_json::from_slice(&settings).unwrap();
+    let admin = testkit::address::free();
+    settings["directory"] = mesh.folder.path().join("first").to_str().into();
+    settings["proxy"]["workload"] = "pair/first-0".into();
+    settings["proxy"]["application"] = admin.ip().to_string().into();
+    settings["proxy"]["outbound"] = testkit::address::free().to_string().into();
+    settings["proxy"]["inbound"] = Value::Null;
+    settings["proxy"]["services"] = Value::Array(Vec::new());
+    settings["admin"] = admin.to_string().into();
+    let file = mesh.folder.path().join("first.json");
+    std::fs::write(&file, settings.to_string()).unwrap();
+    let file = file.to_str().unwrap();
+    let proxy = [mesh.heddle.binary().to_str().unwrap(), "proxy", "--standalone", "--settings", file];
+    let container = if nix::unistd::Uid::effective().is_root() { "-pf" } else { "-Urpf" };
+    let mut first = mesh.heddle.program("unshare", [&[container, "--kill-child"], proxy.as_slice()].concat()).start();
+    let live = || try_curl(["-m", "5", &format!("http://{admin}/live")]).map(|answer| answer.status);
+    until("it to work", LONG, || match live() {
+        Ok(200) => Ok(()),
+        other => Err(format!("{other:?}{}", first.stderr())),
+    });
+    let inside = support::processes(mesh.heddle.runtime());
+    let inside: Vec<_> = inside.iter().filter(|(_, line)| line.starts_with(proxy[0]) && line.contains(file)).collect();
+    let [(pid, _)] = inside.as_slice() else { panic!("{inside:?}") };
+    let pid = Pid::from_raw(i32::try_from(*pid).unwrap());
+    kill(pid, Signal::SIGUSR2).unwrap();
+    first.wait_line("it is the first process of its container", LONG);
+    let refused = mesh.heddle.run(["proxy", "--standalone", "--replace", "--settings", file]);
+    assert!(!refused.status.success() && refused.stderr.contains("no proxy that could be replaced"), "{refused:?}");
+    assert_eq!(live().unwrap(), 200);
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert!(first.wait(LONG).success());
     mesh.end(Signal::SIGTERM);
 }
 

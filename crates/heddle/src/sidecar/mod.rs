@@ -248,7 +248,7 @@ struct Proxy {
     /// Questions for names that are not answered yet: the one whose place is being taken answers them, for it may know more.
     names: Option<Names>,
     taking: Option<Taking>,
-    /// Where a successor asks for what this one listens on; `None` while this one takes another's place.
+    /// Where a successor asks for what this one listens on; `None` while this one takes another's place, and where none may.
     door: Option<Door>,
     running: proxy::Running,
     pages: Option<admin::Pages>,
@@ -265,7 +265,7 @@ impl Proxy {
         loop {
             self.take_place()?;
             self.update_ready();
-            if self.taking.is_none() && self.door.is_none() {
+            if self.taking.is_none() && self.door.is_none() && !replace::ends_its_container() {
                 self.door = Some(Door::open(&self.settings.directory).context("cannot be replaced in place")?);
             }
             let take_at = self.taking.as_ref().and_then(|taking| taking.since).map(|since| since + PATIENCE);

@@ -120,9 +120,17 @@ async fn answer(channel: &Channel, sockets: &[OwnedFd], application: Option<bool
     }
 }
 
+/// Whether this is the first process of its container: all others there end with it (pid_namespaces(7)), so none can take its place.
+pub(super) fn ends_its_container() -> bool {
+    std::process::id() == 1
+}
+
 /// Starts a new process in this one's place, from the file that this one was started from, which may be another version by
 /// now. It is nobody's child to wait for but ours.
 pub(super) fn start_successor(settings: &Path) -> anyhow::Result<tokio::process::Child> {
+    if ends_its_container() {
+        bail!("it is the first process of its container, which would end with it; replace the container");
+    }
     let own = net::process::executable();
     let mut command = tokio::process::Command::new(&own);
     command.args(["proxy", "--standalone", "--replace", "--settings"]).arg(settings);
