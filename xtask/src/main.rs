@@ -64,7 +64,7 @@ fn test(args: &[String]) -> Result<()> {
     again.args(runner).args(["-p", "heddle"]).args(programs).env("HEDDLE_TEST_MODE", "namespace");
     succeed(&mut again)?;
     if output(Command::new("id").arg("-u"))?.trim() != "0" {
-        println!("xtask: not tested, for it needs root: {NEEDS_ROOT}");
+        eprintln!("xtask: not tested, for it needs root: {NEEDS_ROOT}");
     }
     Ok(())
 }
