@@ -1,7 +1,8 @@
 //! Ending without cutting work off.
 //!
 //! One [`Drain`] is held by whoever decides that the process ends; a [`Watch`] goes to everything that accepts or carries
-//! work. A carrier holds a [`Guard`] for as long as its work lasts. All of it works across threads.
+//! work. Who accepts holds a [`Taking`] until it takes no more, and a carrier holds a [`Guard`] for as long as its work lasts. All of
+//! it works across threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -47,9 +48,17 @@ pub struct Watch {
 #[derive(Debug)]
 pub struct Guard(Arc<Guards>);
 
+/// Somebody takes new work. Dropped when that is over.
+#[derive(Debug)]
+pub struct Taking(Arc<Guards>);
+
 #[derive(Debug, Default)]
 struct Guards {
+    /// Of work.
     held: AtomicUsize,
+    /// Of those who take work.
+    taking: AtomicUsize,
+    /// The last of either was dropped.
     none_left: Notify,
 }
 
@@ -96,15 +105,27 @@ impl Drain {
         });
     }
 
+    /// Waits, after [`Drain::begin`], until nobody takes new work or the deadline has passed: who takes it decides how long those
+    /// who send it need to hear that they should not.
+    pub async fn shut(&self) {
+        self.until_deadline(|guards| &guards.taking).await;
+    }
+
     /// Waits, after [`Drain::begin`], until no guard is held or the deadline has passed. Returns how many are held then. Nothing is
-    /// cut off by that.
+    /// cut off by that. Work that comes while it is still taken ([`Drain::shut`]) may begin after this has resolved.
     pub async fn emptied(&self) -> usize {
+        self.until_deadline(|guards| &guards.held).await;
+        self.guards.held.load(Ordering::Acquire)
+    }
+
+    /// Waits until `count` is zero, the deadline has passed, or the state is closed.
+    async fn until_deadline(&self, count: fn(&Guards) -> &AtomicUsize) {
         let mut state = self.state.subscribe();
         loop {
             let deadline = match *state.borrow_and_update() {
                 State::Open => None,
                 State::Draining(deadline) | State::Leaving(deadline) => Some(deadline),
-                State::Closed => return self.guards.held.load(Ordering::Acquire),
+                State::Closed => return,
             };
             let Some(deadline) = deadline else {
                 // The sender is `self`, so the channel stays open.
@@ -112,8 +133,8 @@ impl Drain {
                 continue;
             };
             tokio::select! {
-                () = self.guards.gone() => return 0,
-                () = tokio::time::sleep_until(deadline) => return self.guards.held.load(Ordering::Acquire),
+                () = self.guards.gone(count) => return,
+                () = tokio::time::sleep_until(deadline) => return,
                 _ = state.changed() => {}
             }
         }
@@ -125,7 +146,7 @@ impl Drain {
         self.state.send_replace(State::Closed);
         if cut_off > 0 {
             // Who ignores the closed state is not waited for.
-            let _ = tokio::time::timeout(LAST_GRACE, self.guards.gone()).await;
+            let _ = tokio::time::timeout(LAST_GRACE, self.guards.gone(|guards| &guards.held)).await;
         }
         cut_off
     }
@@ -171,23 +192,39 @@ impl Watch {
         self.guards.held.fetch_add(1, Ordering::Relaxed);
         Guard(Arc::clone(&self.guards))
     }
+
+    /// Announces that work is taken.
+    pub fn taking(&self) -> Taking {
+        self.guards.taking.fetch_add(1, Ordering::Relaxed);
+        Taking(Arc::clone(&self.guards))
+    }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if self.0.held.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.none_left.notify_waiters();
-        }
+        self.0.let_go(&self.0.held);
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        self.0.let_go(&self.0.taking);
     }
 }
 
 impl Guards {
-    async fn gone(&self) {
+    fn let_go(&self, count: &AtomicUsize) {
+        if count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.none_left.notify_waiters();
+        }
+    }
+
+    async fn gone(&self, count: fn(&Guards) -> &AtomicUsize) {
         loop {
             // Registered before the count is read, so that a drop in between is not missed.
             let mut none_left = std::pin::pin!(self.none_left.notified());
             none_left.as_mut().enable();
-            if self.held.load(Ordering::Acquire) == 0 {
+            if count(self).load(Ordering::Acquire) == 0 {
                 return;
             }
             none_left.await;

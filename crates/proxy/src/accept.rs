@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 
+use net::drain::Guard;
 use net::listen::Acceptor;
 use tokio::net::TcpStream;
 
@@ -64,7 +65,10 @@ pub(crate) fn entries(settings: &Settings) -> Vec<(SocketAddr, Entry)> {
 }
 
 /// Accepts connections until the proxy has told its peers that it drains, and they had time to hear it.
-pub(crate) async fn run(worker: Rc<Worker>, mut acceptor: Acceptor, entry: Entry) {
+pub(crate) async fn run(worker: Rc<Worker>, acceptor: Acceptor, entry: Entry) {
+    // Before the listener, which is thus closed first.
+    let _taking = worker.ending(entry.side()).taking();
+    let mut acceptor = acceptor;
     // Made once: its time must not begin anew with every connection that comes.
     let mut quiet = pin!(worker.drained_quietly(entry.side()));
     loop {
@@ -76,7 +80,9 @@ pub(crate) async fn run(worker: Rc<Worker>, mut acceptor: Acceptor, entry: Entry
         match accepted {
             Ok((stream, peer)) => {
                 let (worker, entry) = (Rc::clone(&worker), entry.clone());
-                tokio::task::spawn_local(connection(worker, entry, stream, peer));
+                // Taken here: when this loop ends, every connection that it took is known.
+                let guard = worker.ending(entry.side()).guard();
+                tokio::task::spawn_local(connection(worker, entry, stream, peer, guard));
             }
             Err(error) => {
                 tracing::error!(%error, ?entry, "a listener has failed");
@@ -86,10 +92,10 @@ pub(crate) async fn run(worker: Rc<Worker>, mut acceptor: Acceptor, entry: Entry
     }
 }
 
-async fn connection(worker: Rc<Worker>, entry: Entry, stream: TcpStream, peer: SocketAddr) {
+async fn connection(worker: Rc<Worker>, entry: Entry, stream: TcpStream, peer: SocketAddr, guard: Guard) {
     let waker = std::future::poll_fn(|cx| std::task::Poll::Ready(cx.waker().clone())).await;
     // At the limit the connection is closed at once, so that its client learns of it.
-    let Some(_presence) = worker.enter(entry.side(), &waker) else { return };
+    let Some(_presence) = worker.enter(guard, &waker) else { return };
     let way = match entry {
         Entry::Inbound => return inbound::serve(&worker, stream, peer).await,
         Entry::Forward => Way::Forward,

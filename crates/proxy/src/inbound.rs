@@ -129,7 +129,7 @@ async fn streams(worker: &Rc<Worker>, door: Door, io: Io) {
         let (worker, door) = (Rc::clone(worker), Rc::clone(&door));
         tokio::task::spawn_local(async move {
             let waker = std::future::poll_fn(|cx| std::task::Poll::Ready(cx.waker().clone())).await;
-            let Some(_presence) = worker.enter(Side::In, &waker) else { return };
+            let Some(_presence) = worker.enter(worker.ending(Side::In).guard(), &waker) else { return };
             http1::serve(&worker, &door, Conn::new(Io::Stream(stream), Buffer::default())).await;
         });
     };

@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use net::ahead::ReadAhead;
 use net::dial;
@@ -28,11 +29,27 @@ pub(crate) enum Io {
 impl Io {
     /// Makes closing an abort, so that the peer cannot take a body that was cut off for a whole one.
     pub(crate) fn abort_on_close(&self) {
-        match (self, self.tcp()) {
-            (Io::Stream(stream), _) => stream.abort(),
-            // An error means that the connection is gone already, which is what was wanted.
-            (_, Some(tcp)) => drop(socket2::SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO))),
-            (_, None) => {}
+        match self {
+            Io::Stream(stream) => stream.abort(),
+            _ => self.abort_unless_whole(),
+        }
+    }
+
+    /// Makes closing an abort until [`Io::is_whole`], also where the task is dropped or the process is killed: for what has no other
+    /// end than that of its connection. A stream of a link is cut off by itself unless both its halves are over.
+    pub(crate) fn abort_unless_whole(&self) {
+        self.linger(Some(Duration::ZERO));
+    }
+
+    /// Makes closing orderly again: everything is written, and the system delivers it.
+    pub(crate) fn is_whole(&self) {
+        self.linger(None);
+    }
+
+    fn linger(&self, time: Option<Duration>) {
+        if let Some(tcp) = self.tcp() {
+            // An error means that the connection is gone already.
+            let _ = socket2::SockRef::from(tcp).set_linger(time);
         }
     }
 

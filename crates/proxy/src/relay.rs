@@ -116,6 +116,11 @@ fn learn(call: &Call<'_>, answer: &Answer<'_>, status: u16) {
 
 /// The answer is over: keeps the connection to the other side where it can be used again.
 fn done(call: &mut Call<'_>, answer: Answer<'_>, download: &Transfer, begun: &Begun) -> After {
+    if begun.outgoing == Some(Framing::UntilClose)
+        && let End::H1(conn) = &*call.down
+    {
+        conn.io.is_whole();
+    }
     let upload_done = answer.upload.is_done() && !answer.upload_broken;
     if let End::H1(mut conn) = answer.upstream.end {
         let reusable = begun.upstream_keeps && download.is_done() && conn.input.is_empty();
@@ -196,6 +201,9 @@ fn begin(call: &mut Call<'_>, plan: &Plan, answer: &mut Answer<'_>) -> Result<Be
                 (true, Version::Http11 | Version::Http2) => Connection::Default,
             };
             call.response.forward(&edit, &mut conn.output);
+            if outgoing == Framing::UntilClose {
+                conn.io.abort_unless_whole();
+            }
             (Some(outgoing), keep, false)
         }
         End::H2(stream) => {

@@ -40,6 +40,9 @@ pub(crate) async fn join(
 ) -> Carried {
     let counters = Counters::default();
     let before = (down.input.len() as u64, up.input.len() as u64);
+    // The end of one side by an error must not look like an orderly end to the other, nor must the end of this task or process.
+    down.io.abort_unless_whole();
+    up.io.abort_unless_whole();
     let result = match begin(down, up).await {
         Err(fault) => Some(fault),
         Ok(()) => {
@@ -62,10 +65,11 @@ pub(crate) async fn join(
             }
         }
     };
-    if result.is_some() {
-        // The end of one side by an error must not look like an orderly end to the other.
-        down.io.abort_on_close();
-        up.io.abort_on_close();
+    for conn in [down, up] {
+        match result {
+            None => conn.io.is_whole(),
+            Some(_) => conn.io.abort_on_close(),
+        }
     }
     Carried {
         received: before.0 + counters.a_to_b.load(Ordering::Relaxed),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use engine::policy::TrafficPolicy;
 use engine::snapshot::{Live, Slot};
 use engine::{Nanos, Rng};
-use net::drain::State;
+use net::drain::{Guard, State};
 use net::identity::Identity;
 use net::inside::Sockets;
 use slab::Slab;
@@ -248,18 +248,19 @@ impl Worker {
         }
     }
 
-    /// Counts the calling task as a client connection until the result is dropped; `None` at the limit.
-    pub(crate) fn enter(self: &Rc<Self>, side: Side, waker: &Waker) -> Option<Presence> {
+    /// Counts the calling task as a client connection, which is finished when its side ends (`guard`), until the result is dropped;
+    /// `None` at the limit.
+    pub(crate) fn enter(self: &Rc<Self>, guard: Guard, waker: &Waker) -> Option<Presence> {
         let mut connections = self.connections.borrow_mut();
         if connections.len() >= self.limits().connections {
             return None;
         }
         let key = connections.insert(waker.clone());
-        Some(Presence { worker: Rc::clone(self), key, _guard: self.ending(side).guard() })
+        Some(Presence { worker: Rc::clone(self), key, _guard: guard })
     }
 
     /// The end of this side.
-    fn ending(&self, side: Side) -> &net::drain::Watch {
+    pub(crate) fn ending(&self, side: Side) -> &net::drain::Watch {
         match side {
             Side::In => &self.shared.drain,
             Side::Out => &self.shared.drain_out,
@@ -300,11 +301,8 @@ impl Worker {
     pub(crate) async fn drain(&self, side: Side) {
         let mut drain = self.ending(side).clone();
         drain.draining().await;
-        // Peers that have not heard of it yet still find somebody for this long, unless somebody else is there for them.
-        let leaving = matches!(drain.state(), State::Leaving(_));
-        let guard = (!leaving).then(|| drain.guard());
         self.draining[side as usize].set(Draining::Told);
-        if leaving {
+        if matches!(drain.state(), State::Leaving(_)) {
             // What other processes hold open for these connections can end.
             self.pool.borrow_mut().clear();
         }
@@ -321,7 +319,6 @@ impl Worker {
             self.pool.borrow_mut().clear();
         }
         self.wake_all();
-        drop(guard);
     }
 
     fn wake_all(&self) {
@@ -366,7 +363,7 @@ impl Worker {
 pub(crate) struct Presence {
     worker: Rc<Worker>,
     key: usize,
-    _guard: net::drain::Guard,
+    _guard: Guard,
 }
 
 impl Drop for Presence {

@@ -38,6 +38,23 @@ async fn cuts_off_what_is_left_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_takes_work_is_waited_for_and_is_no_work_itself() {
+    let (drain, watch) = channel();
+    let taking = watch.taking();
+    drain.begin(Duration::from_secs(30));
+    let started = Instant::now();
+    tokio::join!(drain.shut(), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(taking);
+    });
+    assert_eq!(started.elapsed().as_secs(), 1);
+    let _for_ever = watch.taking();
+    drain.shut().await;
+    assert_eq!(started.elapsed().as_secs(), 30, "not beyond the deadline");
+    assert_eq!(drain.drained().await, 0, "nothing was cut off");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_second_call_only_shortens_the_time() {
     let (drain, watch) = channel();
     let _guard = watch.guard();

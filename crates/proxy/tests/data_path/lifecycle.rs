@@ -1,5 +1,6 @@
 //! Starting and ending.
 
+use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,7 @@ use proxy::Settings;
 use testkit::raw::{Raw, RawServer};
 use testkit::wait;
 
-use crate::world::{World, live, plain, settings};
+use crate::world::{World, listener, live, plain, settings};
 
 const GET: &str = "GET http://cart/ HTTP/1.1\r\nHost: cart\r\n\r\n";
 
@@ -70,6 +71,17 @@ fn a_listener_closes_when_its_peers_had_time_to_hear_though_connections_keep_com
 }
 
 #[test]
+fn new_work_is_taken_for_a_second_though_there_is_none() {
+    let world = World::new();
+    let client = world.client(|_| {});
+    let begin = Instant::now();
+    client.drain(Duration::from_secs(10));
+    client.shut();
+    assert!(begin.elapsed() >= Duration::from_secs(1), "it took {:?}", begin.elapsed());
+    TcpStream::connect(client.outbound()).expect_err("nobody listens there");
+}
+
+#[test]
 fn what_outlives_the_grace_is_cut_off() {
     let app = RawServer::start(|_, mut raw| {
         raw.read_head();
@@ -86,6 +98,62 @@ fn what_outlives_the_grace_is_cut_off() {
     client.drain(Duration::from_millis(50));
     assert_eq!(client.ended(), 1);
     raw.expect_end();
+}
+
+/// What has no other end than that of its connection must not look whole.
+#[test]
+fn what_is_cut_off_is_seen_to_be() {
+    let (report, seen) = mpsc::channel();
+    let report = Mutex::new(report);
+    let app = RawServer::start(move |_, mut raw| {
+        raw.expect("much");
+        raw.send("HTTP/1.1 200 OK\r\n\r\nmuch");
+        let _ = report.lock().unwrap().send(raw.stream().read_to_end(&mut Vec::new()).is_err());
+    });
+    let world = World::new();
+    world.publish(Protocol::Tcp, vec![plain(app.address())]);
+    let mut at = None;
+    let client = world.client(|settings| at = Some(listener(settings)));
+    // One that ends in order does so still.
+    let mut whole = Raw::connect(at.unwrap());
+    whole.send("much").finish();
+    whole.expect("HTTP/1.1 200 OK\r\n\r\nmuch").expect_end();
+    assert!(!seen.recv_timeout(wait::LONG).unwrap(), "an end, not a reset");
+    let mut opaque = Raw::connect(at.unwrap());
+    opaque.send("much").expect("HTTP/1.1 200 OK\r\n\r\nmuch");
+    client.drain(Duration::from_millis(50));
+    assert_eq!(client.ended(), 1);
+    assert!(opaque.stream().read_to_end(&mut Vec::new()).is_err(), "a reset, not an end, for who calls");
+    assert!(seen.recv_timeout(wait::LONG).unwrap(), "a reset, not an end, for who is called");
+}
+
+#[test]
+fn a_body_without_a_length_is_cut_off_with_a_reset_and_ends_in_order() {
+    let (end, ended) = mpsc::channel::<()>();
+    let ended = Mutex::new(ended);
+    let app = RawServer::start(move |_, mut raw| {
+        raw.read_head();
+        raw.send("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nmuch");
+        let _ = ended.lock().unwrap().recv_timeout(wait::LONG);
+    });
+    let world = World::new();
+    world.publish(Protocol::Http1, vec![plain(app.address())]);
+    let client = world.client(|_| {});
+    let ask = || {
+        let mut raw = client.connect();
+        raw.send(GET.replace("1.1", "1.0")).read_head();
+        raw.expect("much");
+        raw
+    };
+    let mut whole = ask();
+    end.send(()).unwrap();
+    whole.expect_end();
+    drop(whole);
+    let cut = ask();
+    client.drain(Duration::from_millis(50));
+    assert_ne!(client.ended(), 0);
+    assert!(cut.stream().read_to_end(&mut Vec::new()).is_err(), "a reset, not an end");
+    drop(end);
 }
 
 #[test]

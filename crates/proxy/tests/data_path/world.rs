@@ -246,6 +246,12 @@ impl Sidecar {
         self.drain.begin(grace);
     }
 
+    /// Waits until it takes nothing more.
+    pub(crate) fn shut(&self) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(self.drain.shut());
+    }
+
     /// Waits until it has ended, and says how many connections were cut off.
     pub(crate) fn ended(mut self) -> usize {
         self.end()
