@@ -314,6 +314,22 @@ async fn it_starts_without_a_control_plane_from_what_it_kept() {
 }
 
 #[tokio::test]
+async fn what_a_successor_keeps_is_not_overwritten() {
+    let directory = tempfile::tempdir().unwrap();
+    let control = Control::default();
+    let running = control.start(Publisher::new(Duration::ZERO), Options::default());
+    publish(&running.publisher, shop());
+    let client = control.client(kept(directory.path()));
+    client.leave_store();
+    resolved(&client, "cart").await;
+    let mut connected = client.connected();
+    drop(client);
+    // Otherwise it saves before it ends, and its end closes the channel.
+    while connected.changed().await.is_ok() {}
+    assert!(!directory.path().join("resources.bin").exists());
+}
+
+#[tokio::test]
 async fn what_it_keeps_is_what_it_serves_even_where_the_control_plane_forgot_the_instance() {
     let directory = tempfile::tempdir().unwrap();
     let control = Control::default();

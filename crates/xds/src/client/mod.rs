@@ -15,6 +15,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use engine::balance::{Backend, Locality};
@@ -102,6 +103,7 @@ pub struct Client {
     changes: watch::Receiver<u64>,
     connected: watch::Receiver<bool>,
     backends: Backends,
+    store_left: Arc<AtomicBool>,
 }
 
 impl Client {
@@ -134,7 +136,9 @@ impl Client {
         let (changes, changed) = watch::channel(0);
         let (connected, is_connected) = watch::channel(false);
         let (asks, asked) = mpsc::unbounded_channel();
+        let store_left = Arc::<AtomicBool>::default();
         let task = Task {
+            store_left: store_left.clone(),
             timers: Timers::new(settings.idle),
             settings,
             connect: Arc::new(connect),
@@ -145,7 +149,12 @@ impl Client {
             connected,
         };
         tokio::spawn(task.run());
-        Client { names, asks, live, changes: changed, connected: is_connected, backends }
+        Client { names, asks, live, changes: changed, connected: is_connected, backends, store_left }
+    }
+
+    /// Leaves [`Settings::store`] to somebody else from now on: to the process that has taken this one's place.
+    pub fn leave_store(&self) {
+        self.store_left.store(true, Ordering::Relaxed);
     }
 
     /// Mesh settings, inbound and gateway configuration, kept up to date.

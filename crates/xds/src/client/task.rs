@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use engine::snapshot::Resolution;
@@ -49,6 +50,8 @@ pub(super) struct Task {
     pub(super) changes: watch::Sender<u64>,
     pub(super) connected: watch::Sender<bool>,
     pub(super) timers: Timers,
+    /// Somebody else writes the store.
+    pub(super) store_left: Arc<AtomicBool>,
 }
 
 /// What happens by the clock.
@@ -285,7 +288,7 @@ impl Task {
     }
 
     async fn save(&mut self) {
-        if self.timers.save_at.take().is_none() {
+        if self.timers.save_at.take().is_none() || self.store_left.load(Ordering::Relaxed) {
             return;
         }
         let Some(path) = self.settings.store.clone() else {
