@@ -33,6 +33,10 @@ const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// instances that do not say (`terminationGracePeriodSeconds`).
 const DRAIN: Duration = Duration::from_secs(30);
 
+/// When the command has ended, how long what it has written may take to be delivered. Without a sidecar the system delivers it,
+/// however long that takes; nobody wants to wait that long for a prompt.
+const LAST_WORDS: Duration = Duration::from_secs(30);
+
 /// An address of a mesh's block that no other guest has.
 #[derive(Debug)]
 pub(crate) struct GuestAddress {
@@ -94,7 +98,7 @@ impl Guest {
         match signals.or(ready).await {
             Ok(()) => Ok(guest),
             Err(error) => {
-                guest.end(Duration::ZERO).await;
+                guest.end_at_once().await;
                 Err(error)
             }
         }
@@ -105,9 +109,19 @@ impl Guest {
         &self.sidecar
     }
 
-    /// Ends the sidecar, after at most `limit` for what is under way.
-    pub(crate) async fn end(mut self, limit: Duration) {
-        self.sidecar.end(limit);
+    /// Ends the sidecar when what the command has written and not seen arrive is delivered, after [`LAST_WORDS`] at most, or with the
+    /// next signal.
+    pub(crate) async fn end(mut self, signals: &mut Signals) {
+        self.sidecar.end(LAST_WORDS);
+        tokio::select! {
+            () = self.sidecar.ended() => return,
+            _ = signals.next() => {}
+        }
+        self.end_at_once().await;
+    }
+
+    async fn end_at_once(mut self) {
+        self.sidecar.end(Duration::ZERO);
         self.sidecar.ended().await;
     }
 }

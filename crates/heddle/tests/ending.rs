@@ -4,8 +4,10 @@
 mod support;
 
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use support::Mesh;
 use support::manifest::{STRICT, WHO, client, instances, service};
 use testkit::heddle::Heddle;
@@ -61,26 +63,134 @@ fn what_takes_long_is_finished_by_an_instance_that_ends_after_its_proxy_was_repl
     mesh.end(Signal::SIGTERM);
 }
 
-fn last_words(heddle: Heddle) {
-    let last =
-        "trap \"curl -s -m 10 -o answer -w %{http_code} http://back/ > said.part; mv said.part said; exit 0\" TERM;
-         \"$HEDDLE\" demo-service --role catalog --listen \"$POD_IP:8080\" & wait"
-            .replace("\n         ", " ");
+/// A mesh with the service `back`, which tells who it is, and the instance `last-0`, which does `words` when it is told to end.
+fn with_last_words(heddle: Heddle, words: &str) -> Mesh {
+    let last = format!(
+        "trap \"{words}; exit 0\" TERM; \"$HEDDLE\" demo-service --role catalog --listen \"$POD_IP:8080\" & wait"
+    );
+    let last = instances("last", "last", 1, &last)
+        .replace("terminationGracePeriodSeconds: 5", "terminationGracePeriodSeconds: 60");
     let parts = [
         STRICT.to_owned(),
         client(),
         service("back", "http"),
         instances("back", "back", 1, WHO),
         service("last", "http"),
-        instances("last", "last", 1, &last),
+        last,
     ];
-    let mesh = Mesh::run_with_files(heddle, &parts.concat(), &[]);
+    Mesh::run_with_files(heddle, &parts.concat(), &[])
+}
+
+/// Calls `back` and keeps the status in the file `said`.
+const CALL: &str = "curl -s -m 10 --retry 20 --retry-delay 1 --retry-connrefused -o answer -w %{http_code} http://back/ > said.part; mv said.part said";
+
+/// Ends the instance `last-0`.
+fn end_last(mesh: &Mesh) {
     mesh.edit("name: last, namespace: t}\nspec:\n  replicas: 1", "name: last, namespace: t}\nspec:\n  replicas: 0");
-    let said = mesh.folder.path().join("said");
-    until("its last words", LONG, || match std::fs::read_to_string(&said) {
-        Ok(status) if status == "200" => Ok(()),
-        other => Err(format!("{other:?}\n{}", mesh.said())),
+}
+
+/// Waits for a file that a program makes, and returns its contents.
+fn said(mesh: &Mesh, name: &str) -> String {
+    let path = mesh.folder.path().join(name);
+    until(&format!("the file {name}"), LONG, || {
+        std::fs::read_to_string(&path).map_err(|error| format!("{error}\n{}", mesh.said()))
+    })
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+}
+
+fn last_words(heddle: Heddle) {
+    let mesh = with_last_words(heddle, CALL);
+    end_last(&mesh);
+    assert_eq!(said(&mesh, "said"), "200");
+    mesh.end(Signal::SIGTERM);
+}
+
+/// A control group's signal reaches the sidecars and the helpers of namespaces too, and is not for them.
+#[test]
+fn sidecars_leave_it_to_their_supervisor_when_they_end() {
+    let mesh = with_last_words(Heddle::of_user(support::USER), &format!("sleep 2; {CALL}"));
+    let proxies = || -> Vec<u32> {
+        let all = support::processes(mesh.heddle.runtime()).into_iter();
+        let ours = |line: &str| line.contains("heddle proxy ") || line.contains("heddle inside ");
+        all.filter(|(_, line)| ours(line)).map(|(pid, _)| pid).collect()
+    };
+    let before = proxies();
+    assert_eq!(before.len(), 6);
+    end_last(&mesh);
+    for pid in &before {
+        for signal in [Signal::SIGTERM, Signal::SIGINT] {
+            kill(Pid::from_raw(i32::try_from(*pid).unwrap()), signal).unwrap();
+        }
+    }
+    assert_eq!(said(&mesh, "said"), "200");
+    let left = proxies();
+    assert!(left.len() >= 4 && left.iter().all(|pid| before.contains(pid)), "{before:?} {left:?}\n{}", mesh.said());
+    mesh.end(Signal::SIGTERM);
+}
+
+#[test]
+fn a_sidecar_that_dies_while_its_application_ends_is_started_again() {
+    let mesh = with_last_words(Heddle::new(), &format!("touch ending; until test -e go; do sleep 0.1; done; {CALL}"));
+    end_last(&mesh);
+    said(&mesh, "ending");
+    mesh.kill(&["heddle proxy", "last-0"]);
+    std::fs::write(mesh.folder.path().join("go"), "").unwrap();
+    assert_eq!(said(&mesh, "said"), "200");
+    until("the end of the instance", LONG, || match mesh.instances().into_iter().find(|i| i["name"] == "last-0") {
+        None => Ok(()),
+        Some(instance) => Err(format!("{instance}\n{}", mesh.said())),
     });
+    mesh.end(Signal::SIGTERM);
+}
+
+/// Also where nothing is under way.
+#[test]
+fn whoever_has_not_heard_that_an_instance_ends_is_served_for_a_second() {
+    let mesh = with_last_words(Heddle::new(), "date +%s.%N > told.part; mv told.part told");
+    let begin = now();
+    end_last(&mesh);
+    let told: f64 = said(&mesh, "told").trim().parse().unwrap();
+    let passed = told - begin.as_secs_f64();
+    assert!(passed >= 1.0, "its application was told after {passed} s");
+    mesh.end(Signal::SIGTERM);
+}
+
+/// Reads slowly until the end, and says how many bytes came and how they ended.
+const SINK: &[u8] = br#"
+import os, socket, sys, time
+server = socket.create_server((sys.argv[1], int(sys.argv[2])))
+while True:
+    peer, _ = server.accept()
+    count, end = 0, "end"
+    try:
+        while data := peer.recv(65536):
+            count += len(data)
+            time.sleep(0.005)
+    except ConnectionError:
+        end = "reset"
+    if count:
+        with open("got.part", "w") as file:
+            file.write(f"{count} {end}")
+        os.rename("got.part", "got")
+"#;
+
+/// Sends ten million bytes and is gone.
+const SEND: &str = "import os, socket
+peer = socket.create_connection((os.environ['SINK_SERVICE_HOST'], int(os.environ['SINK_SERVICE_PORT'])))
+peer.sendall(bytes(10_000_000))
+peer.close()";
+
+#[test]
+fn what_a_command_has_written_arrives_though_it_has_ended() {
+    let sink = instances("sink", "sink", 1, "exec python3 sink.py \"$POD_IP\" 8080");
+    let manifest = [STRICT.to_owned(), client(), service("sink", "tcp"), sink].concat();
+    let mesh = Mesh::with_files(&manifest, &[("sink.py", SINK)]);
+    let sent = mesh.heddle.run(["exec", "client.t", "--", "python3", "-c", SEND]);
+    assert!(sent.status.success() && !sent.stderr.contains("cut off"), "{sent:?}");
+    assert_eq!(said(&mesh, "got"), "10000000 end");
     mesh.end(Signal::SIGTERM);
 }
 

@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -130,7 +131,7 @@ impl Pods {
             "roots": directory.join("roots.pem"),
             "directory": directory,
             "names": ["127.0.0.1:15053", "[::1]:15053"],
-            "admin": format!("{ip}:15020"),
+            "admin": "0.0.0.0:15020",
             "registration": {
                 "serviceAccount": name,
                 "labels": labels,
@@ -295,6 +296,9 @@ fn what_pods_say_to_each_other_passes_their_sidecars() {
     // and the new one when it is told to, which only somebody beside it may do.
     let drain = ["-sS", "--fail", "-X", "POST", "http://10.201.0.1:15020/drain?seconds=1"];
     assert!(!as_user(server, SIDECAR, "curl", &drain).run(LONG).status.success());
+    // Nor may a web page in somebody's browser.
+    let page = [&drain[..], &["-H", "Origin: http://example.com"]].concat();
+    assert!(!as_user(client, APPLICATION, "curl", &page).run(LONG).status.success());
     assert_eq!(as_user(client, APPLICATION, "curl", &drain).run(LONG).success(), "draining\n");
     until("the end of the new one", LONG, || if proxies().is_empty() { Ok(()) } else { Err("it runs".to_owned()) });
     // Without its sidecar an application is cut off.
@@ -463,6 +467,58 @@ fn a_replaced_proxy_finishes_within_its_limit() {
     assert_eq!(pods.told(), format!("READY=1\nMAINPID={third}"));
     kill(Pid::from_raw(i32::try_from(third).unwrap()), Signal::SIGTERM).unwrap();
     assert_eq!(pods.told(), "STOPPING=1");
+}
+
+/// Answers when there is a file `go` in the folder, with what another service says; has made the file `began` before.
+const RELAY: &str = "
+import http.server, os, sys, time, urllib.request
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        open(sys.argv[1] + '/began', 'w').close()
+        while not os.path.exists(sys.argv[1] + '/go'):
+            time.sleep(0.05)
+        body = urllib.request.urlopen('http://10.201.0.1:8080/', timeout=10).read()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(('0.0.0.0', 9090), Handler).serve_forever()
+";
+
+#[test]
+fn what_a_drained_pod_finishes_may_call_others() {
+    let Some(pods) = Pods::new() else { return };
+    let (client, server) = (&pods.client, &pods.server);
+    let _application = application(client);
+    let folder = pods.folder.path();
+    let _relay = server.command("python3", ["-c", RELAY, folder.to_str().unwrap()]).start();
+    server.run(|| testkit::address::wait_listening("10.201.0.2:9090".parse().unwrap()));
+    pods.init(server, &[]).success();
+    let mut sidecar = pods.sidecar(server, "cart-0", "10.201.0.2", json!({"app": "cart"}), &[9090]);
+    let url = "http://10.201.0.2:9090/";
+    let asked = as_user(client, SIDECAR, "curl", &["-sS", "--fail", "--max-time", "30", url]).start();
+    until("the request", LONG, || if folder.join("began").exists() { Ok(()) } else { Err(asked.stderr()) });
+    let drain = |query: &str| {
+        let url = format!("http://10.201.0.2:15020/drain?{query}");
+        assert_eq!(
+            as_user(server, APPLICATION, "curl", &["-sS", "-X", "POST", &url]).run(LONG).success(),
+            "draining\n"
+        );
+    };
+    // Way in alone: nothing new comes in, and what is there goes on.
+    drain("seconds=60&way=in");
+    client.run(|| {
+        until("new connections to be refused", LONG, || match TcpStream::connect("10.201.0.2:9090") {
+            Ok(_) => Err("it is taken".to_owned()),
+            Err(_) => Ok(()),
+        });
+    });
+    drain("seconds=60");
+    fs::write(folder.join("go"), "").unwrap();
+    let mut asked = asked;
+    assert!(asked.wait(LONG).success(), "{}", asked.stderr());
+    assert!(asked.stdout().starts_with("hello "), "{}", asked.stdout());
+    assert!(sidecar.wait(LONG).success(), "{}", sidecar.stderr());
 }
 
 #[test]

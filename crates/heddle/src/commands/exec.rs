@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use api::{Object, PodTemplate, Spec};
@@ -58,7 +57,7 @@ async fn exec(args: ExecArgs) -> anyhow::Result<ExitCode> {
             guest::not_started(&error)
         }
     };
-    guest.end(Duration::ZERO).await;
+    guest.end(&mut signals).await;
     Ok(code)
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use nix::sys::signal::{SigSet, Signal};
 
 /// Make the namespaces of an instance, and sockets in them
 #[derive(Debug, Args)]
@@ -15,6 +16,8 @@ pub(crate) struct InsideArgs {
 }
 
 pub(super) fn run(args: InsideArgs) -> anyhow::Result<ExitCode> {
+    // The supervisor ends it (SIGKILL), and not before the application has ended: a signal to a whole control group is not for it.
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect::<SigSet>().thread_block()?;
     let control = net::handoff::inherited(args.control).context("--control")?;
     net::inside::run(control)?;
     Ok(ExitCode::SUCCESS)

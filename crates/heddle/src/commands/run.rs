@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use api::AppProtocol;
@@ -195,7 +194,7 @@ async fn instance(args: RunArgs) -> anyhow::Result<ExitCode> {
             guest::not_started(&error)
         }
     };
-    guest.end(Duration::from_secs(5)).await;
+    guest.end(&mut signals).await;
     Ok(code)
 }
 

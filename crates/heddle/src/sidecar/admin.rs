@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use xds::client::Client;
 
+use super::ending::Order;
 use super::statistics;
 
 /// Connections at a time; more wait.
@@ -42,9 +43,19 @@ const BACKLOG: i32 = 64;
 /// What a drain that names no limit is given.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// Who asks.
+/// Who asks, and at which address.
 #[derive(Clone, Copy)]
-struct Asker(IpAddr);
+struct Asker {
+    ip: IpAddr,
+    asked_at: IpAddr,
+}
+
+impl Asker {
+    /// Whether it is on this machine, or in this pod.
+    fn is_beside_us(self) -> bool {
+        self.ip.is_loopback() || self.ip == self.asked_at
+    }
+}
 
 /// What the pages show.
 #[derive(Clone)]
@@ -54,10 +65,8 @@ pub(super) struct Page {
     pub(super) identity: Identity,
     pub(super) clock: Clock,
     pub(super) ready: watch::Receiver<bool>,
-    /// Where the pages are.
-    pub(super) address: IpAddr,
     /// Who is told to drain; nobody where a supervisor does that.
-    pub(super) drain: Option<mpsc::Sender<Duration>>,
+    pub(super) drain: Option<mpsc::Sender<Order>>,
 }
 
 /// The pages at work, until dropped.
@@ -103,7 +112,10 @@ pub(super) async fn serve(
     let task = tokio::spawn(async move {
         while let Ok((stream, peer)) = acceptor.accept().await {
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let service = TowerToHyperService::new(router.clone().layer(Extension(Asker(peer.ip()))));
+            // A connection that is gone already asks nothing.
+            let Ok(own) = stream.local_addr() else { continue };
+            let asker = Asker { ip: peer.ip().to_canonical(), asked_at: own.ip().to_canonical() };
+            let service = TowerToHyperService::new(router.clone().layer(Extension(asker)));
             tokio::spawn(async move {
                 let served = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -165,7 +177,6 @@ mod tests {
             identity: Identity::generate().expect("a key"),
             clock: Clock::start(),
             ready: watch::channel(true).1,
-            address: address.ip(),
             drain: None,
         };
         // For the test's whole life.
@@ -223,21 +234,36 @@ mod tests {
 #[derive(serde::Deserialize)]
 struct DrainQuery {
     seconds: Option<u64>,
+    way: Option<Way>,
 }
 
-/// Begins to drain. Only who is on this machine may ask: whoever else can reach the page could end the proxy.
+/// What is to end alone.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Way {
+    In,
+}
+
+/// Begins to drain. Only who is on this machine may ask: whoever else can reach the page could end the proxy. Nor may a web page in a
+/// browser on this machine, which says where it is from.
 async fn drain(
     State(page): State<Page>,
-    Extension(Asker(asker)): Extension<Asker>,
+    Extension(asker): Extension<Asker>,
+    headers: HeaderMap,
     Query(query): Query<DrainQuery>,
 ) -> (StatusCode, &'static str) {
-    if !asker.is_loopback() && asker != page.address {
+    if !asker.is_beside_us() || headers.contains_key(header::ORIGIN) {
         return (StatusCode::FORBIDDEN, "only from beside the proxy\n");
     }
     let Some(drain) = &page.drain else {
         return (StatusCode::CONFLICT, "its supervisor drains this proxy\n");
     };
-    // Where it drains already, there is nobody to hear it again.
-    let _ = drain.try_send(query.seconds.map_or(DRAIN, Duration::from_secs));
+    let limit = query.seconds.map_or(DRAIN, Duration::from_secs);
+    let order = match query.way {
+        None => Order::Finish(limit),
+        Some(Way::In) => Order::Drain(limit),
+    };
+    // Whoever has just asked as much is not waited for.
+    let _ = drain.try_send(order);
     (StatusCode::ACCEPTED, "draining\n")
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use net::drain::{Drain, Watch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::link::ToProxy;
 
@@ -29,7 +30,9 @@ pub(super) enum Order {
     Ready(bool),
     /// To end the way in; what is under way may take so long.
     Drain(Duration),
-    /// To end; what is under way may take so long.
+    /// To end the way in and then the way out; what is under way may take so long.
+    Finish(Duration),
+    /// To end both at once, since the application has ended; what is under way may take so long.
     End(Duration),
 }
 
@@ -37,7 +40,7 @@ impl Order {
     /// How long what is under way may take.
     pub(super) fn limit(&self) -> Duration {
         match self {
-            Order::Drain(limit) | Order::End(limit) => *limit,
+            Order::Drain(limit) | Order::Finish(limit) | Order::End(limit) => *limit,
             Order::Token(_) | Order::Ready(_) => Duration::ZERO,
         }
     }
@@ -46,6 +49,7 @@ impl Order {
     pub(super) fn sooner(self, passed: Duration) -> Order {
         match self {
             Order::Drain(limit) => Order::Drain(limit.saturating_sub(passed)),
+            Order::Finish(limit) => Order::Finish(limit.saturating_sub(passed)),
             Order::End(limit) => Order::End(limit.saturating_sub(passed)),
             other => other,
         }
@@ -67,20 +71,19 @@ impl From<ToProxy> for Order {
 pub(super) struct Orders {
     /// The supervisor, if there is one.
     inbox: Option<mpsc::Receiver<ToProxy>>,
+    /// Whether a supervisor alone says when this process ends. A signal that its whole control group gets tells it nothing.
+    supervised: bool,
     /// The page that is asked to drain.
-    page: mpsc::Receiver<Duration>,
+    page: mpsc::Receiver<Order>,
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Orders {
     /// Catches the signals from now on.
-    pub(super) fn new(
-        inbox: Option<mpsc::Receiver<ToProxy>>,
-        page: mpsc::Receiver<Duration>,
-    ) -> std::io::Result<Orders> {
+    pub(super) fn new(inbox: Option<mpsc::Receiver<ToProxy>>, page: mpsc::Receiver<Order>) -> std::io::Result<Orders> {
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Orders { inbox, page, terminate, interrupt })
+        Ok(Orders { supervised: inbox.is_some(), inbox, page, terminate, interrupt })
     }
 
     /// The next order. Cancel safe.
@@ -94,9 +97,9 @@ impl Orders {
                     Order::End(Duration::ZERO)
                 }
             },
-            Some(limit) = self.page.recv() => Order::End(limit),
-            _ = self.terminate.recv() => Order::End(LAST_DRAIN),
-            _ = self.interrupt.recv() => Order::End(LAST_DRAIN),
+            Some(order) = self.page.recv() => order,
+            _ = self.terminate.recv(), if !self.supervised => Order::Finish(LAST_DRAIN),
+            _ = self.interrupt.recv(), if !self.supervised => Order::Finish(LAST_DRAIN),
         }
     }
 }
@@ -122,10 +125,67 @@ impl Drains {
         (Drains { inward, outward }, drain, drain_out)
     }
 
-    /// Does what it is told.
-    pub(super) fn obey(&self, order: Order) {
+    /// Another process is there for both.
+    pub(super) fn leave(&self, limit: Duration) {
+        self.inward.leave(limit);
+        self.outward.leave(limit);
+    }
+
+    /// Does what it is told, first `order` and then what comes, and waits until both ways have ended; calls `emptied` when the way in
+    /// has nothing left to do.
+    pub(super) async fn ended(&self, order: Option<Order>, orders: &mut Orders, emptied: impl FnOnce()) {
+        let mut told = Told::default();
+        // Without an application behind it nobody need be served who has not heard of the end.
+        let dead = matches!(order, Some(Order::End(_)));
+        if let Some(order) = order {
+            self.obey(order, &mut told);
+        }
+        let inward = async {
+            if !dead {
+                self.inward.shut().await;
+            }
+            self.inward.emptied().await;
+        };
+        self.during(inward, orders, &mut told).await;
+        emptied();
+        told.inward_has_ended = true;
+        if let Some(by) = told.finish_by {
+            self.outward.begin(by.saturating_duration_since(Instant::now()));
+        }
+        let outward = async {
+            self.outward.emptied().await;
+        };
+        self.during(outward, orders, &mut told).await;
+        let (inward, outward) = tokio::join!(self.inward.drained(), self.outward.drained());
+        let cut_off = inward + outward;
+        if cut_off > 0 {
+            tracing::warn!(cut_off, "connections were cut off at the end of the drain");
+        }
+    }
+
+    /// Does what it is told until `work` is done.
+    async fn during(&self, work: impl Future<Output = ()>, orders: &mut Orders, told: &mut Told) {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                () = &mut work => return,
+                order = orders.next() => self.obey(order, told),
+            }
+        }
+    }
+
+    fn obey(&self, order: Order, told: &mut Told) {
         match order {
             Order::Drain(limit) => self.inward.begin(limit),
+            Order::Finish(limit) => {
+                self.inward.begin(limit);
+                if told.inward_has_ended {
+                    self.outward.begin(limit);
+                } else {
+                    let by = Instant::now().checked_add(limit);
+                    told.finish_by = [told.finish_by, by].into_iter().flatten().min();
+                }
+            }
             Order::End(limit) => {
                 self.inward.begin(limit);
                 self.outward.begin(limit);
@@ -134,35 +194,15 @@ impl Drains {
             Order::Token(_) | Order::Ready(_) => {}
         }
     }
-
-    /// Another process is there for both.
-    pub(super) fn leave(&self, limit: Duration) {
-        self.inward.leave(limit);
-        self.outward.leave(limit);
-    }
-
-    /// Waits until both have ended, which orders may hasten; calls `emptied` when the first of them has nothing left to do.
-    pub(super) async fn ended(&self, orders: &mut Orders, emptied: impl FnOnce()) {
-        let end = async {
-            self.inward.emptied().await;
-            emptied();
-            self.outward.emptied().await;
-            let (inward, outward) = tokio::join!(self.inward.drained(), self.outward.drained());
-            inward + outward
-        };
-        tokio::pin!(end);
-        let mut at_once = false;
-        let cut_off = loop {
-            tokio::select! {
-                cut_off = &mut end => break cut_off,
-                order = orders.next() => {
-                    at_once |= order == Order::End(Duration::ZERO);
-                    self.obey(order);
-                }
-            }
-        };
-        if cut_off > 0 && !at_once {
-            tracing::warn!(cut_off, "connections were cut off at the end of the drain");
-        }
-    }
 }
+
+/// What an ending proxy was told.
+#[derive(Default)]
+struct Told {
+    /// When the way out is over that ends after the way in.
+    finish_by: Option<Instant>,
+    inward_has_ended: bool,
+}
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,9 @@ const TELL: Duration = Duration::from_millis(250);
 /// When there is no descriptor left for whoever comes to take this proxy's place, how long until it is tried again.
 const KNOCK_PAUSE: Duration = Duration::from_millis(100);
 
+/// Between attempts to open the door for a successor.
+const DOOR_PAUSE: Duration = Duration::from_secs(1);
+
 /// Problems that are over by themselves when the control plane is back are told only when they last this long.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -147,7 +150,6 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
             identity: identity.clone(),
             clock,
             ready: ready.subscribe(),
-            address: address.ip(),
             drain: standalone.then_some(asked),
         };
         pages_at = Some(admin::serve(address, pages, page).await?);
@@ -261,13 +263,12 @@ impl Proxy {
         let mut replace = signal(SignalKind::user_defined2())?;
         let mut successor: Option<tokio::process::Child> = None;
         let mut changes = self.wiring.client.changes();
+        let mut door_at = None;
         self.tell_application();
         loop {
             self.take_place()?;
             self.update_ready();
-            if self.taking.is_none() && self.door.is_none() && !replace::ends_its_container() {
-                self.door = Some(Door::open(&self.settings.directory).context("cannot be replaced in place")?);
-            }
+            self.open_door(&mut door_at);
             let take_at = self.taking.as_ref().and_then(|taking| taking.since).map(|since| since + PATIENCE);
             let told_at = self.problem.as_ref().map(|(at, _)| *at);
             tokio::select! {
@@ -279,7 +280,7 @@ impl Proxy {
                         self.application = Some(ready);
                         self.tell_application();
                     }
-                    Order::Drain(_) | Order::End(_) => return Ok(End::Told(message)),
+                    Order::Drain(_) | Order::Finish(_) | Order::End(_) => return Ok(End::Told(message)),
                 },
                 channel = knock(&self.door) => match channel.and_then(|channel| Ok((channel, self.sockets()?))) {
                     Ok((channel, sockets)) => {
@@ -299,6 +300,7 @@ impl Proxy {
                     successor = None;
                     tracing::error!(?status, "the process that was to replace this one has ended");
                 }
+                () = tokio::time::sleep_until(door_at.unwrap_or_else(tokio::time::Instant::now)), if door_at.is_some() => {}
                 () = tokio::time::sleep_until(take_at.unwrap_or_else(tokio::time::Instant::now)), if take_at.is_some() => {
                     if let Some(taking) = &mut self.taking {
                         taking.registered = true;
@@ -309,6 +311,26 @@ impl Proxy {
                         self.link.tell(FromProxy::Problem(text));
                     }
                 }
+            }
+        }
+    }
+
+    /// Opens the door for a successor, once nobody's place is to be taken any more. `again`: when it is tried again, since it cannot be
+    /// opened now; whoever serves goes on.
+    fn open_door(&mut self, again: &mut Option<tokio::time::Instant>) {
+        let now = tokio::time::Instant::now();
+        let wanted = self.taking.is_none() && self.door.is_none() && !replace::ends_its_container();
+        if !wanted || again.is_some_and(|at| now < at) {
+            return;
+        }
+        match Door::open(&self.settings.directory) {
+            Ok(door) => (self.door, *again) = (Some(door), None),
+            Err(error) => {
+                if again.is_none() {
+                    let directory = self.settings.directory.display();
+                    tracing::warn!(%directory, %error, "this proxy cannot be replaced in place; tried again every {DOOR_PAUSE:?}");
+                }
+                *again = Some(now + DOOR_PAUSE);
             }
         }
     }
@@ -433,7 +455,7 @@ impl Proxy {
         let Proxy { settings, session, link, mut running, pages, door, held, wiring, ready, standalone, .. } = self;
         drop(door);
         ready.send_replace(false);
-        let session = match end {
+        let (session, order) = match end {
             End::Told(order) => {
                 if standalone {
                     notify::stopping();
@@ -443,19 +465,19 @@ impl Proxy {
                 if !limit.is_zero() {
                     tokio::time::sleep(TELL.min(limit)).await;
                 }
-                drains.obey(order.sooner(TELL));
-                Some((session, pages))
+                (Some((session, pages)), Some(order.sooner(TELL)))
             }
             End::Replaced => {
                 // The instance goes on. What this process says of it no longer counts.
                 drop((pages, held));
                 running.let_go();
+                wiring.client.leave_store();
                 session.close().await;
                 drains.leave(Duration::from_secs(settings.finish_seconds));
-                None
+                (None, None)
             }
         };
-        drains.ended(&mut orders, || link.tell(FromProxy::Drained(true))).await;
+        drains.ended(order, &mut orders, || link.tell(FromProxy::Drained(true))).await;
         if let Some((session, _pages)) = session {
             session.close().await;
         }

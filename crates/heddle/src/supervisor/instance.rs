@@ -27,10 +27,7 @@ use crate::runtime::Folder;
 /// What an application that is told to end at once is given before it is killed.
 const HURRY: Duration = Duration::from_secs(2);
 
-/// When an application has ended by itself, what it has said last may take this long to arrive.
-const LEAD: Duration = Duration::from_secs(5);
-
-/// And when it was told to, after a drain.
+/// When an application has ended that was told to, after a drain, what it has said last may take this long to arrive.
 const REST: Duration = Duration::from_secs(1);
 
 /// What an instance is made of.
@@ -264,11 +261,18 @@ impl Life {
             end
         };
         sidecar.end(match *self.stopping.borrow() {
-            Stop::Not => LEAD,
+            // What a Job has written is delivered.
+            Stop::Not => self.plan.template.termination_grace,
             Stop::Drain => REST,
             Stop::Now => Duration::ZERO,
         });
-        sidecar.ended().await;
+        tokio::select! {
+            () = sidecar.ended() => {}
+            () = reach(&mut self.stopping, |s| *s == Stop::Now) => {
+                sidecar.end(Duration::ZERO);
+                sidecar.ended().await;
+            }
+        }
         end.unwrap_or(Phase::Gone)
     }
 

@@ -165,9 +165,9 @@ struct Keeper {
     state: watch::Sender<ProxyState>,
     services: watch::Sender<Option<Vec<ServiceEntry>>>,
     ready: bool,
-    /// It is told to drain or to end: no process is started again.
+    /// It is told to drain or to end: what is started again takes nothing from others.
     draining: bool,
-    /// It is told to end, and until when that may take.
+    /// It is told to end, and until when that may take: no process is started again.
     kill_at: Option<tokio::time::Instant>,
     /// Processes whose place was taken and that finish what they have. They end with the keeper at the latest.
     retired: JoinSet<()>,
@@ -281,10 +281,12 @@ impl Keeper {
                 Ok(life) => self.serve(life, &mut inbox).await,
                 Err(error) => format!("{error:#}"),
             };
-            if self.draining {
+            if self.kill_at.is_some() {
                 break;
             }
-            self.state.send_replace(ProxyState::Starting);
+            if !self.draining {
+                self.state.send_replace(ProxyState::Starting);
+            }
             let wait = backoff.died();
             self.reporter.problem(format_args!("the proxy of {}: {ended}; started again in {wait:?}", self.name));
             let again = tokio::time::sleep(wait);
@@ -297,11 +299,11 @@ impl Keeper {
                         None => return,
                     },
                 }
-                if self.draining {
+                if self.kill_at.is_some() {
                     break;
                 }
             }
-            if self.draining {
+            if self.kill_at.is_some() {
                 break;
             }
         }
@@ -363,6 +365,10 @@ impl Keeper {
             });
         }
         send(&mut stdin, &ToProxy::Ready(self.ready)).await;
+        if self.draining {
+            // It takes the place of one that died: only the application's own calls are left.
+            send(&mut stdin, &ToProxy::Drain { seconds: 0 }).await;
+        }
         Ok(Life { child, stdin, messages: Messages::new(stdout), linked: true, token: None, busy: self.busy.clone() })
     }
 
