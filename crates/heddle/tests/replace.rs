@@ -259,3 +259,27 @@ fn no_stream_is_broken_when_proxies_control_plane_and_instances_are_replaced() {
     go_on(&load, 40);
     mesh.end(Signal::SIGTERM);
 }
+
+#[test]
+fn a_proxy_that_cannot_be_made_replaceable_serves_and_tries_again() {
+    let mesh = Mesh::with_files(&two("http", WHO), &[]);
+    let door = mesh.runtime().join("instances/t.client-0/replace.sock");
+    std::fs::remove_file(&door).unwrap();
+    // No socket can take its place.
+    std::fs::create_dir_all(door.join("in-the-way")).unwrap();
+    mesh.kill(&["heddle proxy", "client-0"]);
+    let proxy = mesh.forward_proxy("client-0");
+    until("an answer", LONG, || {
+        let answer = try_curl(["-x", &format!("http://{proxy}"), "http://back/"])?;
+        if answer.status == 200 { Ok(()) } else { Err(format!("{answer:?}\n{}", mesh.said())) }
+    });
+    until("a word about it", LONG, || {
+        let said = mesh.said();
+        if said.contains("cannot be replaced in place") { Ok(()) } else { Err(said) }
+    });
+    let serving = mesh.process(&["heddle proxy", "client-0"]);
+    std::fs::remove_dir_all(&door).unwrap();
+    until("the door", LONG, || if door.exists() { Ok(()) } else { Err(mesh.said()) });
+    assert_eq!(mesh.process(&["heddle proxy", "client-0"]), serving, "it is still the same one");
+    mesh.end(Signal::SIGTERM);
+}
