@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use super::load::Burden;
 use super::{Class, Endpoint, EndpointSet};
 use crate::{Nanos, Outcome};
 
@@ -19,6 +20,8 @@ pub struct InFlight {
     answered: Option<NonZeroU64>,
     class: Class,
     refused: bool,
+    /// The endpoint was left out when it was sent: in a panic, or because nobody else was left.
+    left_out: bool,
     /// Its answer asked for less when an ejection had been paid for it already.
     paid: bool,
     /// The ejections in a row when its answer asked for less.
@@ -29,7 +32,18 @@ impl InFlight {
     /// Counts a request as sent to `endpoint`.
     pub fn start(endpoint: Arc<Endpoint>, class: Class, started: Nanos) -> InFlight {
         endpoint.load.start(class, started);
-        InFlight { endpoint, started, sent: started, answered: None, class, refused: false, paid: false, ejections: 0 }
+        let left_out = endpoint.load.ejected(started);
+        InFlight {
+            endpoint,
+            started,
+            sent: started,
+            answered: None,
+            class,
+            refused: false,
+            left_out,
+            paid: false,
+            ejections: 0,
+        }
     }
 
     /// Where it went.
@@ -81,11 +95,17 @@ impl InFlight {
         self.ejections = self.endpoint.load.ejections();
     }
 
-    fn is_paid(&self) -> bool {
+    /// What its failure is worth.
+    fn burden(&self) -> Burden {
         let load = &self.endpoint.load;
-        match self.refused {
+        let paid = match self.refused {
             true => self.paid || load.ejections() > self.ejections,
             false => self.started < load.left_out_until(),
+        };
+        match (paid, self.left_out) {
+            (false, _) => Burden::Full,
+            (true, true) => Burden::Cost,
+            (true, false) => Burden::None,
         }
     }
 
@@ -113,11 +133,8 @@ impl InFlight {
             // It may have been answered long ago, where the answer was a stream.
             let at = self.answered.map_or(now, |at| Nanos(at.get()));
             load.succeeded(self.class, latency, self.started, at, now, self.refused);
-        } else if load.failed(self.class, latency, self.is_paid(), now, (outcome, &peers.policy().outlier))
-            && peers.may_eject(&self.endpoint)
-            && load.eject(now, &peers.policy().outlier)
-        {
-            peers.view().ejects();
+        } else if load.failed(self.class, latency, self.burden(), now, (outcome, &peers.policy().outlier)) {
+            peers.eject(&self.endpoint, now);
         }
         self.answered(now);
     }

@@ -50,6 +50,10 @@ const PATIENCE_LATENCIES: f32 = 8.0;
 /// The longest wait for a trial; reached after five failures in a row.
 const PATIENCE_MAX: f32 = 30e9;
 
+/// A reported latency of at least this part of what is known says the same. Above the part by which a choice tells a slower
+/// endpoint from a quick one, or one in between would be neither chosen nor tried.
+const CONFIRMS: f32 = 1.0 / 1.2;
+
 /// `Retry-After` is believed up to this.
 const RETRY_AFTER_MAX: Nanos = Nanos::from_millis(60_000);
 
@@ -114,6 +118,17 @@ pub struct Load {
     unheard: AtomicU32,
     /// When the last request of each class was sent, in [`tick`]s.
     sent: [AtomicU16; CLASSES],
+}
+
+/// What a failure counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Burden {
+    /// All of it.
+    Full,
+    /// It was sent while the endpoint was left out: it makes the endpoint dearer than others, and no ejection longer.
+    Cost,
+    /// Nothing: it was under way when an ejection began, which it must not prolong or burden the return from.
+    None,
 }
 
 /// Latency of one class: an `f32` in nanoseconds, zero for unknown, and when it was updated in milliseconds (which wrap after
@@ -516,24 +531,26 @@ impl Load {
         }
     }
 
-    /// Learns from a failure; true when the endpoint has failed often enough to be ejected. `paid`: it was sent before an
-    /// ejection ended, so it has been paid for, and must not burden the endpoint when it comes back.
+    /// Learns from a failure; true when the endpoint has failed often enough to be ejected.
     pub(super) fn failed(
         &self,
         class: Class,
         latency: Nanos,
-        paid: bool,
+        burden: Burden,
         now: Nanos,
         (outcome, policy): (Outcome, &OutlierPolicy),
     ) -> bool {
         self.failures.fetch_add(1, Relaxed);
-        self.window.fetch_add(1, Relaxed);
-        self.window_failures.fetch_add(1, Relaxed);
-        if paid {
+        if burden == Burden::None {
             return false;
         }
         self.slow(class, latency, now);
         self.fails();
+        if burden == Burden::Cost {
+            return false;
+        }
+        self.window.fetch_add(1, Relaxed);
+        self.window_failures.fetch_add(1, Relaxed);
         let count = |streak: &AtomicU32| streak.fetch_add(1, Relaxed).saturating_add(1);
         let reached = |streak: u32, limit: u32| limit > 0 && streak >= limit;
         let any = count(&self.streak);
@@ -592,8 +609,9 @@ impl Load {
     /// verified peer, with an answer or with that to a probe.
     ///
     /// Requests of others count like ours. The latency never lowers what was observed here: a server that claims to be fast is
-    /// still judged by its answers. It only decides what is found out next: one that is at least half of what is known puts a
-    /// trial off, since it would show the same, and a better one brings the trial forward to a second after the last answer.
+    /// still judged by its answers. It only decides what is found out next: one that is about what is known puts a trial off,
+    /// since it would show the same, and a better one brings the trial forward to a second after the last answer. Half a minute
+    /// after the last answer no report puts it off any more: it speaks of the requests of others.
     pub fn reported(&self, in_flight: u32, latency: Option<Nanos>, now: Nanos) {
         let others = in_flight.min(REPORT_MAX).saturating_sub(self.in_flight()) as f32;
         let before = self.elsewhere.get();
@@ -602,8 +620,12 @@ impl Load {
         let latency = (latency.0 as f32).clamp(FLOOR, CEILING);
         self.reported.set(latency);
         let known = self.latencies.iter().map(Estimate::get).fold(0.0, f32::max);
-        if self.waiting() == 0 && self.streak.load(Relaxed) == 0 && known > 0.0 && latency >= known / 2.0 {
-            self.quiet_since.store(now.0, Relaxed);
+        if self.waiting() == 0 && self.streak.load(Relaxed) == 0 && known > 0.0 && latency >= known * CONFIRMS {
+            let learnt =
+                self.latencies.iter().filter(|estimate| estimate.get() > 0.0).map(|estimate| estimate.age(now));
+            if learnt.fold(f32::INFINITY, f32::min) < PATIENCE_MAX {
+                self.quiet_since.store(now.0, Relaxed);
+            }
         }
     }
 
@@ -662,6 +684,8 @@ impl Load {
         self.gateway_streak.store(0, Relaxed);
         self.latencies.iter().for_each(|estimate| estimate.set(0.0, 0));
         self.failing.set(0.0);
+        // What it did before is paid for, and must not eject it again when peers are compared.
+        self.take_window();
         true
     }
 

@@ -38,10 +38,9 @@ pub(super) struct View {
     in_flight: AtomicU32,
     /// The greatest part of its weight that an endpoint has, bits of an `f32`; zero stands for one.
     ramp: AtomicU32,
-    /// Endpoints that are ejected.
-    ejected: AtomicU32,
-    /// The rank, from 1, of the largest group that is wholly usable; zero: there is none.
+    /// The rank of the group with the most usable endpoints, and how many they are.
     spare: AtomicU32,
+    spare_usable: AtomicU32,
 }
 
 /// What one look at all endpoints has found so far; made by [`EndpointSet::review_due`]. It belongs to that set.
@@ -54,9 +53,6 @@ pub struct Review {
     /// Who is among the peers, by place.
     gathered: Vec<bool>,
     tallies: Vec<Tally>,
-    ejected: u32,
-    /// Endpoints that were ejected by what the view said when counting began.
-    before: u32,
     ramp: f32,
     /// By class, nanoseconds since anything was learnt of it at any endpoint, where that was looked at.
     learnt: Option<[f32; CLASSES]>,
@@ -85,6 +81,9 @@ struct Peers {
 /// One group.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
+    ejected: u32,
+    /// Endpoints that were ejected by what the group said when counting began.
+    before: u32,
     usable: u64,
     in_flight: u64,
     weight: u64,
@@ -111,24 +110,14 @@ impl View {
         self.ramp.store(ramp.to_bits(), Relaxed);
     }
 
-    /// Endpoints that are ejected.
-    pub(super) fn ejected(&self) -> u32 {
-        self.ejected.load(Relaxed)
-    }
-
-    /// One more of them, which counts before the next review does.
-    pub(super) fn ejects(&self) {
-        self.ejected.fetch_add(1, Relaxed);
-    }
-
     /// Goes on from where `old` was. `alike`: whether the groups are still the same ones; if not, a review is due at once.
     pub(super) fn follow(&self, old: &View, alike: bool) {
         self.compared.store(old.compared.load(Relaxed), Relaxed);
         self.panic.store(old.panic(), Relaxed);
         self.in_flight.store(old.in_flight.load(Relaxed), Relaxed);
-        self.ejected.store(old.ejected(), Relaxed);
         if alike {
             self.spare.store(old.spare.load(Relaxed), Relaxed);
+            self.spare_usable.store(old.spare_usable.load(Relaxed), Relaxed);
             self.reviewed.store(old.reviewed.load(Relaxed), Relaxed);
         }
     }
@@ -162,29 +151,27 @@ impl EndpointSet {
         }
     }
 
-    /// Whether this endpoint may be ejected, by what was counted last. Workers that eject different endpoints in the same
-    /// instant may exceed the share by one each.
-    pub(super) fn may_eject(&self, endpoint: &Endpoint) -> bool {
-        let all: u64 = self.groups().iter().map(|group| u64::from(group.members.len())).sum();
-        let share = all * self.ejected_percent() / 100;
-        u64::from(self.view().ejected()) < share.max(u64::from(all >= 2)) || self.is_spared(endpoint)
-    }
-
-    fn ejected_percent(&self) -> u64 {
-        u64::from(self.policy().outlier.max_ejected_percent.min(100))
-    }
-
-    /// Whether all of this endpoint's group may go because another one stands in for it: one that is wholly usable, and no
-    /// smaller than what the cap would leave of the group by itself.
-    fn is_spared(&self, endpoint: &Endpoint) -> bool {
-        let Some(spare) = (self.view().spare.load(Relaxed) as usize).checked_sub(1) else { return false };
+    /// Ejects an endpoint if it may be, by what was counted last. Workers that eject different endpoints in the same instant may
+    /// exceed the share by one each.
+    pub(super) fn eject(&self, endpoint: &Endpoint, now: Nanos) {
+        let policy = &self.policy().outlier;
         let place = self.endpoints().binary_search_by(|other| other.workload.cmp(&endpoint.workload));
-        let (Some(other), Ok(place)) = (self.groups().get(spare), place) else { return false };
-        let own = self.groups().iter().find(|group| group.members.contains(place));
-        own.is_some_and(|own| {
-            let left = u64::from(own.members.len()) * (100 - self.ejected_percent());
-            !std::ptr::eq(own, other) && u64::from(other.members.len()) * 100 >= left
-        })
+        let own = |(_, group): &(u32, &Group)| place.is_ok_and(|place| group.members.contains(place));
+        // Who is in no group is draining, or was removed while the request was under way.
+        let Some((rank, group)) = (0..).zip(self.groups()).find(own) else { return };
+        let all = u64::from(group.members.len());
+        let share = all * u64::from(policy.max_ejected_percent.min(100)) / 100;
+        let few = u64::from(group.ejected.load(Relaxed)) < share.max(u64::from(all >= 2));
+        if (few || self.is_spared(rank, all - share)) && endpoint.load.eject(now, policy) {
+            group.ejected.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Whether all of the group of this rank may go because another one stands in for it: one with no fewer usable endpoints than
+    /// the cap would leave of the group by itself.
+    fn is_spared(&self, rank: u32, left: u64) -> bool {
+        let view = self.view();
+        view.spare.load(Relaxed) != rank && u64::from(view.spare_usable.load(Relaxed)) >= left.max(1)
     }
 
     fn counts(&self, endpoint: &Endpoint, now: Nanos) -> bool {
@@ -220,7 +207,8 @@ impl Review {
             }
             Phase::Count => {
                 if self.place == 0 {
-                    self.before = set.view().ejected();
+                    let pairs = set.groups().iter().zip(&mut self.tallies);
+                    pairs.for_each(|(group, tally)| tally.before = group.ejected.load(Relaxed));
                 }
                 let mut from = 0;
                 for (group, tally) in set.groups().iter().zip(&mut self.tallies) {
@@ -231,7 +219,7 @@ impl Review {
                         let load = &endpoint.load;
                         load.grow(now, set.policy().slow_start.as_ref());
                         self.ramp = self.ramp.max(load.ramp());
-                        self.ejected += u32::from(load.is_out_for_failures(now));
+                        tally.ejected += u32::from(load.is_out_for_failures(now));
                         tally.usable += u64::from(!load.ejected(now) && !load.unhealthy());
                         tally.in_flight += u64::from(load.in_flight());
                         tally.weight += u64::from(endpoint.weight.max(1));
@@ -263,8 +251,8 @@ impl Review {
             let failed = policy.success_rate_stdev > 0 && success(endpoint) < floor.min(far);
             let ceiling = f64::from(policy.latency_percent) / 100.0;
             let slow = policy.latency_percent > 0 && slowness(endpoint, &self.peers.usual) > ceiling;
-            if (failed || slow) && set.may_eject(endpoint) && endpoint.load.eject(now, policy) {
-                set.view().ejects();
+            if failed || slow {
+                set.eject(endpoint, now);
             }
         }
         endpoint.load.take_window();
@@ -284,17 +272,17 @@ impl Review {
         };
         let panic = !set.groups().is_empty() && set.groups().iter().zip(&self.tallies).all(few);
         view.panic.store(panic, Relaxed);
-        let whole = |(rank, group): (u32, &Group)| {
-            let usable = self.tallies[rank as usize].usable;
-            (usable == u64::from(group.members.len())).then_some((usable, rank + 1))
-        };
-        let spare = (0..).zip(set.groups()).filter_map(whole).max_by_key(|(usable, _)| *usable);
-        view.spare.store(spare.map_or(0, |(_, rank)| rank), Relaxed);
+        if let Some((rank, tally)) = (0..).zip(&self.tallies).max_by_key(|(_, tally)| tally.usable) {
+            view.spare.store(rank, Relaxed);
+            view.spare_usable.store(u32::try_from(tally.usable).unwrap_or(u32::MAX), Relaxed);
+        }
         let in_flight = sum(|t| t.in_flight) as f32 / sum(|t| t.weight).max(1) as f32;
         view.in_flight.store(in_flight.to_bits(), Relaxed);
         view.ramps(self.ramp);
-        // Who was ejected since counting began stays counted, some twice until the next review: that is on the safe side.
-        view.ejected.fetch_add(self.ejected.wrapping_sub(self.before), Relaxed);
+        for (group, tally) in set.groups().iter().zip(&self.tallies) {
+            // Who was ejected since counting began stays counted, some twice until the next review: that is on the safe side.
+            group.ejected.fetch_add(tally.ejected.wrapping_sub(tally.before), Relaxed);
+        }
         let failover = u64::from(policy.failover_percent.clamp(1, 100));
         let part = |(group, tally): (&Group, &Tally)| {
             let wanted = u64::from(group.members.len()) * failover;

@@ -88,6 +88,8 @@ pub(super) struct Group {
     pub(super) members: Spread,
     /// The end of its part of the requests; it begins where that of the group before ends.
     pub(super) until: AtomicU32,
+    /// Members that are ejected.
+    pub(super) ejected: AtomicU32,
 }
 
 /// What the choice depends on besides the endpoints.
@@ -174,6 +176,10 @@ impl EndpointSet {
                 distance: group[0].1,
                 members: Spread::new(group.iter().map(|(_, _, i)| *i).collect(), &endpoints),
                 until: AtomicU32::new(WHOLE),
+                // At most: who was ejected before has not succeeded since.
+                ejected: AtomicU32::new(
+                    group.iter().filter(|r| endpoints[r.2 as usize].load.ejections() > 0).count() as u32
+                ),
             })
             .collect();
         let sessions = hashed::sessions(&policy, &groups, &endpoints);
@@ -196,7 +202,10 @@ impl EndpointSet {
         self.view.follow(&old.view, alike);
         if alike {
             let pairs = self.groups.iter().zip(&old.groups);
-            pairs.for_each(|(new, old)| new.until.store(old.until.load(Relaxed), Relaxed));
+            for (new, old) in pairs {
+                new.until.store(old.until.load(Relaxed), Relaxed);
+                new.ejected.store(old.ejected.load(Relaxed), Relaxed);
+            }
         }
         self
     }

@@ -8,6 +8,7 @@ use crate::{Nanos, Outcome, Rng};
 
 mod bad_input;
 mod candidates;
+mod outcomes;
 mod simulation;
 
 const MS: u64 = 1_000_000;
