@@ -10,7 +10,7 @@ use engine::{Nanos, Reason};
 
 use crate::load::Report;
 use crate::pool::Peer;
-use crate::reply::Refusal;
+use crate::reply::{REASON, Refusal};
 use crate::route::{Choice, Plan};
 use crate::send::Call;
 use crate::upstream::Route;
@@ -126,8 +126,13 @@ pub(crate) fn hear(call: &Call<'_>, in_flight: &mut InFlight, mesh: bool, now: N
         in_flight.endpoint().load.reported(report.in_flight, report.latency, now);
     }
     let status = call.response.status();
+    let field = |name| call.response.fields().get(name);
+    let refuses = (400..500).contains(&status) || status == 200 && call.head.is_grpc();
+    if mesh && refuses && matches!(field(REASON), Some(b"denied")) {
+        // By the sidecar, at once: that says nothing of the application, and must not look like a fast answer.
+        in_flight.limited(None, now);
+    }
     if matches!(status, 429 | 503) {
-        let field = |name| call.response.fields().get(name);
         match field("retry-after").and_then(|value| retry_after(value, field("date"))) {
             after if status == 429 => in_flight.limited(after, now),
             Some(after) => in_flight.refused(after, now),

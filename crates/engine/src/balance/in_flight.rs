@@ -24,8 +24,8 @@ pub struct InFlight {
     left_out: bool,
     /// Its answer asked for less when an ejection had been paid for it already.
     paid: bool,
-    /// The ejections in a row when its answer asked for less.
-    ejections: u32,
+    /// The ejections in a row when its answer asked for less; this is the most that are told apart.
+    ejections: u16,
 }
 
 impl InFlight {
@@ -92,14 +92,14 @@ impl InFlight {
     fn asks(&mut self) {
         self.refused = true;
         self.paid = self.endpoint.load.is_paid(self.started);
-        self.ejections = self.endpoint.load.ejections();
+        self.ejections = u16::try_from(self.endpoint.load.ejections()).unwrap_or(u16::MAX);
     }
 
     /// What its failure is worth.
     fn burden(&self) -> Burden {
         let load = &self.endpoint.load;
         let paid = match self.refused {
-            true => self.paid || load.ejections() > self.ejections,
+            true => self.paid || load.ejections() > u32::from(self.ejections),
             false => self.started < load.left_out_until(),
         };
         match (paid, self.left_out) {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use engine::authorize::Authorizer;
+use engine::authorize::{Action, Authorizer, Policy, Rule};
 use engine::balance::{Backend, EndpointSet, Load, Locality};
 use engine::policy::{Algorithm, BalancePolicy, CheckPolicy, HealthCheck, Probe};
 use engine::{Nanos, Protocol};
@@ -172,6 +172,27 @@ fn who_asks_for_less_is_left_alone() {
     assert_eq!(asked.load(Ordering::Relaxed), 8);
     let failures: u64 = (0..2).map(|at| load(&backend, at).failures()).sum();
     assert_eq!(failures, 0, "it is no failure");
+}
+
+/// The sidecar of one of two instances denies what the other allows, as while a policy comes to one after the other. It does so
+/// at once, and the application takes its time.
+#[test]
+fn a_sidecar_that_denies_attracts_nothing() {
+    let (app, _) = answering_after(Duration::from_millis(5), "HTTP/1.1 200 OK\r\n");
+    let world = World::new();
+    let all = Policy { name: "shop/all".into(), action: Action::Deny, rules: vec![Rule::default()], unusable: false };
+    let denies = Authorizer { policies: vec![all] };
+    let sidecars = [("cart-0", denies), ("cart-1", Authorizer::default())]
+        .map(|(name, authorizer)| world.server_named(name, app.address(), Protocol::Http1, authorizer));
+    world.publish(Protocol::Http1, sidecars.iter().map(|sidecar| sidecar.endpoint(app.address().port())).collect());
+    let client = world.client(|_| {});
+    let mut denied = 0;
+    for _ in 0..100 {
+        let mut raw = client.connect();
+        raw.send("GET http://cart/ HTTP/1.1\r\nHost: cart\r\n\r\n");
+        denied += usize::from(raw.read_head().starts_with("HTTP/1.1 403 "));
+    }
+    assert!((1..50).contains(&denied), "{denied} of 100 were denied");
 }
 
 fn check(probe: Probe) -> BalancePolicy {

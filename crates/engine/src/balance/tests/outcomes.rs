@@ -96,7 +96,7 @@ fn what_sheds_load_attracts_nothing_in_a_panic() {
 /// those that were still under way then, nor for what it did before.
 #[test]
 fn what_is_paid_for_ejects_nobody_twice() {
-    let stalls = |now: u64| (2_000..3_500).contains(&now).then_some((1_000, Outcome::Timeout));
+    let stalls = |now: u64| (2_000..3_500).contains(&now).then_some((1_000u64, Outcome::Timeout));
     let sways = |now: u64| {
         ((1_000..3_000).contains(&now) && now / 10 % 2 == 0 || (3_000..3_100).contains(&now)).then_some((20, failure()))
     };
