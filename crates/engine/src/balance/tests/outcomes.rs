@@ -98,7 +98,8 @@ fn what_sheds_load_attracts_nothing_in_a_panic() {
 fn what_is_paid_for_ejects_nobody_twice() {
     let stalls = |now: u64| (2_000..3_500).contains(&now).then_some((1_000u64, Outcome::Timeout));
     let sways = |now: u64| {
-        ((1_000..3_000).contains(&now) && now / 10 % 2 == 0 || (3_000..3_100).contains(&now)).then_some((20, failure()))
+        ((1_000..3_000).contains(&now) && (now / 10).is_multiple_of(2) || (3_000..3_100).contains(&now))
+            .then_some((20, failure()))
     };
     for fails in [&stalls as &dyn Fn(u64) -> Option<(u64, Outcome)>, &sways] {
         let set = ten(Algorithm::RoundRobin);
@@ -134,12 +135,12 @@ fn reports_put_no_trial_off_for_ever() {
         }
         let mut to_it = 0;
         for now in 100..600_100 {
-            if now % 100 == 0
+            if now.is_multiple_of(100)
                 && let Some(idle) = set.probe_due(at(now), &mut rng)
             {
                 idle.load.reported(0, Some(Nanos::from_millis(reported)), at(now));
             }
-            if now % 10 != 0 {
+            if !now.is_multiple_of(10) {
                 continue;
             }
             let chosen = set.choose(at(now), &mut rng, &Ask::default(), |_| true).expect("there is one");
