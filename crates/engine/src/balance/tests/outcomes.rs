@@ -69,7 +69,7 @@ fn what_sheds_load_attracts_nothing_in_a_panic() {
     let mut rng = Rng::seeded(9);
     let mut failed = 0;
     let mut pending = std::collections::VecDeque::new();
-    for now in 0..60_000 {
+    for now in 0..60_000u64 {
         set.review(at(now));
         while let Some((end, _)) = pending.front()
             && *end <= now
@@ -134,7 +134,7 @@ fn reports_put_no_trial_off_for_ever() {
             send(&set, endpoint, 0, ms, Outcome::Success);
         }
         let mut to_it = 0;
-        for now in 100..600_100 {
+        for now in 100..600_100u64 {
             if now.is_multiple_of(100)
                 && let Some(idle) = set.probe_due(at(now), &mut rng)
             {
