@@ -71,6 +71,11 @@ pub(crate) async fn run(worker: Rc<Worker>, acceptor: Acceptor, entry: Entry) {
     let mut acceptor = acceptor;
     // Made once: its time must not begin anew with every connection that comes.
     let mut quiet = pin!(worker.drained_quietly(entry.side()));
+    let mut open = worker.shared.open.clone();
+    tokio::select! {
+        () = &mut quiet => return,
+        opened = open.wait_for(|open| *open) => if opened.is_err() { return },
+    }
     loop {
         let accepted = tokio::select! {
             biased;

@@ -178,12 +178,7 @@ pub(crate) async fn send<'u>(
                     Ok(Sent { upload_broken, asked }) => {
                         let mesh = attempt.is_mesh();
                         if let Some(in_flight) = &mut in_flight {
-                            // A client that sends slowly makes no instance slow.
-                            if let Some(asked) = asked {
-                                in_flight.connected(asked);
-                            }
-                            in_flight.answered(at);
-                            hear(call, in_flight, mesh, at);
+                            answered(call, in_flight, asked, mesh, at);
                         }
                         let (outcome, reached) = judge(call, mesh);
                         let again = outcome
@@ -236,6 +231,16 @@ pub(crate) async fn send<'u>(
         upload.restart();
         tried.extend(attempt.endpoint.as_ref().map(|endpoint| endpoint.load.id));
     }
+}
+
+/// Learns that an answer has come. `asked`: when the request's last byte was sent, if that was later than the rest: a client that
+/// sends slowly makes no instance slow.
+fn answered(call: &Call<'_>, in_flight: &mut InFlight, asked: Option<Nanos>, mesh: bool, at: Nanos) {
+    if let Some(asked) = asked {
+        in_flight.connected(asked);
+    }
+    in_flight.answered(at);
+    hear(call, in_flight, mesh, at);
 }
 
 /// Records the end of an attempt.

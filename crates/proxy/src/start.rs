@@ -14,6 +14,7 @@ use net::inside::Sockets;
 use net::listen::{self, Acceptor, AddressLock};
 use telemetry::access_log::AccessLog;
 use telemetry::metrics::Registry;
+use tokio::sync::watch;
 
 use crate::accept::{self, Entry};
 use crate::check;
@@ -47,6 +48,9 @@ pub struct Parts {
     pub listeners: Vec<TcpListener>,
     /// Where the application is in a network of its own: sockets of that network, to reach it.
     pub inside: Option<Sockets>,
+    /// Connections are taken as soon as this is true. Who takes another process's place leaves them to that one until it can
+    /// serve: it listens on the same sockets.
+    pub open: watch::Receiver<bool>,
 }
 
 /// A data plane at work.
@@ -63,8 +67,8 @@ pub struct Running {
 /// # Errors
 /// An address is held by another proxy or cannot be bound, or a thread cannot be started. The message names the address.
 pub fn start(parts: Parts) -> io::Result<Running> {
-    let Parts { settings, discover, live, identity, clock, registry, access_log, drain, drain_out, listeners, inside } =
-        parts;
+    let Parts { settings, discover, live, identity, clock, registry, access_log, .. } = parts;
+    let Parts { drain, drain_out, listeners, inside, open, .. } = parts;
     let given = Given::new(listeners)?;
     let entries = accept::entries(&settings);
     let mut locks = Vec::with_capacity(entries.len());
@@ -74,7 +78,7 @@ pub fn start(parts: Parts) -> io::Result<Running> {
     }
     let count = settings.workers.max(1);
     let load = ServerLoad::new(count);
-    let shared = Arc::new(Shared { settings, discover, live, identity, clock, drain, drain_out, inside, load });
+    let shared = Arc::new(Shared { settings, discover, live, identity, clock, drain, drain_out, inside, load, open });
     // Held here alone, so that no listener outlives what is done with it: one that nobody accepts from would swallow connections.
     let given = Arc::new(given);
     let offered = Arc::downgrade(&given);

@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) inside: Option<Sockets>,
     /// Of the application beside us.
     pub(crate) load: ServerLoad,
+    /// Whether connections are taken.
+    pub(crate) open: tokio::sync::watch::Receiver<bool>,
 }
 
 /// How far the end has come.

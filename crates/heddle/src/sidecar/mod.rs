@@ -111,6 +111,7 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
     held.append(&mut names.open(&settings.names, &mut datagrams, &mut listeners)?);
     let log = settings.access_log.then(|| AccessLog::start(std::io::stderr()).map(Arc::new));
     let log = log.transpose().context("cannot start the access log")?;
+    let open = watch::Sender::new(taken.is_none());
     let running = proxy::start(Parts {
         settings: proxy::Settings { reserved: settings.admin.into_iter().collect(), ..settings.proxy.clone() },
         discover: wiring.discover(),
@@ -123,6 +124,7 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
         drain_out,
         listeners,
         inside,
+        open: open.subscribe(),
     })?;
     let explainer = crate::explain::answer::explainer(wiring.client.clone(), clock, settings.proxy.application);
     let options = xds::session::Options {
@@ -171,6 +173,7 @@ pub(crate) async fn run(start: Start) -> anyhow::Result<()> {
         standalone,
         held,
         names: Some(names),
+        open,
         taking: taken.map(|taken| Taking { taken, registered: false, since: None }),
         door: None,
         running,
@@ -249,6 +252,8 @@ struct Proxy {
     held: Vec<OwnedFd>,
     /// Questions for names that are not answered yet: the one whose place is being taken answers them, for it may know more.
     names: Option<Names>,
+    /// Whether connections are taken, which those of a predecessor are not before its place is.
+    open: watch::Sender<bool>,
     taking: Option<Taking>,
     /// Where a successor asks for what this one listens on; `None` while this one takes another's place, and where none may.
     door: Option<Door>,
@@ -417,6 +422,7 @@ impl Proxy {
         if let Some(names) = self.names.take() {
             names.answer()?;
         }
+        self.open.send_replace(true);
         if let Some(Taking { taken, .. }) = self.taking.take() {
             taken.serving();
         }

@@ -10,6 +10,7 @@ use engine::Protocol;
 use proxy::Settings;
 use testkit::raw::{Raw, RawServer};
 use testkit::wait;
+use tokio::sync::watch;
 
 use crate::world::{World, listener, live, plain, settings};
 
@@ -173,6 +174,7 @@ fn an_address_that_another_proxy_holds_is_named() {
         drain_out: watch,
         listeners: Vec::new(),
         inside: None,
+        open: watch::channel(true).1,
     })
     .expect_err("the address is taken")
     .to_string();
@@ -208,7 +210,8 @@ fn listeners_that_were_handed_over_close_with_the_drain_and_those_without_use_at
     let [used, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let no_use = other.local_addr().unwrap();
     let settings = Settings { outbound: Some(used.local_addr().unwrap()), ..settings("shop/client-0") };
-    let client = world.start_with(settings, world.identity("client"), live(None), vec![used, other]);
+    let client =
+        world.start_with(settings, world.identity("client"), live(None), vec![used, other], watch::channel(true).1);
     // Whoever connects there would wait for ever.
     TcpStream::connect(no_use).expect_err("nobody listens there");
     let mut idle = client.connect();
@@ -227,4 +230,35 @@ fn listeners_that_were_handed_over_close_with_the_drain_and_those_without_use_at
     raw.read_head();
     raw.expect("ok").expect_end();
     assert_eq!(client.ended(), 0, "nothing was cut off");
+}
+
+/// Who takes another's place listens on the same socket. What comes there is the old one's until the new one can serve.
+#[test]
+fn a_successor_takes_no_connection_before_it_may() {
+    let app = RawServer::start(|_, mut raw| {
+        while raw.next_head().is_some() {
+            raw.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let (knows, knows_not) = (World::new(), World::new());
+    knows.publish(Protocol::Http1, vec![plain(app.address())]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let settings = Settings { outbound: Some(listener.local_addr().unwrap()), ..settings("shop/client-0") };
+    let start = |world: &World, open| {
+        let listeners = vec![listener.try_clone().unwrap()];
+        world.start_with(settings.clone(), world.identity("client"), live(None), listeners, open)
+    };
+    let old = start(&knows, watch::channel(true).1);
+    let (opens, open) = watch::channel(false);
+    let new = start(&knows_not, open);
+    drop(listener);
+    for _ in 0..64 {
+        old.connect().send(GET).expect("HTTP/1.1 200 ");
+    }
+    old.drain(Duration::from_millis(50));
+    old.ended();
+    let mut waits = new.connect();
+    waits.send(GET);
+    opens.send(true).unwrap();
+    waits.expect("HTTP/1.1 5");
 }

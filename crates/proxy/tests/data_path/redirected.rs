@@ -9,6 +9,7 @@ use engine::policy::TrafficPolicy;
 use engine::snapshot::{Inbound, InboundPort, Mesh};
 use testkit::netns::{self, Namespace};
 use testkit::raw::{Raw, RawServer};
+use tokio::sync::watch;
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use crate::world::{World, backend, destination, live, plain, settings};
@@ -65,7 +66,7 @@ fn sidecar(world: &World, application: SocketAddr, strict: bool, listeners: Vec<
     };
     let live = live(Some(inbound));
     live.mesh.store(Arc::new(Mesh { strict, trust_domain: "mesh.test".into(), ..Mesh::default() }));
-    world.start_with(settings, world.identity("client"), live, listeners)
+    world.start_with(settings, world.identity("client"), live, listeners, watch::channel(true).1)
 }
 
 #[test]

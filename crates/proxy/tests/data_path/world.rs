@@ -23,6 +23,7 @@ use telemetry::metrics::{Direction, Registry, SeriesKey};
 use testkit::address;
 use testkit::ca::{Ca, Leaf};
 use testkit::raw::Raw;
+use tokio::sync::watch;
 
 /// Destinations by name. A name that nobody published is answered with "there is none", unless it is to stay open.
 #[derive(Default)]
@@ -98,16 +99,17 @@ impl World {
 
     /// Starts a sidecar.
     pub(crate) fn start(&self, settings: Settings, identity: Identity, live: Arc<Live>) -> Sidecar {
-        self.start_with(settings, identity, live, Vec::new())
+        self.start_with(settings, identity, live, Vec::new(), watch::channel(true).1)
     }
 
-    /// Starts a sidecar that was given these listeners.
+    /// Starts a sidecar that was given these listeners and takes connections once `open` is true.
     pub(crate) fn start_with(
         &self,
         settings: Settings,
         identity: Identity,
         live: Arc<Live>,
         listeners: Vec<TcpListener>,
+        open: watch::Receiver<bool>,
     ) -> Sidecar {
         let (drain, watch) = net::drain::channel();
         let running = proxy::start(Parts {
@@ -120,6 +122,7 @@ impl World {
             access_log: None,
             drain: watch.clone(),
             drain_out: watch,
+            open,
             listeners,
             inside: None,
         })
