@@ -655,14 +655,15 @@ impl Load {
         self.unhealthy.store(0, Relaxed);
     }
 
-    /// Forgets its failures, and the ejection that they brought: discovery says that it is ready again, so it is not the
-    /// process that failed. Its latency stays. With a slow start it begins anew: the process may have just been started.
+    /// Forgets its failures, and ends the ejection that they brought: discovery says that it is ready again, so it is not the
+    /// process that failed. Its latency stays. So does the count of ejections, until a success: one that fails whenever it is
+    /// ready is ejected by one failure, and for longer each time. With a slow start it begins anew: the process may have just
+    /// been started.
     pub fn forgive(&self, slow_start: bool) {
         if slow_start {
             self.first.store(0, Relaxed);
         }
         self.left_out_until.store(0, Relaxed);
-        self.ejections.store(0, Relaxed);
         self.streak.store(0, Relaxed);
         self.gateway_streak.store(0, Relaxed);
         self.failing.set(0.0);

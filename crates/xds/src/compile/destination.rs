@@ -9,6 +9,7 @@ use engine::retry::RetryBudget;
 use engine::route::{Backends, Match, RouteInput, RouteTable, Rule, WeightedBackend};
 use engine::snapshot::{Destination, DestinationPort, Inbound, InboundPort, TcpRule};
 use proto::mesh;
+use tokio::time::Instant;
 
 use super::gateway::ordered_name;
 use super::policy::{self, Place};
@@ -164,8 +165,9 @@ impl Compiler {
         }
         let balance = policy::merge_balance(resources, &service.policies, &place(service, port));
         let none = EndpointSet::default();
-        let set =
-            endpoint::set(&none, resources.endpoints(&service.name), port.port, balance, &self.here).unwrap_or(none);
+        let instances = resources.endpoints(&service.name);
+        let gone = &mut self.gone.of(&service.name, port.port, Instant::now());
+        let set = endpoint::set(&none, instances, port.port, balance, &self.here, gone).unwrap_or(none);
         let backend = Arc::new(Backend::new(service.name.as_str(), port.port, port.protocol, set));
         self.backends.insert(&backend);
         backend
@@ -178,17 +180,19 @@ impl Compiler {
         let instance =
             |name: &String| (format!("{namespace}/{name}"), resources.endpoint(&format!("{service}/{name}")));
         let changed: Option<Vec<_>> = workloads.map(|names| names.iter().map(instance).collect());
+        let now = Instant::now();
         for backend in self.backends.of(service) {
             let (old, port) = (backend.endpoints.load(), backend.port);
+            let gone = &mut self.gone.of(service, port, now);
             let set = if let Some(changed) = &changed {
-                endpoint::patched(&old, changed.iter().map(|(w, i)| (w.as_str(), *i)), port, &self.here)
+                endpoint::patched(&old, changed.iter().map(|(w, i)| (w.as_str(), *i)), port, &self.here, gone)
             } else {
                 let declared = resources.service(service).and_then(|s| s.port(port).map(|port| (s, port)));
                 let balance = match declared {
                     Some((service, port)) => policy::merge_balance(resources, &service.policies, &place(service, port)),
                     None => old.policy().clone(),
                 };
-                endpoint::set(&old, resources.endpoints(service), port, balance, &self.here)
+                endpoint::set(&old, resources.endpoints(service), port, balance, &self.here, gone)
             };
             if let Some(set) = set {
                 backend.endpoints.store(Arc::new(set));
@@ -196,9 +200,10 @@ impl Compiler {
         }
     }
 
-    /// Forgets backends that no rule and no connection uses any more.
+    /// Forgets backends that no rule and no connection uses any more, and instances that left long ago.
     pub(crate) fn sweep(&mut self) {
         self.backends.sweep();
+        self.gone.sweep(Instant::now());
     }
 
     /// The inbound side of `workload`. Policies that are not held deny, so whoever calls this holds all that are good.

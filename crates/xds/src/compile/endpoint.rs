@@ -1,5 +1,6 @@
 //! Instances of services, and the sets of them that backends choose from.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use engine::balance::{Dial, Endpoint, EndpointSet, Health, Load, Locality};
 use engine::policy::BalancePolicy;
 use proto::mesh;
 
+use super::gone::Leavers;
 use super::problem::{self, Problem, Result, Within};
 
 /// The largest weight: as for backends.
@@ -107,20 +109,26 @@ impl Instance {
 }
 
 /// The set for `port`, given the one there is. Whatever has not changed is the same object, and an endpoint that is still
-/// reached in the same way keeps what was learnt of it. `None`: nothing changed.
+/// reached in the same way keeps what was learnt of it, also if it was away for a short time. `None`: nothing changed.
 pub(crate) fn set<'a>(
     old: &EndpointSet,
     instances: impl Iterator<Item = &'a Instance>,
     port: u16,
     policy: BalancePolicy,
     here: &Locality,
+    gone: &mut Leavers<'_>,
 ) -> Option<EndpointSet> {
-    let mut endpoints: Vec<Arc<Endpoint>> = instances.filter_map(|instance| one(old, instance, port)).collect();
+    let mut endpoints: Vec<Arc<Endpoint>> = instances.filter_map(|instance| one(old, instance, port, gone)).collect();
     endpoints.sort_by(|a, b| a.workload.cmp(&b.workload));
     let same = endpoints.len() == old.endpoints().len()
         && endpoints.iter().zip(old.endpoints()).all(|(new, old)| Arc::ptr_eq(new, old))
         && policy == *old.policy();
-    (!same).then(|| EndpointSet::new(endpoints, policy, here).following(old))
+    if same {
+        return None;
+    }
+    let stay: HashSet<u64> = endpoints.iter().map(|endpoint| endpoint.load.id).collect();
+    old.endpoints().iter().filter(|endpoint| !stay.contains(&endpoint.load.id)).for_each(|left| gone.keep(left));
+    Some(EndpointSet::new(endpoints, policy, here).following(old))
 }
 
 /// The set for `port` after changes of some of its instances, by workload; what is `None` is there no more. The others are not
@@ -130,15 +138,23 @@ pub(crate) fn patched<'a>(
     changed: impl Iterator<Item = (&'a str, Option<&'a Instance>)>,
     port: u16,
     here: &Locality,
+    gone: &mut Leavers<'_>,
 ) -> Option<EndpointSet> {
     let mut endpoints: Option<Vec<Arc<Endpoint>>> = None;
     for (workload, instance) in changed {
         let held = endpoints.as_deref().unwrap_or(old.endpoints());
         let place = held.binary_search_by(|endpoint| (*endpoint.workload).cmp(workload));
-        match (place, instance.and_then(|instance| one(old, instance, port))) {
+        match (place, instance.and_then(|instance| one(old, instance, port, gone))) {
             (Ok(at), Some(new)) if Arc::ptr_eq(&held[at], &new) => {}
-            (Ok(at), Some(new)) => endpoints.get_or_insert_with(|| old.endpoints().to_vec())[at] = new,
-            (Ok(at), None) => _ = endpoints.get_or_insert_with(|| old.endpoints().to_vec()).remove(at),
+            (Ok(at), Some(new)) => {
+                if !Arc::ptr_eq(&held[at].load, &new.load) {
+                    gone.keep(&held[at]);
+                }
+                endpoints.get_or_insert_with(|| old.endpoints().to_vec())[at] = new;
+            }
+            (Ok(at), None) => {
+                gone.keep(&endpoints.get_or_insert_with(|| old.endpoints().to_vec()).remove(at));
+            }
             (Err(at), Some(new)) => endpoints.get_or_insert_with(|| old.endpoints().to_vec()).insert(at, new),
             (Err(_), None) => {}
         }
@@ -146,7 +162,7 @@ pub(crate) fn patched<'a>(
     Some(EndpointSet::sorted(endpoints?, old.policy().clone(), here).following(old))
 }
 
-fn one(old: &EndpointSet, instance: &Instance, port: u16) -> Option<Arc<Endpoint>> {
+fn one(old: &EndpointSet, instance: &Instance, port: u16, gone: &mut Leavers<'_>) -> Option<Arc<Endpoint>> {
     let dial = instance.dial(port)?;
     let (set, old) = (old, old.endpoints());
     let known = old.binary_search_by(|e| e.workload.cmp(&instance.workload)).ok().map(|i| &old[i]);
@@ -160,11 +176,16 @@ fn one(old: &EndpointSet, instance: &Instance, port: u16) -> Option<Arc<Endpoint
     {
         return Some(known.clone());
     }
-    if let Some(known) = known
-        && known.health == Health::NotReady
+    let load = match known {
+        Some(known) => Some(known.load.clone()),
+        None => gone.take(&instance.workload, &dial),
+    };
+    // Who was away may have been started again, as who was not ready.
+    if let Some(load) = &load
+        && known.is_none_or(|known| known.health == Health::NotReady)
         && instance.health == Health::Ready
     {
-        known.load.forgive(set.policy().slow_start.is_some());
+        load.forgive(set.policy().slow_start.is_some());
     }
     Some(Arc::new(Endpoint {
         workload: instance.workload.clone(),
@@ -174,6 +195,6 @@ fn one(old: &EndpointSet, instance: &Instance, port: u16) -> Option<Arc<Endpoint
         priority: instance.priority,
         locality: instance.locality.clone(),
         health: instance.health,
-        load: known.map_or_else(Load::new, |known| known.load.clone()),
+        load: load.unwrap_or_else(Load::new),
     }))
 }

@@ -8,6 +8,7 @@ mod backends;
 mod destination;
 pub(crate) mod endpoint;
 mod gateway;
+mod gone;
 mod policy;
 mod problem;
 pub(crate) mod resources;
@@ -79,6 +80,7 @@ pub(crate) fn parse(kind: Kind, name: &str, version: &str, body: &[u8]) -> Resul
 pub(crate) struct Compiler {
     series: Series,
     backends: Backends,
+    gone: gone::Gone,
     /// Where the proxy runs.
     here: Locality,
 }
@@ -86,7 +88,7 @@ pub(crate) struct Compiler {
 impl Compiler {
     /// For a proxy that runs `here`.
     pub(crate) fn new(series: Series, here: Locality) -> Compiler {
-        Compiler { series, backends: Backends::default(), here }
+        Compiler { series, backends: Backends::default(), gone: gone::Gone::default(), here }
     }
 
     /// The backends that are in use.

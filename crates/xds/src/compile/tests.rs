@@ -287,6 +287,77 @@ fn an_endpoint_is_dialled_through_its_sidecar_or_in_plain_text() {
     assert_eq!((plain.weight, plain.health), (1, Health::Draining));
 }
 
+/// What leaves and comes back within a minute at the same place is known, also where all of a service's instances are looked at.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_comes_back_within_a_minute_is_known() {
+    let one = |name: &str, dial: &str| endpoint("shop/cart", name, dial);
+    let here = "127.7.0.2:15006";
+    let mut resources = hold([service("shop/cart", &[], &[]), one("cart-1", here), one("cart-2", here)]);
+    let mut compiler = compiler();
+    let destination = compiler.destination(&resources, resources.service("shop/cart").unwrap());
+    let backend = &destination.ports[0].backend;
+    let load = |name: &str| {
+        let set = backend.endpoints.load();
+        set.endpoints().iter().find(|e| &*e.workload == name).map(|e| e.load.id)
+    };
+    let change = |compiler: &mut Compiler, resources: &mut Resources, dial: Option<&str>, whole: bool| {
+        match dial.map(|dial| one("cart-2", dial)) {
+            None => assert!(resources.remove(Kind::Endpoint, "shop/cart/cart-2")),
+            Some(p) => {
+                let body = parse(p.kind, &p.name, &p.version, &p.body).unwrap();
+                resources.insert(p.kind, &p.name, p.version, p.body, body);
+            }
+        }
+        let names = [String::from("cart-2")].into();
+        compiler.refresh(resources, "shop/cart", if whole { None } else { Some(&names) });
+    };
+    let known = load("shop/cart-2").unwrap();
+    for (leaves, comes) in [(false, false), (true, false), (false, true), (true, true)] {
+        change(&mut compiler, &mut resources, None, leaves);
+        assert_eq!(load("shop/cart-2"), None);
+        tokio::time::advance(gone::AWAY - std::time::Duration::from_millis(1)).await;
+        compiler.sweep();
+        change(&mut compiler, &mut resources, Some(here), comes);
+        assert_eq!(load("shop/cart-2"), Some(known), "{leaves} {comes}");
+    }
+    // It moves, and comes back.
+    change(&mut compiler, &mut resources, Some("127.7.0.3:15006"), false);
+    assert_ne!(load("shop/cart-2"), Some(known), "another sidecar");
+    change(&mut compiler, &mut resources, Some(here), false);
+    assert_eq!(load("shop/cart-2"), Some(known), "the place that it left");
+    change(&mut compiler, &mut resources, None, false);
+    tokio::time::advance(gone::AWAY).await;
+    change(&mut compiler, &mut resources, Some(here), false);
+    assert_ne!(load("shop/cart-2"), Some(known), "a minute is over");
+}
+
+#[test]
+fn of_those_that_have_left_so_many_are_remembered() {
+    let mut gone = gone::Gone::default();
+    let start = tokio::time::Instant::now();
+    let address = "127.7.0.2:80".parse().unwrap();
+    let left = |i: usize| engine::balance::Endpoint {
+        workload: format!("shop/cart-{i}").into(),
+        address: [127, 7, 0, 2].into(),
+        dial: Dial::Plain(address),
+        weight: 1,
+        priority: 0,
+        locality: engine::balance::Locality::default(),
+        health: Health::Ready,
+        load: engine::balance::Load::new(),
+    };
+    let ms = std::time::Duration::from_millis(1);
+    for i in 0..gone::LIMIT + 2 {
+        gone.of("shop/cart", 80, start + ms * i as u32).keep(&left(i));
+    }
+    assert_eq!(gone.len(), gone::LIMIT);
+    let now = start + ms * 2_000;
+    let mut take = |service: &str, i: usize| gone.of(service, 80, now).take(&left(i).workload, &Dial::Plain(address));
+    assert!(take("shop/cart", 0).is_none() && take("shop/cart", 1).is_none(), "the first to have left");
+    assert!(take("shop/other", 2).is_none(), "another service knows nothing of it");
+    assert!(take("shop/cart", 2).is_some() && take("shop/cart", gone::LIMIT + 1).is_some());
+}
+
 #[test]
 fn every_rule_of_a_service_port_shares_its_backend() {
     let resources = hold([

@@ -64,8 +64,10 @@ fn a_clock_that_jumps_stops_nothing() {
     assert_eq!(seen.len(), 3, "{seen:?}");
 }
 
+/// Of one whose `Load` comes back with it, as whoever compiles resources sees to for a minute; see
+/// `an_endpoint_that_comes_back_within_a_minute_is_known` there.
 #[test]
-fn a_flapping_endpoint_keeps_what_was_learnt_and_its_peers_do_not_notice() {
+fn an_endpoint_that_comes_and_goes_with_its_load_stays_known_and_its_peers_do_not_notice() {
     let all: Vec<Arc<Endpoint>> = (0..5).map(|i| Arc::new(endpoint(&format!("e{i}")))).collect();
     let mut set = EndpointSet::new(all.clone(), BalancePolicy::default(), &Locality::default());
     let mut rng = Rng::seeded(3);

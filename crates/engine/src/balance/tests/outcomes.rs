@@ -152,3 +152,26 @@ fn reports_put_no_trial_off_for_ever() {
         assert!(to_it >= least, "{reported} ms reported: {to_it} of 60,000");
     }
 }
+
+/// Its readiness flaps, and it fails whenever it is ready.
+#[test]
+fn who_fails_whenever_it_is_ready_is_left_out_for_longer_each_time() {
+    let set = many(3);
+    let (bad, load) = (&set.endpoints()[0], &set.endpoints()[0].load);
+    (0..5).for_each(|i| send(&set, bad, i, i + 1, failure()));
+    assert_eq!(load.left_out_until(), at(5_005));
+    let mut now = 1_000;
+    for turn in 2..6 {
+        load.forgive(false);
+        set.review(at(now));
+        assert!(!load.ejected(at(now)), "it is ready: it gets a chance");
+        send(&set, bad, now, now + 1, failure());
+        assert_eq!(load.left_out_until(), at(now + 1 + turn * 5_000), "one failure is enough");
+        now += 2_000;
+    }
+    load.forgive(false);
+    set.review(at(now));
+    send(&set, bad, now, now + 1, Outcome::Success);
+    send(&set, bad, now + 1, now + 2, failure());
+    assert!(!load.ejected(at(now + 2)), "a success ends it");
+}
