@@ -57,7 +57,7 @@ pub use explain::{Candidate, Standing, Terms};
 pub use in_flight::InFlight;
 pub use load::{CLASSES, Load};
 pub use review::Review;
-pub use set::{Ask, EndpointSet};
+pub use set::{Ask, By, EndpointSet};
 pub use table::hash;
 
 /// One service port as something to send to. It outlives changes of its endpoints; every rule that names the same service

@@ -55,6 +55,17 @@ fn candidates(explanation: &Value) -> BTreeMap<String, Value> {
     list.into_iter().map(|c| (name(&c), c)).collect()
 }
 
+/// What `docs/balancing.md` makes of the terms of a candidate.
+fn cost(candidate: &Value) -> f64 {
+    let term = |name: &str| candidate[name].as_f64().unwrap_or_else(|| panic!("no {name} in {candidate:#}"));
+    let latency = candidate["latency"].as_f64();
+    let known = latency.filter(|latency| *latency > 1.4 * term("assumed")).unwrap_or(term("assumed"));
+    let elsewhere = if latency.is_some() { term("elsewhere") } else { 0.0 };
+    let own = (term("inFlight") * (1.0 + elsewhere / 2.0) + elsewhere + 0.5) / term("weight");
+    let queue = term("spread") + term("idle") + own.max(term("idle"));
+    (known * term("overdue") + term("connecting")) * (1.0 + 100.0 * term("failing")) * queue.powf(1.5)
+}
+
 #[test]
 fn a_hashed_header_sticks_and_explain_knows_where() {
     let fields = "  loadBalancing: {algorithm: ring-hash, hashKey: {header: x-user}}\n";
@@ -217,6 +228,21 @@ spec:
   - backendRefs: [{{name: back, port: 80}}, {{name: other, port: 80, weight: 3}}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {{name: free, namespace: t}}
+spec:
+  parentRefs: [{{group: \"\", kind: Service, name: free}}]
+  rules:
+  - backendRefs: [{{name: other, port: 80}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: free, namespace: t}}
+spec:
+  selector: {{app: other}}
+  ports: [{{name: any, port: 80, targetPort: 8080}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {{name: door, namespace: t}}
 spec:
@@ -248,6 +274,12 @@ spec:
     let backends: Vec<_> = (0..2).map(|i| (&found["backends"][i]["service"], &found["backends"][i]["share"])).collect();
     assert_eq!(backends, [(&json!("t/back:80"), &json!(0.25)), (&json!("t/other:80"), &json!(0.75))]);
     assert_eq!(found["backends"][1]["candidates"][0]["instance"], "t/other-0", "{found:#}");
+
+    let text = mesh.heddle.run(["explain", "t/back", "--from", "client-0"]).success();
+    assert!(text.contains("TCPRoute/t/back/0  every connection  taken") && !text.contains("no routes"), "{text}");
+    let text = mesh.heddle.run(["explain", "t/free", "--from", "client-0"]).success();
+    let considered = "TCPRoute/t/free/0  connections that do not speak HTTP  no: this is asked about an HTTP request";
+    assert!(text.contains(considered) && text.contains("no route for this request"), "{text}");
 
     let none = explain(&mesh, &["--from", "gateway-door"]);
     assert_eq!(none["explanation"]["answer"], "404 no_route: no rule fits", "{none:#}");
@@ -314,15 +346,26 @@ spec:
         .filter_map(|c| c["probability"].as_f64())
         .sum();
     assert!((chances - 1.0).abs() < 1e-6, "{chances}");
+    for candidate in backends[0]["candidates"].as_array().expect("candidates") {
+        let (shown, expected) = (candidate["cost"].as_f64().expect("a cost"), cost(candidate));
+        assert!((shown - expected).abs() <= 1e-3 * expected, "{expected} is not the cost in {candidate:#}");
+        assert!(candidate["patience"].as_f64() >= Some(1e6), "{candidate:#}");
+    }
 
     let none = explain(&mesh, &["--path", "/v2/x", "--from", "t/client-0"]);
     assert_eq!(none["explanation"]["rule"], Value::Null);
     assert_eq!(none["explanation"]["answer"], "404 no_route: no rule fits");
     // For people.
     let text = mesh.heddle.run(["explain", "t/back", "-X", "POST"]).success();
-    for part in
-        ["t/back/posts  any path and method POST", "taken", "timeouts.attempt", "TrafficPolicy/t/back", "CHANCE"]
-    {
+    for part in [
+        "t/back/posts  any path and method POST",
+        "taken",
+        "timeouts.attempt",
+        "TrafficPolicy/t/back",
+        "CHANCE",
+        "of all: least latency",
+        "spread 0, idle 0.5",
+    ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
     for (more, why) in [
@@ -347,6 +390,8 @@ spec:
     });
     let json: Value = serde_json::from_str(&line[line.find('{').expect("an object")..]).expect("it is JSON");
     let seen = json["decision"].as_array().expect("instances");
+    assert_eq!(seen[0]["instance"], json["endpoint"], "the chosen one comes first: {json:#}");
+    assert!(matches!(seen[0]["by"].as_str(), Some("cost" | "trial")) && seen[1]["by"].is_null(), "{json:#}");
     assert!(seen.len() == 2 && seen.iter().all(|c| c["costMicros"].as_f64() > Some(0.0)), "{json:#}");
     mesh.end(Signal::SIGINT);
 }

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use engine::balance::{Ask, Class, Dial, Endpoint, EndpointSet, InFlight, hash};
 use engine::{Nanos, Reason};
 
+use crate::decision::Taken;
 use crate::load::Report;
 use crate::pool::Peer;
 use crate::reply::{REASON, Refusal};
@@ -85,13 +86,12 @@ fn endpoint(
         },
     };
     let warm = |endpoint: &Endpoint| worker.pool.borrow().is_warm(Peer::Endpoint(endpoint.load.id));
-    let first = call.record.attempts == 0;
-    if first && is_sampled(worker, choice) {
-        call.record.decision = Some(decision::describe(&endpoints, now, &ask, warm));
-    }
     let bound = kept.is_some();
-    let chosen = kept.or_else(|| endpoints.choose(now, &mut worker.rng(), &ask, warm));
-    let Some(chosen) = chosen else {
+    let chosen = match kept {
+        Some(kept) => Some((kept, None)),
+        None => endpoints.choose_by(now, &mut worker.rng(), &ask, warm).map(|(chosen, by)| (chosen, Some(by))),
+    };
+    let Some((chosen, by)) = chosen else {
         return Err(Refusal::new(
             Reason::NoEndpoint,
             format!("{}:{} has no instance that may be used", backend.service, backend.port),
@@ -100,7 +100,11 @@ fn endpoint(
     if let Some(key) = &endpoints.policy().hash {
         call.binding = if bound { None } else { session::binding(key, &chosen.workload) };
     }
-    if first {
+    if call.record.attempts == 0 {
+        if is_sampled(worker, choice) {
+            let taken = Taken { endpoint: &chosen, by };
+            call.record.decision = Some(decision::describe(&endpoints, now, &ask, warm, taken));
+        }
         probe_idle(worker, &endpoints, now);
     }
     Ok(chosen)

@@ -57,7 +57,7 @@ pub enum Standing {
 pub struct Terms {
     /// Of this class of requests; `None`: not known yet.
     pub latency: Option<f64>,
-    /// What is taken in its place where it is not known: the least of the others.
+    /// The least of all; it is taken where the latency is not known, or is at most 1.4 times as long.
     pub assumed: f64,
     /// How many times longer than expected an answer has been owed; at least 1.
     pub overdue: f64,
@@ -67,19 +67,24 @@ pub struct Terms {
     pub failing: f64,
     /// Requests of this proxy in flight there.
     pub in_flight: u32,
-    /// Requests of others, as its sidecar has said.
+    /// Requests of others, as its sidecar has said. They count only where the latency is known.
     pub elsewhere: f64,
     /// The latency that its sidecar has said; it decides nothing by itself.
     pub reported_latency: Option<f64>,
     /// The weight, less while it is new.
     pub weight: f64,
+    /// What is usually in flight for a unit of weight, of which so much counts at each. The same for all.
+    pub spread: f64,
+    /// Half a request at the lightest: the least that counts as a queue. The same for all.
+    pub idle: f64,
     /// Whether a request should find out how it is now.
     pub trial: bool,
     /// How long nothing must be heard of it before that.
     pub patience: Nanos,
     /// How long nothing has been heard; of this class of requests, where it answers others.
     pub silence: Nanos,
-    /// All of these together, compared with all other endpoints at once; lower is better.
+    /// The prediction that these make, compared with all other endpoints at once; lower is better. `docs/balancing.md` has the
+    /// formula.
     pub cost: f64,
 }
 
@@ -169,6 +174,8 @@ fn terms(one: &Compared<'_>, now: Nanos, ask: &Ask<'_>, common: &Common, warm: &
         elsewhere: f64::from(load.elsewhere()),
         reported_latency: load.reported_latency(),
         weight: f64::from(set::weight(one.endpoint)),
+        spread: f64::from(common.spread),
+        idle: f64::from(common.idle),
         trial: load.trial(now, ask.class),
         patience: load.patience(ask.class),
         silence: load.silence(now, ask.class),

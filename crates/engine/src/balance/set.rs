@@ -103,6 +103,23 @@ pub struct Ask<'a> {
     pub tried: &'a [u64],
 }
 
+/// What a choice went by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The hash of the request led there.
+    Hash,
+    /// Nothing was known of it for long enough that one request should find out how it is.
+    Trial,
+    /// It cost the least of those that were compared (`fastest`), or was the only one.
+    Cost,
+    /// It had the fewer requests in flight for its weight (`least-request`).
+    InFlight,
+    /// It was its turn (`round-robin`).
+    Turn,
+    /// Chance (`random`, and the hashing algorithms where a request has no hash).
+    Chance,
+}
+
 /// How willingly an endpoint is used; less is better. The order is that of [`EndpointSet::choose`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Tier {
@@ -244,29 +261,47 @@ impl EndpointSet {
         ask: &Ask<'_>,
         warm: impl Fn(&Endpoint) -> bool,
     ) -> Option<Arc<Endpoint>> {
+        self.choose_by(now, rng, ask, warm).map(|(chosen, _)| chosen)
+    }
+
+    /// As [`EndpointSet::choose`], and what the choice went by.
+    #[inline]
+    pub fn choose_by(
+        &self,
+        now: Nanos,
+        rng: &mut Rng,
+        ask: &Ask<'_>,
+        warm: impl Fn(&Endpoint) -> bool,
+    ) -> Option<(Arc<Endpoint>, By)> {
         if let Some(hash) = ask.hash
             && let Some(found) = self.by_hash(hash, now, ask)
         {
-            return Some(Arc::clone(found));
+            return Some((Arc::clone(found), By::Hash));
         }
-        let chosen = match self.policy.algorithm {
+        let (chosen, by) = match self.policy.algorithm {
             Algorithm::Fastest => {
                 let drawn = self.candidates::<CANDIDATES>(now, rng, ask)?;
                 let trials = (2 * self.endpoints.len() as u32).clamp(TRIALS, TRIALS_MANY);
                 let trial = if rng.below(trials) == 0 { self.trial_due(now, rng, ask, drawn.as_slice()) } else { None };
-                trial.or_else(|| cheapest(drawn.as_slice(), now, ask.class, &warm))
+                match trial {
+                    Some(trial) => (trial, By::Trial),
+                    None => (cheapest(drawn.as_slice(), now, ask.class, &warm)?, By::Cost),
+                }
             }
             Algorithm::LeastRequest => {
                 let drawn = self.candidates::<2>(now, rng, ask)?;
                 // As for `fastest`.
                 let idle = drawn.as_slice().iter().fold(0f32, |most, e| most.max(HALF / weight(e)));
                 let requests = |e: &Endpoint| ((e.load.in_flight() as f32 + HALF) / weight(e)).max(idle);
-                drawn.as_slice().iter().copied().min_by(|a, b| requests(a).total_cmp(&requests(b)))
+                let least = drawn.as_slice().iter().copied().min_by(|a, b| requests(a).total_cmp(&requests(b)));
+                (least?, By::InFlight)
             }
-            Algorithm::RoundRobin => self.next(now, rng, ask),
-            Algorithm::Random | Algorithm::RingHash | Algorithm::Maglev => self.candidates::<1>(now, rng, ask)?.first(),
+            Algorithm::RoundRobin => (self.next(now, rng, ask)?, By::Turn),
+            Algorithm::Random | Algorithm::RingHash | Algorithm::Maglev => {
+                (self.candidates::<1>(now, rng, ask)?.first()?, By::Chance)
+            }
         };
-        chosen.map(Arc::clone)
+        Some((Arc::clone(chosen), by))
     }
 
     /// The endpoint of `workload`, if a request may go there as willingly as anywhere: where a session is.
@@ -515,10 +550,10 @@ pub(super) struct Common {
     /// The least latency of a candidate, in nanoseconds; assumed where none is known.
     pub(super) assumed: f32,
     /// How much of what is in flight at others counts at each.
-    spread: f32,
+    pub(super) spread: f32,
     /// Half a request at the lightest. None counts for less: whose weight leaves room gets its share by being drawn as often
     /// as its weight says (the first drawn wins a tie), and not everything until it is as busy as it is heavy.
-    idle: f32,
+    pub(super) idle: f32,
 }
 
 #[inline]

@@ -139,14 +139,30 @@ fn to_service(
     explanation.service = destination.name.to_string();
     explanation.port = port.port;
     explanation.protocol = policy::protocol(port.protocol).to_owned();
-    Ok(match (&port.http, port.protocol) {
-        (Some(table), _) => {
+    let is_opaque = matches!(port.protocol, Protocol::Tcp | Protocol::Tls);
+    let way = match &port.http {
+        Some(table) => {
             explanation.routes = table.explain(asked).iter().map(route).collect();
             table.find(asked).map(|found| Way::Http(Arc::clone(found.rule), found.prefix))
         }
-        (None, Protocol::Tcp | Protocol::Tls) => Some(Way::Opaque(Arc::clone(&port.tcp))),
-        (None, _) => Some(Way::Http(Arc::clone(&port.implicit), 0)),
-    })
+        None if is_opaque => Some(Way::Opaque(Arc::clone(&port.tcp))),
+        None => Some(Way::Http(Arc::clone(&port.implicit), 0)),
+    };
+    // Where the port is not declared to speak HTTP, connections that do not are taken by the other rule.
+    if matches!(way, Some(Way::Opaque(_))) || port.protocol == Protocol::Auto {
+        explanation.routes.extend(opaque(&port.tcp, &way));
+    }
+    Ok(way)
+}
+
+/// The rule of opaque connections as one of those that are considered; nothing where there is no such route.
+fn opaque(rule: &TcpRule, way: &Option<Way>) -> Option<Route> {
+    let (fits, verdict, why) = match way {
+        Some(Way::Opaque(_)) => ("every connection", Verdict::Taken, ""),
+        _ => ("connections that do not speak HTTP", Verdict::Misfit, "this is asked about an HTTP request"),
+    };
+    let (rule, fits, why) = (rule.name.to_string(), fits.to_owned(), why.to_owned());
+    (!rule.is_empty()).then_some(Route { rule, fits, verdict, why })
 }
 
 /// From outside, through a listener of a gateway, whatever service was named: its routes say where to.
@@ -169,6 +185,9 @@ fn through_gateway(
     explanation.port = first.port;
     explanation.protocol = if first.tcp.is_some() { "tcp" } else { "http" }.to_owned();
     let mut way = listeners.iter().find_map(|listener| listener.tcp.clone()).map(Way::Opaque);
+    if let Some(Way::Opaque(rule)) = &way {
+        explanation.routes.extend(opaque(rule, &way));
+    }
     // Of listeners of one port the first with a rule that fits is taken.
     for table in listeners.iter().filter_map(|listener| listener.http.as_ref()) {
         let taken = way.is_some();
@@ -305,8 +324,11 @@ fn one(candidate: &balance::Candidate, now: Nanos) -> Candidate {
         elsewhere: terms.elsewhere,
         reported_latency: terms.reported_latency.map(|latency| latency / NANOS),
         weight: terms.weight,
+        spread: terms.spread,
+        idle: terms.idle,
         trial: terms.trial,
         silence: terms.silence.0 as f64 / NANOS,
+        patience: terms.patience.0 as f64 / NANOS,
         cost: terms.cost / NANOS,
         requests: endpoint.load.requests(),
         failures: endpoint.load.failures(),

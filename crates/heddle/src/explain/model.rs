@@ -116,7 +116,7 @@ pub(crate) struct Candidate {
     pub(crate) locality: String,
     /// Of this class of requests; absent: not known yet.
     pub(crate) latency: Option<f64>,
-    /// What is taken in its place where it is not known.
+    /// The least of all, taken where it is not known or at most 1.4 times as long.
     pub(crate) assumed: f64,
     /// How many times longer than expected an answer has been owed.
     pub(crate) overdue: f64,
@@ -132,11 +132,17 @@ pub(crate) struct Candidate {
     pub(crate) reported_latency: Option<f64>,
     /// Its weight, less while it is new.
     pub(crate) weight: f64,
+    /// What counts at each of what is usually in flight; the same for all.
+    pub(crate) spread: f64,
+    /// The least that counts as a queue; the same for all.
+    pub(crate) idle: f64,
     /// Whether a request should find out how it is now.
     pub(crate) trial: bool,
     /// How long nothing has been heard of it.
     pub(crate) silence: f64,
-    /// All of these together; lower is better.
+    /// How long that must be before a trial.
+    pub(crate) patience: f64,
+    /// The prediction that these make; lower is better.
     pub(crate) cost: f64,
     /// Requests that the asked sidecar has sent there.
     pub(crate) requests: u64,

@@ -9,11 +9,15 @@ use crate::console::table;
 pub(crate) fn show(explanation: &Explanation, from: &str) -> String {
     let mut text =
         format!("{}:{} ({}), as {from} would call it\n", explanation.service, explanation.port, explanation.protocol);
-    if explanation.routes.is_empty() {
-        text.push_str("\nno routes: every request goes to the service's own instances\n");
-    } else {
+    if !explanation.routes.is_empty() {
         text.push_str("\nRoutes, in the order in which they are tried\n");
         text.push_str(&routes(explanation));
+    }
+    match (explanation.rule.as_deref(), explanation.routes.is_empty()) {
+        (Some(""), true) => text.push_str("\nno routes: every request goes to the service's own instances\n"),
+        (Some(""), false) => text.push_str("\nno route for this request: it goes to the service's own instances\n"),
+        (None, true) => text.push_str("\nno routes\n"),
+        _ => {}
     }
     if !explanation.policies.is_empty() {
         text.push_str("\nWhat holds for the request\n");
@@ -38,15 +42,10 @@ fn routes(explanation: &Explanation) -> String {
                 Verdict::Outranked => "fits too, but comes later".to_owned(),
                 Verdict::Misfit => format!("no: {}", route.why),
             };
-            vec![short(&route.rule).to_owned(), route.fits.clone(), verdict]
+            vec![route.rule.clone(), route.fits.clone(), verdict]
         })
         .collect();
     table(&["RULE", "FITS", "VERDICT"], &rows)
-}
-
-/// `HTTPRoute/shop/cart/split` as `shop/cart/split`.
-fn short(rule: &str) -> &str {
-    rule.split_once('/').map_or(rule, |(_, rest)| rest)
 }
 
 fn settings(settings: &[Setting]) -> String {
@@ -89,11 +88,16 @@ fn of_backend(backend: &Backend) -> String {
             "OVERDUE",
             "CONNECT",
             "WEIGHT",
+            "SILENT",
             "WHERE",
             "STANDING",
         ],
         &rows,
     ));
+    if let Some(any) = backend.candidates.first() {
+        let (least, spread, idle) = (micros(any.assumed), number(any.spread), number(any.idle));
+        let _ = writeln!(text, "of all: least latency {least}, spread {spread}, idle {idle}");
+    }
     text
 }
 
@@ -113,7 +117,8 @@ fn row(candidate: &Candidate) -> Vec<String> {
         format!("{:.0} %", candidate.failing * 100.0),
         if candidate.overdue > 1.0 { format!("{:.1}", candidate.overdue) } else { "-".to_owned() },
         if candidate.connecting > 0.0 { micros(candidate.connecting) } else { "-".to_owned() },
-        format!("{:.3}", candidate.weight).trim_end_matches('0').trim_end_matches('.').to_owned(),
+        number(candidate.weight),
+        format!("{} of {}", micros(candidate.silence), micros(candidate.patience)),
         place(candidate),
         standing(candidate),
     ]
@@ -143,6 +148,11 @@ fn standing(candidate: &Candidate) -> String {
         ("notReady", _) => "not ready".to_owned(),
         (other, _) => other.to_owned(),
     }
+}
+
+/// With three decimals at most.
+fn number(number: f64) -> String {
+    format!("{number:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Microseconds in the unit that shows three figures.
@@ -200,6 +210,14 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
+        // A rule of opaque connections is a route as well; where a gateway has none for a request, nothing goes anywhere.
+        let none = Explanation { rule: None, routes: Vec::new(), ..explanation.clone() };
+        assert!(show(&none, "a").contains("\nno routes\n"), "{}", show(&none, "a"));
+        let own = Explanation { rule: Some(String::new()), ..none };
+        assert!(show(&own, "a").contains("no routes: every request goes to the service's own"), "{}", show(&own, "a"));
+        let not_http = Explanation { routes: vec![route("tcp", Verdict::Misfit, "HTTP")], ..own };
+        assert!(show(&not_http, "a").contains("no route for this request"), "{}", show(&not_http, "a"));
+        assert_eq!((number(0.25).as_str(), number(3.0).as_str(), number(10.0).as_str()), ("0.25", "3", "10"));
         assert_eq!((micros(999.4), micros(1500.0), micros(2e6)), ("999 us".into(), "1.5 ms".into(), "2.0 s".into()));
     }
 }

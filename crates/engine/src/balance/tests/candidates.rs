@@ -587,3 +587,63 @@ fn who_was_not_among_the_peers_is_not_compared_with_them() {
     while !review.step(&set, at(10_501), usize::MAX) {}
     assert!(!late.load.ejected(at(10_502)), "not yet");
 }
+
+/// The formula of `docs/balancing.md`, of nothing but what an explanation shows.
+fn cost(terms: &Terms) -> f64 {
+    let known = terms.latency.filter(|latency| *latency > 1.4 * terms.assumed).unwrap_or(terms.assumed);
+    let elsewhere = if terms.latency.is_some() { terms.elsewhere } else { 0.0 };
+    let in_flight = f64::from(terms.in_flight);
+    let own_queue = (in_flight * (1.0 + elsewhere / 2.0) + elsewhere + 0.5) / terms.weight;
+    let queue = terms.spread + terms.idle + own_queue.max(terms.idle);
+    (known * terms.overdue + terms.connecting) * (1.0 + 100.0 * terms.failing) * queue.powf(1.5)
+}
+
+proptest! {
+    #[test]
+    fn the_cost_follows_from_the_terms_that_are_shown(
+        instances in prop::collection::vec((1..20u32, 0..12u32, 0..4u64, 0..9u32, any::<bool>()), 1..9),
+        wait in 0..2_000u64,
+    ) {
+        let all = instances.iter().zip(0..).map(|(one, i)| Endpoint { weight: one.0, ..endpoint(&format!("e{i}")) });
+        let set = with(all, never());
+        let mut under_way = Vec::new();
+        for ((_, in_flight, latency, elsewhere, fails), endpoint) in instances.iter().zip(set.endpoints()) {
+            if *latency > 0 {
+                send(&set, endpoint, 1, 1 + 10 * latency, if *fails { failure() } else { Outcome::Success });
+                endpoint.load.reported(*elsewhere, None, at(50));
+            }
+            under_way.extend((0..*in_flight).map(|_| InFlight::start(Arc::clone(endpoint), Class::default(), at(60))));
+        }
+        let warm = |endpoint: &Endpoint| endpoint.weight.is_multiple_of(2);
+        for candidate in set.weigh(at(60 + wait), &Ask::default(), warm) {
+            let (shown, expected) = (candidate.terms.cost, cost(&candidate.terms));
+            prop_assert!((shown - expected).abs() <= 1e-4 * expected, "{expected} is not {:?}", candidate.terms);
+        }
+    }
+}
+
+#[test]
+fn a_choice_says_what_it_went_by() {
+    let by = |algorithm, hash, now| {
+        let set = built([endpoint("a"), endpoint("b")], policy(algorithm));
+        set.endpoints().iter().for_each(|e| send(&set, e, 1, 2, Outcome::Success));
+        let ask = Ask { hash, ..Ask::default() };
+        let mut rng = Rng::seeded(3);
+        let mut ways: Vec<By> = Vec::new();
+        for _ in 0..100 {
+            let (_, by) = set.choose_by(at(now), &mut rng, &ask, |_| true).expect("there are two");
+            if !ways.contains(&by) {
+                ways.push(by);
+            }
+        }
+        ways
+    };
+    assert_eq!(by(Algorithm::Fastest, None, 3), [By::Cost], "both have just answered");
+    let later = by(Algorithm::Fastest, None, 5_000);
+    assert!(later.len() == 2 && later.contains(&By::Trial) && later.contains(&By::Cost), "{later:?}");
+    assert_eq!(by(Algorithm::RingHash, Some(7), 3), [By::Hash]);
+    assert_eq!(by(Algorithm::RingHash, None, 3), [By::Chance]);
+    assert_eq!(by(Algorithm::LeastRequest, None, 3), [By::InFlight]);
+    assert_eq!(by(Algorithm::RoundRobin, None, 3), [By::Turn]);
+    assert_eq!(by(Algorithm::Random, None, 3), [By::Chance]);
+}
