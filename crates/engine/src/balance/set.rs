@@ -25,6 +25,10 @@ const CANDIDATES: usize = 6;
 /// candidates in nine cases of ten.
 const DRAWS: usize = 16;
 
+/// How often is drawn again where slow start refused all of them. Who is new is taken one time in ten at least, so that one in
+/// eight hundred such choices finds none still; it takes a new one.
+const DRAWS_NEW: usize = 64;
+
 /// Sets up to this size are looked at as a whole where drawing does not yield enough.
 const FEW: u32 = 64;
 
@@ -404,11 +408,35 @@ impl EndpointSet {
                 return Some(kept);
             }
         }
+        if kept.count == 0
+            && let Some(endpoint) = self.grown(members, now, rng, ask)
+        {
+            (kept.list[0], kept.count) = (endpoint, 1);
+            return Some(kept);
+        }
         // A few are quickly looked at. Of many, one that was found is better than looking at all; and looking at all would not
         // keep to the weights, nor to the group that was drawn.
         let weighted = weighted || self.policy.slow_start.is_some();
         let enough = members.len() > FEW || weighted || self.groups.len() > 1;
         Some(if kept.count > 0 && enough { kept } else { self.scan(now, rng, ask, kept) })
+    }
+
+    /// With slow start, a usable endpoint where drawing found none that is grown: most are new, or left out. By weight as far as
+    /// [`DRAWS_NEW`] go.
+    #[cold]
+    fn grown<'a>(&'a self, members: &Spread, now: Nanos, rng: &mut Rng, ask: &Ask<'_>) -> Option<&'a Arc<Endpoint>> {
+        self.policy.slow_start?;
+        let (panic, mut new) = (self.view.panic(), None);
+        for _ in 0..DRAWS_NEW {
+            let endpoint = &self.endpoints[members.draw(rng)];
+            if self.is_usable(endpoint, now, ask, panic) {
+                if self.is_grown(endpoint, rng) {
+                    return Some(endpoint);
+                }
+                new = new.or(Some(endpoint));
+            }
+        }
+        new
     }
 
     /// Chance, as the weight that an endpoint has while it is new.
@@ -470,6 +498,9 @@ impl EndpointSet {
                 }
                 // Its turn goes to any other: the next one would get two.
                 endpoint = &self.endpoints[group.members.draw(rng)];
+            }
+            if let Some(endpoint) = self.grown(&group.members, now, rng, ask) {
+                return Some(endpoint);
             }
         }
         self.scan::<1>(now, rng, ask, Drawn::none(self.endpoints.first()?)).first()

@@ -248,6 +248,51 @@ fn slow_start_is_a_share_too() {
     }
 }
 
+/// A set of `n` of which one is old, after the others have come.
+fn mostly_new(n: usize, algorithm: Algorithm) -> EndpointSet {
+    let slow_start = Some(SlowStart { window: Nanos::from_millis(10_000), min_percent: 10 });
+    let endpoints = (0..n).map(|i| endpoint(&if i == 0 { "old".into() } else { format!("new-{i}") }));
+    let set = built(endpoints, BalancePolicy { slow_start, ..policy(algorithm) });
+    let old = set.endpoints().iter().find(|e| &*e.workload == "old").expect("it is there");
+    send(&set, old, 0, 10, Outcome::Success);
+    set.review(at(20_000));
+    set
+}
+
+#[test]
+fn shares_are_weights_where_nearly_all_are_new() {
+    for algorithm in [Algorithm::Fastest, Algorithm::RoundRobin, Algorithm::Random] {
+        let set = mostly_new(100, algorithm);
+        let mut rng = Rng::seeded(9);
+        let chosen = (0..50_000).filter_map(|_| set.choose(at(20_000), &mut rng, &Ask::default(), |_| true));
+        let old = chosen.filter(|e| &*e.workload == "old").count() as f64 / 500.0;
+        // Four standard deviations are 0.5. A round robin gives it its turn besides, as everybody.
+        assert!((8.6..9.8).contains(&old), "1 / (1 + 99 / 10) = 9.2 %: {algorithm:?}: {old}");
+    }
+}
+
+/// What is looked at is drawn, so draws are what it costs.
+#[test]
+fn a_choice_among_many_of_which_one_is_old_looks_at_few() {
+    for algorithm in [Algorithm::Fastest, Algorithm::LeastRequest, Algorithm::RoundRobin, Algorithm::Random] {
+        let set = mostly_new(10_000, algorithm);
+        let most = (0..1_000)
+            .map(|seed| {
+                let (mut rng, mut again) = (Rng::seeded(seed), Rng::seeded(seed));
+                assert!(set.choose(at(20_000), &mut rng, &Ask::default(), |_| true).is_some());
+                let (end, mut draws) = (format!("{rng:?}"), 0);
+                while format!("{again:?}") != end {
+                    again.next_u64();
+                    draws += 1;
+                }
+                draws
+            })
+            .max();
+        // Eighty looks, each with a coin, and 64 for a trial.
+        assert!(most.is_some_and(|most| most <= 240), "{algorithm:?}: {most:?}");
+    }
+}
+
 #[test]
 fn sessions_stay_and_move_little_when_an_endpoint_goes() {
     for algorithm in [Algorithm::RingHash, Algorithm::Maglev, Algorithm::Fastest] {
