@@ -66,6 +66,13 @@ fn cost(candidate: &Value) -> f64 {
     (known * term("overdue") + term("connecting")) * (1.0 + 100.0 * term("failing")) * queue.powf(1.5)
 }
 
+#[track_caller]
+fn costs_what_its_terms_make(candidate: &Value) {
+    let (shown, expected) = (candidate["cost"].as_f64().expect("a cost"), cost(candidate));
+    assert!((shown - expected).abs() <= 1e-3 * expected, "{expected} is not the cost in {candidate:#}");
+    assert!(candidate["patience"].as_f64() >= Some(1e6), "{candidate:#}");
+}
+
 #[test]
 fn a_hashed_header_sticks_and_explain_knows_where() {
     let fields = "  loadBalancing: {algorithm: ring-hash, hashKey: {header: x-user}}\n";
@@ -346,11 +353,7 @@ spec:
         .filter_map(|c| c["probability"].as_f64())
         .sum();
     assert!((chances - 1.0).abs() < 1e-6, "{chances}");
-    for candidate in backends[0]["candidates"].as_array().expect("candidates") {
-        let (shown, expected) = (candidate["cost"].as_f64().expect("a cost"), cost(candidate));
-        assert!((shown - expected).abs() <= 1e-3 * expected, "{expected} is not the cost in {candidate:#}");
-        assert!(candidate["patience"].as_f64() >= Some(1e6), "{candidate:#}");
-    }
+    backends[0]["candidates"].as_array().expect("candidates").iter().for_each(costs_what_its_terms_make);
 
     let none = explain(&mesh, &["--path", "/v2/x", "--from", "t/client-0"]);
     assert_eq!(none["explanation"]["rule"], Value::Null);
