@@ -51,6 +51,8 @@ const BENCHMARKS: &[(&str, What)] = &[
     ("choose", What::Alone("hot", &["choose"])),
     ("forward-http1", What::Road("one", Load::Http1)),
     ("forward-http1-mtls", What::Road("two", Load::Http1)),
+    ("forward-http1-mtls-12k", What::Road("two", Load::LongHttp1)),
+    ("forward-http1-mtls-busy", What::Road("two", Load::BusyHttp1)),
     ("forward-http2", What::Road("one", Load::Http2)),
     ("forward-http2-mtls", What::Road("two", Load::Http2)),
     ("forward-http2-bodies", What::Road("one", Load::Bodies)),
@@ -67,11 +69,15 @@ enum What {
 }
 
 /// Requests that `h2load` sends.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Load {
     /// One after the other, answered with 1 KiB.
     Http1,
-    /// The same over HTTP/2.
+    /// The same with 12 KiB, about as long as bodies on links are.
+    LongHttp1,
+    /// On sixteen connections, one after the other on each, answered with 1 KiB.
+    BusyHttp1,
+    /// Over HTTP/2, one after the other, answered with 1 KiB.
     Http2,
     /// On four connections, 16 at a time on each, answered with 64 KiB.
     Bodies,
@@ -85,23 +91,32 @@ impl Load {
     /// How many, in the short and in the long run.
     fn lengths(self) -> [u64; 2] {
         match self {
-            Load::Http1 | Load::Http2 | Load::Grpc => REQUESTS,
+            Load::Http1 | Load::LongHttp1 | Load::Http2 | Load::Grpc => REQUESTS,
             // The first ones on each connection are dearer.
-            Load::Bodies | Load::BusyGrpc => BUSY,
+            Load::BusyHttp1 | Load::Bodies | Load::BusyGrpc => BUSY,
         }
+    }
+
+    fn is_http1(self) -> bool {
+        matches!(self, Load::Http1 | Load::LongHttp1 | Load::BusyHttp1)
     }
 
     /// What `h2load` is told, but for the number of requests.
     fn arguments(self, address: &str, scratch: &Path) -> Vec<String> {
         let path = match self {
-            Load::Http1 | Load::Http2 => "/1k",
+            Load::Http1 | Load::BusyHttp1 | Load::Http2 => "/1k",
+            Load::LongHttp1 => "/12k",
             Load::Bodies => "/64k",
             Load::Grpc | Load::BusyGrpc => "/grpc",
         };
-        let protocol = if self == Load::Http1 { "--h1" } else { "--no-tls-proto=h2c" };
+        let protocol = if self.is_http1() { "--h1" } else { "--no-tls-proto=h2c" };
         let mut arguments = vec![protocol.to_owned(), format!("http://{address}{path}")];
-        let busy = matches!(self, Load::Bodies | Load::BusyGrpc);
-        arguments.extend(if busy { ["-c4", "-m16"] } else { ["-c1", "-m1"] }.map(str::to_owned));
+        let clients = match self {
+            Load::Bodies | Load::BusyGrpc => ["-c4", "-m16"],
+            Load::BusyHttp1 => ["-c16", "-m1"],
+            Load::Http1 | Load::LongHttp1 | Load::Http2 | Load::Grpc => ["-c1", "-m1"],
+        };
+        arguments.extend(clients.map(str::to_owned));
         if matches!(self, Load::Grpc | Load::BusyGrpc) {
             arguments.extend(["-H", "content-type: application/grpc", "-H", "te: trailers"].map(str::to_owned));
             arguments.push(format!("-d{}", scratch.join(MESSAGE).display()));
@@ -179,11 +194,11 @@ impl Expected {
 /// A table for people, and the names of what got worse. What nobody expects is worse too: a benchmark without a threshold
 /// guards nothing.
 fn compare(expected: &Expected, counted: &BTreeMap<String, u64>) -> (String, Vec<String>) {
-    let mut table = format!("{:<22}{:>10}{:>10}\n", "instructions", "counted", "expected");
+    let mut table = format!("{:<24}{:>10}{:>10}\n", "instructions", "counted", "expected");
     let mut worse = Vec::new();
     for (name, &count) in counted {
         let Some(&wanted) = expected.counts.get(name) else {
-            writeln!(table, "{name:<22}{count:>10}{:>10}  no threshold", "-").expect("writing to a string cannot fail");
+            writeln!(table, "{name:<24}{count:>10}{:>10}  no threshold", "-").expect("writing to a string cannot fail");
             worse.push(name.clone());
             continue;
         };
@@ -196,11 +211,11 @@ fn compare(expected: &Expected, counted: &BTreeMap<String, u64>) -> (String, Vec
         } else {
             ""
         };
-        writeln!(table, "{name:<22}{count:>10}{wanted:>10}{note}").expect("writing to a string cannot fail");
+        writeln!(table, "{name:<24}{count:>10}{wanted:>10}{note}").expect("writing to a string cannot fail");
     }
     // A benchmark that nobody counts any more guards nothing either.
     for (name, wanted) in expected.counts.iter().filter(|(name, _)| !counted.contains_key(*name)) {
-        writeln!(table, "{name:<22}{:>10}{wanted:>10}  not counted", "-").expect("writing to a string cannot fail");
+        writeln!(table, "{name:<24}{:>10}{wanted:>10}  not counted", "-").expect("writing to a string cannot fail");
         worse.push(name.clone());
     }
     (table, worse)
@@ -267,7 +282,7 @@ fn alone(example: &Path, arguments: &[&str], times: u64) -> Result<u64> {
 fn road(example: &Path, mode: &str, load: Load, origin: &Origin, scratch: &Path, requests: u64) -> Result<u64> {
     let log = scratch.join("valgrind.log");
     let mut command = valgrind(example);
-    let (port, protocol) = if load == Load::Http1 { (origin.http1, "http1") } else { (origin.http2, "http2") };
+    let (port, protocol) = if load.is_http1() { (origin.http1, "http1") } else { (origin.http2, "http2") };
     command.args([mode, &format!("127.0.0.1:{port}"), "1", protocol]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(std::fs::File::create(&log)?);
     let mut child = Ended(command.spawn().context("starting valgrind")?);
@@ -303,7 +318,7 @@ impl Drop for Ended {
     }
 }
 
-/// The server behind the data path: nginx with 1 KiB, 64 KiB, and a gRPC method that answers with a file and a trailer.
+/// The server behind the data path: nginx with 1, 12 and 64 KiB, and a gRPC method that answers with a file and a trailer.
 struct Origin {
     http1: u16,
     http2: u16,
@@ -318,7 +333,9 @@ impl Origin {
         let at = scratch.display();
         let body = "0123456789abcdef".repeat(64);
         std::fs::write(scratch.join(MESSAGE), [b"\0\0\0\x04\0", body.as_bytes()].concat())?;
-        std::fs::write(scratch.join("64k"), body.repeat(64))?;
+        for (name, times) in [("12k", 12), ("64k", 64)] {
+            std::fs::write(scratch.join(name), body.repeat(times))?;
+        }
         std::fs::write(
             &config,
             format!(
@@ -327,6 +344,7 @@ impl Origin {
                  fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;\n\
                  server {{ listen 127.0.0.1:{http1}; listen 127.0.0.1:{http2} http2; root {at}; types {{ }} etag off;\n\
                  location = /1k {{ return 200 {body}; }}\n\
+                 location = /12k {{ }}\n\
                  location = /64k {{ }}\n\
                  location = /grpc {{ error_page 405 =200 /{MESSAGE}; return 405; }}\n\
                  location = /{MESSAGE} {{ internal; default_type application/grpc; add_trailer grpc-status 0; }} }} }}\n"
