@@ -32,18 +32,21 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
+/// The `N` of the block that `seed` gets if nobody else holds it.
+pub fn preferred(seed: &str) -> u8 {
+    let mut hasher = DefaultHasher::new();
+    seed.hash(&mut hasher);
+    let offset = hasher.finish() % (u64::from(LAST - FIRST) + 1);
+    FIRST + u8::try_from(offset).expect("there are fewer than 256 blocks")
+}
+
 /// Claims a free block. The same `seed` (the mesh's name) gets the same one as long as nobody else holds it.
 ///
 /// # Errors
 /// See [`Error`].
 pub fn claim(seed: &str) -> Result<Block, Error> {
-    let mut hasher = DefaultHasher::new();
-    seed.hash(&mut hasher);
-    let count = u64::from(LAST - FIRST) + 1;
-    let start = hasher.finish() % count;
-    for step in 0..count {
-        let offset = u8::try_from((start + step) % count).expect("there are fewer than 256 blocks");
-        let second_octet = FIRST + offset;
+    let first = preferred(seed);
+    for second_octet in (first..=LAST).chain(FIRST..first) {
         if let Some(lock) = abstract_lock(&format!("heddle-block-127.{second_octet}"))? {
             return Ok(Block { second_octet, _lock: lock });
         }
