@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use engine::balance::{Ask, Class, Dial, Endpoint, EndpointSet, Health, InFlight, Load, Locality};
+use engine::balance::{Ask, Class, Endpoint, EndpointSet, InFlight, Locality};
 use engine::policy::{BalancePolicy, RetryPolicy};
 use engine::retry::RetryBudget;
 use engine::route::{Backends, Match, PathMatch, RouteInput, RouteTable, Rule};
@@ -63,16 +63,7 @@ fn table() -> RouteTable {
 }
 
 fn endpoints() -> EndpointSet {
-    let endpoint = |i: u32| Endpoint {
-        workload: format!("shop/cart-{i}").into(),
-        address: [127, 0, 0, 1].into(),
-        dial: Dial::Plain(([127, 0, 0, 1], 80).into()),
-        weight: 1,
-        priority: 0,
-        locality: Locality::default(),
-        health: Health::Ready,
-        load: Load::new(),
-    };
+    let endpoint = |i: u32| Endpoint::plain(format!("shop/cart-{i}"), ([127, 0, 0, 1], 80).into());
     let endpoints = (0..1000).map(|i| Arc::new(endpoint(i))).collect();
     EndpointSet::new(endpoints, BalancePolicy::default(), &Locality::default())
 }

@@ -190,6 +190,21 @@ impl Class {
 }
 
 impl Endpoint {
+    /// An instance that is reached at `address` in plain text: ready, of weight 1 and the first priority, nobody has said where,
+    /// and nothing is known of it.
+    pub fn plain(workload: impl Into<Box<str>>, address: SocketAddr) -> Endpoint {
+        Endpoint {
+            workload: workload.into(),
+            address: address.ip(),
+            dial: Dial::Plain(address),
+            weight: 1,
+            priority: 0,
+            locality: Locality::default(),
+            health: Health::Ready,
+            load: Load::new(),
+        }
+    }
+
     /// Predicted cost of one more request, in nanoseconds divided by the weight; lower is better. For people and
     /// statistics; [`EndpointSet::choose`] knows more: the other candidates, the class, and whether a connection is ready.
     pub fn score(&self, now: Nanos) -> f64 {

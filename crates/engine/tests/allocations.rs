@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use engine::balance::{Ask, Class, Dial, Endpoint, EndpointSet, Health, InFlight, Load, Locality};
+use engine::balance::{Ask, Class, Endpoint, EndpointSet, InFlight, Locality};
 use engine::policy::{Algorithm, BalancePolicy, SlowStart};
 use engine::{Nanos, Outcome, Rng};
 
@@ -18,14 +18,8 @@ const ALL: [Algorithm; 6] = [
 
 fn endpoint(i: usize) -> Arc<Endpoint> {
     Arc::new(Endpoint {
-        workload: format!("shop/cart-{i}").into(),
-        address: [127, 0, 0, 1].into(),
-        dial: Dial::Plain(([127, 0, 0, 1], 80).into()),
         weight: 1 + i as u32 % 3,
-        priority: 0,
-        locality: Locality::default(),
-        health: Health::Ready,
-        load: Load::new(),
+        ..Endpoint::plain(format!("shop/cart-{i}"), ([127, 0, 0, 1], 80).into())
     })
 }
 

@@ -240,16 +240,7 @@ mod tests {
     use super::*;
 
     fn checked(check: &Rc<HealthCheck>, number: usize) -> Checked {
-        let endpoint = Arc::new(Endpoint {
-            workload: format!("shop/cart-{number}").into(),
-            address: [127, 0, 0, 1].into(),
-            dial: engine::balance::Dial::Plain(([127, 0, 0, 1], 80).into()),
-            weight: 1,
-            priority: 0,
-            locality: engine::balance::Locality::default(),
-            health: Health::Ready,
-            load: engine::balance::Load::new(),
-        });
+        let endpoint = Arc::new(Endpoint::plain(format!("shop/cart-{number}"), ([127, 0, 0, 1], 80).into()));
         let set = engine::balance::EndpointSet::default();
         let service = Arc::new(Backend::new("shop/cart", 80, Protocol::Http1, set));
         Checked { endpoint, service, check: Rc::clone(check), due: Nanos(0), state: Rc::default() }

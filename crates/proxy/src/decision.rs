@@ -100,7 +100,7 @@ fn write(text: &mut String, candidate: &Candidate, by: Option<&str>) -> std::fmt
 mod tests {
     use std::sync::Arc;
 
-    use engine::balance::{Class, Dial, Health, InFlight, Load, Locality};
+    use engine::balance::{Class, InFlight, Locality};
     use engine::policy::BalancePolicy;
     use engine::{Outcome, Rng};
 
@@ -108,16 +108,7 @@ mod tests {
 
     /// Fifty instances of which each is slower than the one before.
     fn fifty() -> EndpointSet {
-        let endpoint = |i: usize| Endpoint {
-            workload: format!("shop/cart-{i:02}").into(),
-            address: [127, 0, 0, 1].into(),
-            dial: Dial::Plain(([127, 0, 0, 1], 80).into()),
-            weight: 1,
-            priority: 0,
-            locality: Locality::default(),
-            health: Health::Ready,
-            load: Load::new(),
-        };
+        let endpoint = |i: usize| Endpoint::plain(format!("shop/cart-{i:02}"), ([127, 0, 0, 1], 80).into());
         let all = (0..50).map(|i| Arc::new(endpoint(i))).collect();
         let set = EndpointSet::new(all, BalancePolicy::default(), &Locality::default());
         for (endpoint, slower) in set.endpoints().iter().zip(1..) {

@@ -9,6 +9,8 @@ use testkit::raw::RawServer;
 
 use crate::world::{World, plain};
 
+// The helpers of `data_path`, of which this needs a few. The test cannot be one of that program, whose tests share its descriptors
+// where they are not run in a process each.
 #[allow(dead_code, reason = "most of it is for the other tests")]
 #[path = "data_path/world.rs"]
 mod world;

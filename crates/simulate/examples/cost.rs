@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use engine::balance::{Ask, Class, Dial, Endpoint, EndpointSet, Health, InFlight, Load, Locality};
+use engine::balance::{Ask, Class, Endpoint, EndpointSet, InFlight, Locality};
 use engine::policy::BalancePolicy;
 use engine::{Nanos, Outcome, Rng};
 use tower::Service;
@@ -48,16 +48,7 @@ impl Service<()> for Instantly {
 
 /// Nanoseconds for each of `times` choices among `size` endpoints.
 fn fastest(size: u32, times: u32) -> f64 {
-    let endpoint = |i: u32| Endpoint {
-        workload: format!("shop/cart-{i:05}").into(),
-        address: [127, 0, 0, 1].into(),
-        dial: Dial::Plain(([127, 0, 0, 1], 80).into()),
-        weight: 1,
-        priority: 0,
-        locality: Locality::default(),
-        health: Health::Ready,
-        load: Load::new(),
-    };
+    let endpoint = |i: u32| Endpoint::plain(format!("shop/cart-{i:05}"), ([127, 0, 0, 1], 80).into());
     let endpoints = (0..size).map(|i| Arc::new(endpoint(i))).collect();
     let set = EndpointSet::new(endpoints, BalancePolicy::default(), &Locality::default());
     let mut rng = Rng::seeded(1);

@@ -18,16 +18,7 @@ fn at(ms: u64) -> Nanos {
 }
 
 fn endpoint(name: &str) -> Endpoint {
-    Endpoint {
-        workload: name.into(),
-        address: [127, 0, 0, 1].into(),
-        dial: Dial::Plain(([127, 0, 0, 1], 80).into()),
-        weight: 1,
-        priority: 0,
-        locality: Locality::default(),
-        health: Health::Ready,
-        load: Load::new(),
-    }
+    Endpoint::plain(name, ([127, 0, 0, 1], 80).into())
 }
 
 fn set(endpoints: impl IntoIterator<Item = Endpoint>) -> EndpointSet {

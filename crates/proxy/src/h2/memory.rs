@@ -15,6 +15,7 @@ const SLOTS: usize = 256;
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     buffers: Rc<RefCell<Buffers>>,
+    // Boxed, for a slot is hundreds of bytes that go from here to a connection and back with every stream: only the pointer is moved.
     #[allow(clippy::vec_box, reason = "they are lent and come back without being moved")]
     slots: RefCell<Vec<Box<Slot>>>,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::balance::{Ask, Class, Dial, Endpoint, EndpointSet, Health, InFlight, Load, Locality};
+use engine::balance::{Ask, Class, Endpoint, EndpointSet, InFlight, Locality};
 use engine::policy::{Algorithm as Way, BalancePolicy, RetryPolicy};
 use engine::retry::RetryBudget;
 use engine::{Nanos, Outcome, Protocol, Rng, SeriesId};
@@ -27,16 +27,7 @@ impl Engine {
     pub(crate) fn new(algorithm: Algorithm, servers: &[ServerSpec]) -> Engine {
         let way = if algorithm == Algorithm::LeastRequest { Way::LeastRequest } else { Way::Fastest };
         let policy = BalancePolicy { algorithm: way, ..BalancePolicy::default() };
-        let endpoint = |number: usize| Endpoint {
-            workload: format!("{number:06}").into(),
-            address: [127, 0, 0, 1].into(),
-            dial: Dial::Plain(([127, 0, 0, 1], 80).into()),
-            weight: 1,
-            priority: 0,
-            locality: Locality::default(),
-            health: Health::Ready,
-            load: Load::new(),
-        };
+        let endpoint = |number: usize| Endpoint::plain(format!("{number:06}"), ([127, 0, 0, 1], 80).into());
         let all = (0..servers.len()).map(|number| Arc::new(endpoint(number))).collect();
         let backend = engine::balance::Backend::new("simulated", 80, Protocol::Http1, EndpointSet::default());
         let budget = RetryBudget::new(&RetryPolicy::default());

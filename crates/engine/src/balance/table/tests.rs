@@ -2,19 +2,12 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::super::{Dial, Health, Load, Locality};
 use super::*;
 
 fn endpoints(weights: &[u32]) -> Vec<Arc<Endpoint>> {
     let one = |(i, weight): (usize, &u32)| Endpoint {
-        workload: format!("shop/cart-{i}").into(),
-        address: [127, 0, 0, 1].into(),
-        dial: Dial::Plain(([127, 0, 0, 1], 80).into()),
         weight: *weight,
-        priority: 0,
-        locality: Locality::default(),
-        health: Health::Ready,
-        load: Load::new(),
+        ..Endpoint::plain(format!("shop/cart-{i}"), ([127, 0, 0, 1], 80).into())
     };
     weights.iter().enumerate().map(one).map(Arc::new).collect()
 }
