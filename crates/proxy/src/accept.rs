@@ -118,7 +118,7 @@ async fn connection(worker: Rc<Worker>, entry: Entry, stream: TcpStream, peer: S
         Entry::Gateway(port) => Way::Gateway(port),
     };
     let conn = Conn::new(Io::Tcp(stream), Buffer::default());
-    identify::serve(&worker, Door { way, peer }, conn).await;
+    identify::serve(&worker, Door::new(way, peer), conn).await;
 }
 
 /// What a connection that came to a listener for redirected ones was meant for.

@@ -21,14 +21,15 @@ use crate::{decision, probe, session};
 /// Where one attempt goes.
 pub(crate) struct Try {
     pub(crate) peer: Peer,
-    pub(crate) endpoint: Option<Arc<Endpoint>>,
+    /// Counted as in flight at the endpoint, if it goes to one.
+    pub(crate) in_flight: Option<InFlight>,
     address: Option<SocketAddr>,
 }
 
 impl Try {
     pub(crate) fn route(&self) -> Route<'_> {
-        match (&self.endpoint, self.address, self.peer) {
-            (Some(endpoint), ..) => Route::Endpoint(&endpoint.dial),
+        match (&self.in_flight, self.address, self.peer) {
+            (Some(in_flight), ..) => Route::Endpoint(&in_flight.endpoint().dial),
             (None, _, Peer::Application(address, source)) => Route::As(address, source),
             (None, Some(address), _) => Route::Address(address),
             (None, None, _) => unreachable!("an attempt has an endpoint or an address"),
@@ -36,7 +37,7 @@ impl Try {
     }
 
     pub(crate) fn is_mesh(&self) -> bool {
-        self.endpoint.as_ref().is_some_and(|endpoint| matches!(endpoint.dial, Dial::Mesh { .. }))
+        self.in_flight.as_ref().is_some_and(|in_flight| matches!(in_flight.endpoint().dial, Dial::Mesh { .. }))
     }
 }
 
@@ -51,15 +52,16 @@ pub(crate) async fn choose(
     match plan {
         Plan::Rule(choice) => {
             let endpoint = endpoint(call, choice, class, tried, now)?;
-            Ok(Try { peer: Peer::Endpoint(endpoint.load.id), endpoint: Some(endpoint), address: None })
+            let peer = Peer::Endpoint(endpoint.load.id);
+            Ok(Try { peer, in_flight: Some(InFlight::start(endpoint, class, now)), address: None })
         }
         Plan::Application { address, source, .. } => {
             let peer = source.map_or(Peer::Address(*address), |source| Peer::Application(*address, source));
-            Ok(Try { peer, endpoint: None, address: Some(*address) })
+            Ok(Try { peer, in_flight: None, address: Some(*address) })
         }
         Plan::Outside(target) => {
             let address = crate::outside::address(call.worker, target).await?;
-            Ok(Try { peer: Peer::Address(address), endpoint: None, address: Some(address) })
+            Ok(Try { peer: Peer::Address(address), in_flight: None, address: Some(address) })
         }
     }
 }
@@ -131,8 +133,8 @@ pub(crate) fn hear(call: &Call<'_>, in_flight: &mut InFlight, mesh: bool, now: N
     }
     let status = call.response.status();
     let field = |name| call.response.fields().get(name);
-    let refuses = (400..500).contains(&status) || status == 200 && call.head.is_grpc();
-    if mesh && refuses && matches!(field(REASON), Some(b"denied")) {
+    let refuses = || (400..500).contains(&status) || status == 200 && call.head.is_grpc();
+    if mesh && refuses() && matches!(field(REASON), Some(b"denied")) {
         // By the sidecar, at once: that says nothing of the application, and must not look like a fast answer.
         in_flight.limited(None, now);
     }

@@ -41,7 +41,7 @@ pub(crate) async fn open(
         let End::H1(conn) = down else { return None };
         return Some(Tunnel { conn: *conn, target });
     };
-    let inside = Door { way: Way::Fixed(target), peer: door.peer };
+    let inside = Door::new(Way::Fixed(target), door.peer);
     let record = worker.observer.begin(inside.direction(), worker.now());
     Box::pin(tcp::carry_between(worker, &inside, record, &mut conn, &mut up, worker.defaults.idle_timeout, None)).await;
     None
@@ -64,7 +64,7 @@ async fn refuse(worker: &Worker, door: &Door, down: &mut End, deadline: &mut Dea
     let mut record = worker.observer.begin(door.direction(), now);
     record.status = refusal.status();
     record.reason = Some(refusal.reason);
-    worker.observer.finish(&record, door.identity(), worker.shared.live.mesh.load().access_log, now);
+    worker.observer.finish(&record, door.identity(), worker.access_log(), now);
     if reply::answer(down, None, refusal, true).is_ok() {
         // The connection is closed either way.
         let _ = reply::flush(down, deadline).await;

@@ -18,7 +18,7 @@ pub(crate) async fn forward(call: &mut Call<'_>, target: Option<&Target>) -> Aft
     if probe::is_probe(call.door, call.head) {
         return probe::answer(call).await;
     }
-    let level = call.worker.shared.live.mesh.load().access_log;
+    let level = call.worker.access_log();
     if level != AccessLog::Off {
         call.record.describe(call.head);
     }
@@ -27,7 +27,8 @@ pub(crate) async fn forward(call: &mut Call<'_>, target: Option<&Target>) -> Aft
         call.record.series = series;
     }
     if level != AccessLog::Off {
-        call.record.rule = matched.rule;
+        let planned = || matched.plan.as_ref().ok().and_then(Plan::rule).cloned();
+        call.record.rule = matched.rule.or_else(planned);
     }
     let after = match matched.plan {
         Err(refusal) => refuse(call, &refusal).await,

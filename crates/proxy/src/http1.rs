@@ -197,7 +197,7 @@ async fn refuse(worker: &Worker, door: &Door, down: &mut End, deadline: &mut Dea
     let mut record = worker.observer.begin(door.direction(), now);
     record.status = refusal.status();
     record.reason = Some(refusal.reason);
-    worker.observer.finish(&record, door.identity(), worker.shared.live.mesh.load().access_log, now);
+    worker.observer.finish(&record, door.identity(), worker.access_log(), now);
     deadline.set(Some(now.after(LINGER)));
     if reply::answer(down, None, refusal, true).is_err() || reply::flush(down, deadline).await.is_err() {
         return After::Abort;

@@ -96,7 +96,7 @@ fn refuse(worker: &Worker, door: &Door, down: &mut End, request: &h1::Request, r
     let mut record = worker.observer.begin(door.direction(), now);
     record.status = refusal.status();
     record.reason = Some(refusal.reason);
-    worker.observer.finish(&record, door.identity(), worker.shared.live.mesh.load().access_log, now);
+    worker.observer.finish(&record, door.identity(), worker.access_log(), now);
     // An error means that the stream is gone, with whoever would have read the answer.
     let _ = reply::answer(down, Some(request), refusal, false);
 }

@@ -62,7 +62,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, mut door: Door, mut conn: Conn) {
                 None => return,
                 Some(tunnel) => {
                     conn = tunnel.conn;
-                    door = Door { way: Way::Fixed(tunnel.target), peer: door.peer };
+                    door = Door::new(Way::Fixed(tunnel.target), door.peer);
                 }
             },
             Spoken::Opaque(Other::Rule(rule, opened)) => return tcp::carry(worker, &door, conn, &rule, opened).await,

@@ -60,7 +60,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
     let address = SocketAddr::new(worker.shared.settings.application, port);
     let term = Some(Term::of_server(caller.expires, worker.now()));
     let who = Caller { term, ..Caller::new(worker, Some(caller.id), address, peer) };
-    let door = Door { way: Way::Inbound(who), peer };
+    let door = Door::new(Way::Inbound(who), peer);
     let conn = |io| Conn::new(io, Buffer::default());
     match caller.alpn {
         Alpn::Link => streams(worker, door, io).await,
@@ -79,7 +79,7 @@ pub(crate) async fn serve_plain(worker: &Rc<Worker>, stream: TcpStream, peer: So
         worker.observer.peers.refused_caller(peer, PeerRefusal::OwnPort, detail, worker.now());
         return Io::Tcp(stream).abort_on_close();
     }
-    let door = Door { way: Way::Inbound(Caller::new(worker, None, address, peer)), peer };
+    let door = Door::new(Way::Inbound(Caller::new(worker, None, address, peer)), peer);
     identify::serve(worker, door, Conn::new(Io::Tcp(stream), Buffer::default())).await;
 }
 

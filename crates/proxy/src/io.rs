@@ -85,10 +85,15 @@ impl Io {
     /// Whether an unused connection can be used: still open, with nothing to read. Costs no system call unless the runtime
     /// has seen something happen on the socket. A stream whose link leaves is none: its server resets what is quiet soon.
     pub(crate) fn is_quiet(&mut self) -> bool {
-        if matches!(self, Io::Stream(stream) if stream.is_leaving()) {
-            return false;
-        }
         let mut byte = [0; 1];
+        match self {
+            // Nobody is to be woken, so the runtime need not be told who asks.
+            Io::Tcp(tcp) => {
+                return matches!(tcp.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+            }
+            Io::Stream(stream) if stream.is_leaving() => return false,
+            Io::Server(_) | Io::Client(_) | Io::Stream(_) => {}
+        }
         let mut room = ReadBuf::new(&mut byte);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         Pin::new(self).poll_read(&mut cx, &mut room).is_pending()

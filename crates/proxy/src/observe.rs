@@ -161,6 +161,13 @@ impl Record {
         }));
     }
 
+    /// Keeps where the newest attempt goes, if that is logged.
+    pub(crate) fn goes_to(&mut self, endpoint: Option<&Arc<Endpoint>>) {
+        if self.texts.is_some() {
+            self.endpoint = endpoint.cloned();
+        }
+    }
+
     /// Keeps the name of an opaque connection's destination.
     pub(crate) fn describe_opaque(&mut self, target: &str) {
         self.texts = Some(Box::new(Texts { method: "".into(), path: "".into(), authority: target.into() }));

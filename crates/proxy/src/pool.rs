@@ -34,6 +34,16 @@ pub(crate) enum Peer {
     Application(SocketAddr, IpAddr),
 }
 
+impl Peer {
+    /// The id of the endpoint, if it is one.
+    pub(crate) fn endpoint(self) -> Option<u64> {
+        match self {
+            Peer::Endpoint(id) => Some(id),
+            Peer::Address(_) | Peer::Application(..) => None,
+        }
+    }
+}
+
 /// Hashes [`Peer`]s by multiplication (Knuth, TAOCP 6.4: the golden ratio): they are our own numbers and addresses that rules
 /// name, so nobody can choose them to collide, and the standard hasher's protection costs more than the rest of a look-up.
 #[derive(Clone, Copy, Debug, Default)]

@@ -172,8 +172,12 @@ fn begin(call: &mut Call<'_>, plan: &Plan, answer: &mut Answer<'_>) -> Result<Be
         End::H2(_) => call.response.fields().get("grpc-status").and_then(parse_grpc_status),
     };
     let mut add: SmallVec<[(&str, &[u8]); 2]> = SmallVec::new();
-    add.extend(told.as_ref().map(|value| (load::LOAD, value.bytes())));
-    add.extend(call.binding.as_ref().map(|cookie| ("set-cookie", cookie.as_bytes())));
+    if let Some(value) = &told {
+        add.push((load::LOAD, value.bytes()));
+    }
+    if let Some(cookie) = &call.binding {
+        add.push(("set-cookie", cookie.as_bytes()));
+    }
     let mut edit = h1::ResponseEdit {
         framing: incoming,
         connection: Connection::Default,

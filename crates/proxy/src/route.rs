@@ -1,5 +1,6 @@
 //! The match phase: from a way in and a request's head to where it goes.
 
+use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -25,6 +26,8 @@ pub(crate) struct Door {
     pub(crate) way: Way,
     /// The other end's address.
     pub(crate) peer: SocketAddr,
+    /// Where the destination of [`Way::Fixed`] is published, once a request has asked for it.
+    slot: OnceCell<Arc<Slot>>,
 }
 
 /// The ways in.
@@ -74,6 +77,19 @@ impl Caller {
 }
 
 impl Door {
+    /// For a connection from `peer`.
+    pub(crate) fn new(way: Way, peer: SocketAddr) -> Door {
+        Door { way, peer, slot: OnceCell::new() }
+    }
+
+    /// Where its one destination `target` is published. As long as somebody holds a slot it is the one of its name.
+    fn slot(&self, worker: &Worker, target: &Target) -> Result<&Arc<Slot>, Refusal> {
+        match self.slot.get() {
+            Some(slot) => Ok(slot),
+            None => slot(worker, target).map(|slot| self.slot.get_or_init(|| slot)),
+        }
+    }
+
     /// Which way its requests go.
     pub(crate) fn direction(&self) -> Direction {
         match self.way {
@@ -162,12 +178,17 @@ impl Plan {
         }
     }
 
-    /// The rule's policy.
-    pub(crate) fn policy(&self) -> Option<&Arc<TrafficPolicy>> {
+    /// The rule, if it is by one.
+    pub(crate) fn rule(&self) -> Option<&Arc<Rule>> {
         match self {
-            Plan::Rule(choice) => Some(&choice.rule.policy),
+            Plan::Rule(choice) => Some(&choice.rule),
             Plan::Application { .. } | Plan::Outside(_) => None,
         }
+    }
+
+    /// The rule's policy.
+    pub(crate) fn policy(&self) -> Option<&Arc<TrafficPolicy>> {
+        self.rule().map(|rule| &rule.policy)
     }
 }
 
@@ -177,7 +198,7 @@ pub(crate) struct Matched {
     pub(crate) plan: Result<Plan, Refusal>,
     /// Where it is counted; `None`: as unrouted.
     pub(crate) series: Option<SeriesId>,
-    /// The rule, for the log.
+    /// The rule of what goes nowhere, for the log; a plan has its own.
     pub(crate) rule: Option<Arc<Rule>>,
 }
 
@@ -195,41 +216,44 @@ impl From<Reason> for Matched {
 
 /// Matches one HTTP request. `target` is what a request to the forward proxy names.
 pub(crate) async fn request(worker: &Worker, door: &Door, target: Option<&Target>, head: &h1::Request) -> Matched {
-    match (&door.way, target) {
-        (Way::Fixed(target), _) | (Way::Forward, Some(target)) => match resolve(worker, target).await {
-            Ok(resolved) => to_destination(worker, target, &resolved, head),
-            Err(refusal) => refusal.into(),
+    let resolved = match (&door.way, target) {
+        (Way::Fixed(target), _) => match door.slot(worker, target) {
+            Ok(slot) => resolved(worker, target, slot).await.map(|resolution| (target, resolution)),
+            Err(refusal) => Err(refusal),
         },
-        (Way::Forward, None) => Reason::NoDestination.into(),
-        (Way::Inbound(caller), _) => to_application(worker, door, caller, head),
-        (Way::Gateway(port), _) => through_gateway(worker, *port, head),
+        (Way::Forward, Some(target)) => resolve(worker, target).await.map(|resolution| (target, resolution)),
+        (Way::Forward, None) => return Reason::NoDestination.into(),
+        (Way::Inbound(caller), _) => return to_application(worker, door, caller, head),
+        (Way::Gateway(port), _) => return through_gateway(worker, *port, head),
+    };
+    match resolved {
+        Ok((target, resolution)) => to_destination(worker, target, &resolution, head),
+        Err(refusal) => refusal.into(),
     }
 }
 
 /// What is known of a target, waiting for the answer if it was never asked for.
 pub(crate) async fn resolve(worker: &Worker, target: &Target) -> Result<Guard<Arc<Resolution>>, Refusal> {
+    resolved(worker, target, &slot(worker, target)?).await
+}
+
+/// Where a target is published.
+fn slot(worker: &Worker, target: &Target) -> Result<Arc<Slot>, Refusal> {
     // Only an address needs its port in the name; a host name is the cache's key as it is.
-    let name;
-    let name: &str = if target.is_address() {
-        name = target.name();
-        &name
-    } else {
-        &target.host
-    };
-    let slot = worker.slot(name).ok_or(Reason::Overloaded)?;
+    let found = if target.is_address() { worker.slot(&target.name()) } else { worker.slot(&target.host) };
+    found.ok_or_else(|| Reason::Overloaded.into())
+}
+
+async fn resolved(worker: &Worker, target: &Target, slot: &Arc<Slot>) -> Result<Guard<Arc<Resolution>>, Refusal> {
     let resolution = slot.get(worker.recently());
     if !matches!(**resolution, Resolution::Pending) {
         return Ok(resolution);
     }
-    wait(worker, target, name, slot).await
+    wait(worker, target, Arc::clone(slot)).await
 }
 
-async fn wait(
-    worker: &Worker,
-    target: &Target,
-    name: &str,
-    slot: Arc<Slot>,
-) -> Result<Guard<Arc<Resolution>>, Refusal> {
+async fn wait(worker: &Worker, target: &Target, slot: Arc<Slot>) -> Result<Guard<Arc<Resolution>>, Refusal> {
+    let name = &*target.name();
     let foreign = match target.address() {
         Some(address) => foreign::address(address.ip()),
         None => foreign::host(&target.host, &worker.shared.settings.workload),
@@ -307,21 +331,19 @@ fn by_table(worker: &Worker, table: &RouteTable, head: &h1::Request, port: u16, 
 
 /// `port`: where the request came to.
 fn pick(worker: &Worker, rule: &Arc<Rule>, prefix: usize, head: &h1::Request, port: u16) -> Matched {
-    let matched = |plan| Matched { plan, series: Some(rule.series), rule: Some(Arc::clone(rule)) };
+    let refused = |refusal| Matched { plan: Err(refusal), series: Some(rule.series), rule: Some(Arc::clone(rule)) };
     if let Some(redirect) = &rule.redirect {
-        return matched(Err(Refusal::redirect(redirect.status, redirect.location(head, "http", port, prefix))));
+        return refused(Refusal::redirect(redirect.status, redirect.location(head, "http", port, prefix)));
     }
     let Some(share) = rule.backends.pick(&mut worker.rng()) else {
-        return matched(Err(Refusal::new(
-            Reason::InvalidBackend,
-            format!("{} has no backend with a weight", rule.name),
-        )));
+        return refused(Refusal::new(Reason::InvalidBackend, format!("{} has no backend with a weight", rule.name)));
     };
     match &share.target {
-        Err(why) => matched(Err(Refusal::new(Reason::InvalidBackend, why.to_string()))),
+        Err(why) => refused(Refusal::new(Reason::InvalidBackend, why.to_string())),
         Ok(_) => {
             let place = rule.backends.list.iter().position(|other| std::ptr::eq(other, share)).unwrap_or_default();
-            matched(Ok(Plan::Rule(Choice { rule: Arc::clone(rule), place, prefix })))
+            let plan = Plan::Rule(Choice { rule: Arc::clone(rule), place, prefix });
+            Matched { plan: Ok(plan), series: Some(rule.series), rule: None }
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use engine::balance::{Class, InFlight};
@@ -142,10 +141,8 @@ pub(crate) async fn send<'u>(
     upload: &'u mut Transfer,
 ) -> Result<Answer<'u>, Refusal> {
     call.asked = asked(call, wire);
-    let idempotent = retry::idempotent(call.head.method());
-    let policy = plan.policy().cloned();
-    let policy = policy.unwrap_or_else(|| Arc::clone(&call.worker.defaults));
-    let policy = &*policy;
+    let worker = call.worker;
+    let policy: &TrafficPolicy = plan.policy().unwrap_or(&worker.defaults);
     let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
     let mut fresh = false;
     let mut class = Class::default();
@@ -157,10 +154,9 @@ pub(crate) async fn send<'u>(
     loop {
         // The first attempt begins where the request did, or where its destination was found out.
         let now = if std::mem::take(&mut first) { call.worker.recently() } else { call.worker.now() };
-        let attempt = choose(call, plan, class, &tried, now).await?;
+        let mut attempt = choose(call, plan, class, &tried, now).await?;
         call.record.attempts += 1;
-        call.record.endpoint.clone_from(&attempt.endpoint);
-        let mut in_flight = attempt.endpoint.as_ref().map(|endpoint| InFlight::start(Arc::clone(endpoint), class, now));
+        call.record.goes_to(attempt.in_flight.as_ref().map(InFlight::endpoint));
         let due = earlier(call.due, policy.attempt_timeout.map(|length| now.after(length)));
         let failure = match connect(call, &attempt, wire, policy.connect_timeout, fresh, now, due).await {
             Err(failure) => failure,
@@ -169,7 +165,7 @@ pub(crate) async fn send<'u>(
                 let due = earlier(due, upstream.expires.map(|term| term.ends));
                 call.deadline.set(earlier(due, policy.idle_timeout.map(|idle| now.after(idle))));
                 // A pooled connection was ready at once, and the clock need not be read again.
-                if !reused && let Some(in_flight) = &mut in_flight {
+                if !reused && let Some(in_flight) = &mut attempt.in_flight {
                     in_flight.connected(call.worker.now());
                 }
                 let sent = transmit(call, plan, &mut upstream, upload, due, policy.idle_timeout).await;
@@ -177,23 +173,24 @@ pub(crate) async fn send<'u>(
                 match sent {
                     Ok(Sent { upload_broken, asked }) => {
                         let mesh = attempt.is_mesh();
-                        if let Some(in_flight) = &mut in_flight {
+                        if let Some(in_flight) = &mut attempt.in_flight {
                             answered(call, in_flight, asked, mesh, at);
                         }
                         let (outcome, reached) = judge(call, mesh);
                         let again = outcome
                             .is_failure()
-                            .then(|| may_repeat(call, plan, policy, outcome, reached, idempotent, upload, at))
+                            .then(|| may_repeat(call, plan, policy, outcome, reached, upload, at))
                             .flatten();
                         let Some(wait) = again else {
                             upload.settle(call.down);
+                            let in_flight = attempt.in_flight;
                             return Ok(Answer { upstream, upload, upload_broken, in_flight, at, asked, mesh });
                         };
-                        finish(plan, in_flight, at, outcome);
+                        finish(plan, attempt.in_flight, at, outcome);
                         request::discard(call, upstream, upload);
                         pause(call, wait).await?;
                         upload.restart();
-                        tried.extend(attempt.endpoint.as_ref().map(|endpoint| endpoint.load.id));
+                        tried.extend(attempt.peer.endpoint());
                         continue;
                     }
                     // A connection that was closed while it waited: nothing is known of the instance, and the request was most
@@ -204,9 +201,9 @@ pub(crate) async fn send<'u>(
                             && !failure.client
                             && failure.outcome == Outcome::Reset
                             && upload.can_restart()
-                            && (idempotent || !failure.sent) =>
+                            && (!failure.sent || retry::idempotent(call.head.method())) =>
                     {
-                        drop(in_flight);
+                        drop(attempt);
                         call.record.attempts -= 1;
                         upload.restart();
                         fresh = true;
@@ -219,17 +216,17 @@ pub(crate) async fn send<'u>(
         let now = call.worker.now();
         // A client that gives up in the middle of its own request says nothing of the instance.
         if !failure.client || upload.is_done() {
-            finish(plan, in_flight, now, failure.outcome);
+            finish(plan, attempt.in_flight, now, failure.outcome);
         }
         if failure.client || call.due.is_some_and(|due| now >= due) {
             return Err(failure.refusal);
         }
-        match may_repeat(call, plan, policy, failure.outcome, failure.sent, idempotent, upload, now) {
+        match may_repeat(call, plan, policy, failure.outcome, failure.sent, upload, now) {
             None => return Err(failure.refusal),
             Some(wait) => pause(call, wait).await?,
         }
         upload.restart();
-        tried.extend(attempt.endpoint.as_ref().map(|endpoint| endpoint.load.id));
+        tried.extend(attempt.peer.endpoint());
     }
 }
 
@@ -307,7 +304,6 @@ fn may_repeat(
     policy: &TrafficPolicy,
     outcome: Outcome,
     sent: bool,
-    idempotent: bool,
     upload: &Transfer,
     now: Nanos,
 ) -> Option<Nanos> {
@@ -316,6 +312,7 @@ fn may_repeat(
         return None;
     }
     let left = call.due.map(|due| due.since(now));
+    let idempotent = retry::idempotent(call.head.method());
     let failed = Failed { outcome, attempts: call.record.attempts, idempotent, sent, replayable: true, left };
     retry::decide(&policy.retry, &choice.rule.budget, failed, now, &mut call.worker.rng())
 }

@@ -207,5 +207,5 @@ fn begin(worker: &Worker, door: &Door) -> Record {
 }
 
 fn finish(worker: &Worker, door: &Door, record: &Record) {
-    worker.observer.finish(record, door.identity(), worker.shared.live.mesh.load().access_log, worker.now());
+    worker.observer.finish(record, door.identity(), worker.access_log(), worker.now());
 }

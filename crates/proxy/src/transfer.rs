@@ -42,6 +42,16 @@ enum Stage {
     Done,
 }
 
+impl Stage {
+    /// Where a body begins whose head was read by HTTP/1 (`decoder`) or HTTP/2.
+    fn first(decoder: Option<&Decoder>) -> Stage {
+        match decoder {
+            Some(decoder) if decoder.ended() => Stage::End,
+            _ => Stage::Body,
+        }
+    }
+}
+
 /// The body of one message on its way.
 #[derive(Debug)]
 pub(crate) struct Transfer {
@@ -88,7 +98,7 @@ impl Transfer {
         };
         let pass = incoming == Framing::Chunked && outgoing == Some(Framing::Chunked);
         Transfer {
-            stage: Stage::Body,
+            stage: Stage::first(decoder.as_ref()),
             incoming,
             decoder,
             outgoing: outgoing.unwrap_or_default(),
@@ -144,7 +154,7 @@ impl Transfer {
         if let Encoding::Framed(encoder) = &mut self.encoding {
             *encoder = Encoder::new(self.outgoing);
         }
-        self.stage = Stage::Body;
+        self.stage = Stage::first(self.decoder.as_ref());
         self.cursor = 0;
         self.run = 0;
         self.forwarded = 0;
@@ -218,6 +228,10 @@ impl Transfer {
                 pass_by(conn, &mut self.cursor, &mut self.keep, accepted.bytes);
                 if accepted.ended {
                     self.stage = Stage::Flush;
+                    return Poll::Ready(Ok(()));
+                }
+                if last && self.run == 0 {
+                    self.stage = Stage::End;
                     return Poll::Ready(Ok(()));
                 }
                 continue;

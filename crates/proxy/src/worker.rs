@@ -2,13 +2,15 @@
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Cache};
 use engine::policy::TrafficPolicy;
-use engine::snapshot::{Live, Slot};
+use engine::snapshot::{AccessLog, Live, Mesh, Slot};
 use engine::{Nanos, Rng};
 use net::drain::{Guard, State};
 use net::identity::Identity;
@@ -97,6 +99,17 @@ pub(crate) enum Side {
     Out,
 }
 
+/// The place where the mesh's settings are published.
+struct OfMesh(Arc<Live>);
+
+impl Deref for OfMesh {
+    type Target = ArcSwap<Mesh>;
+
+    fn deref(&self) -> &ArcSwap<Mesh> {
+        &self.0.mesh
+    }
+}
+
 /// One worker.
 pub(crate) struct Worker {
     /// Its number among its like.
@@ -110,6 +123,8 @@ pub(crate) struct Worker {
     #[allow(clippy::vec_box, reason = "they are lent and come back without being moved")]
     heads: RefCell<Vec<Box<Heads>>>,
     recent: Cell<Nanos>,
+    /// The mesh's settings, without counting a reference for each look.
+    mesh: RefCell<Cache<OfMesh, Arc<Mesh>>>,
     rng: RefCell<Rng>,
     buffers: Rc<RefCell<Buffers>>,
     /// Of streams of HTTP/2.
@@ -132,6 +147,7 @@ impl Worker {
             defaults: Arc::new(TrafficPolicy::default()),
             heads: RefCell::default(),
             recent: Cell::new(shared.clock.now()),
+            mesh: RefCell::new(Cache::new(OfMesh(Arc::clone(&shared.live)))),
             rng: RefCell::new(Rng::seeded(seed)),
             streams: Rc::new(h2::Memory::new(Rc::clone(&buffers))),
             buffers,
@@ -163,6 +179,11 @@ impl Worker {
     /// The time when anybody of this worker last looked at the clock: good for what is counted in seconds.
     pub(crate) fn recently(&self) -> Nanos {
         self.recent.get()
+    }
+
+    /// What the mesh wants to have logged now.
+    pub(crate) fn access_log(&self) -> AccessLog {
+        self.mesh.borrow_mut().load().access_log
     }
 
     /// The worker's random numbers.

@@ -79,25 +79,24 @@ impl Kind {
     /// The kind of the field `name`, in any case.
     #[inline]
     pub(super) fn of(name: &[u8]) -> Kind {
-        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
-            2 if is("te") => Kind::Te,
-            4 if is("host") => Kind::Host,
-            6 if is("cookie") => Kind::Cookie,
-            6 if is("expect") => Kind::Expect,
-            7 if is("trailer") => Kind::Trailer,
-            7 if is("upgrade") => Kind::Upgrade,
-            10 if is("connection") => Kind::Connection,
-            10 if is("keep-alive") => Kind::KeepAlive,
-            14 if is("content-length") => Kind::ContentLength,
-            16 if is("proxy-connection") => Kind::ProxyConnection,
-            17 if is("transfer-encoding") => Kind::TransferEncoding,
-            18 if is("proxy-authenticate") => Kind::ProxyCredentials,
-            19 if is("proxy-authorization") => Kind::ProxyCredentials,
-            25 if is("proxy-authentication-info") => Kind::ProxyCredentials,
-            11 if is("heddle-load") => Kind::Load,
-            21 if is("endpoint-load-metrics") => Kind::Orca,
-            8.. if name[..7].eq_ignore_ascii_case(b"heddle-") => Kind::Mesh,
+            2 if is(name, b"te") => Kind::Te,
+            4 if is(name, b"host") => Kind::Host,
+            6 if is(name, b"cookie") => Kind::Cookie,
+            6 if is(name, b"expect") => Kind::Expect,
+            7 if is(name, b"trailer") => Kind::Trailer,
+            7 if is(name, b"upgrade") => Kind::Upgrade,
+            10 if is(name, b"connection") => Kind::Connection,
+            10 if is(name, b"keep-alive") => Kind::KeepAlive,
+            14 if is(name, b"content-length") => Kind::ContentLength,
+            16 if is(name, b"proxy-connection") => Kind::ProxyConnection,
+            17 if is(name, b"transfer-encoding") => Kind::TransferEncoding,
+            18 if is(name, b"proxy-authenticate") => Kind::ProxyCredentials,
+            19 if is(name, b"proxy-authorization") => Kind::ProxyCredentials,
+            25 if is(name, b"proxy-authentication-info") => Kind::ProxyCredentials,
+            11 if is(name, b"heddle-load") => Kind::Load,
+            21 if is(name, b"endpoint-load-metrics") => Kind::Orca,
+            8.. if is(&name[..7], b"heddle-") => Kind::Mesh,
             _ => Kind::Other,
         }
     }
@@ -109,6 +108,14 @@ impl Kind {
             Kind::Other | Kind::Load | Kind::Orca | Kind::Mesh | Kind::ProxyCredentials | Kind::Expect | Kind::Cookie
         )
     }
+}
+
+/// Whether `name` is `known`, which is in lower case, in any case. All bytes are compared without a branch for each, which the
+/// compiler makes a few instructions of where the length is known to it.
+#[inline(always)]
+pub(super) fn is<const N: usize>(name: &[u8], known: &[u8; N]) -> bool {
+    let Ok(name) = <&[u8; N]>::try_from(name) else { return false };
+    name.iter().zip(known).fold(0, |odd, (byte, known)| odd | (byte.to_ascii_lowercase() ^ known)) == 0
 }
 
 /// Kinds that trailers may have on their way: none that would frame or steer a message, nor `heddle-*` (RFC 9110, 6.5.1).

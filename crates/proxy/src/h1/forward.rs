@@ -208,7 +208,6 @@ impl Request {
 
     /// Writes the request line if it changes. Returns where the bytes to copy begin.
     fn write_line(&self, target: &Target<'_>, out: &mut Vec<u8>) -> usize {
-        let method = engine::RequestHead::method(self);
         let changed = match target {
             Target::AsSent => false,
             Target::Origin => self.form() == Form::Absolute,
@@ -217,7 +216,7 @@ impl Request {
         if !changed && self.version() == Version::Http11 {
             return if self.fields().has(Kind::Host.bit()) { 0 } else { self.write_line_as_is(out) };
         }
-        out.extend_from_slice(method.as_bytes());
+        out.extend_from_slice(engine::RequestHead::method(self).as_bytes());
         out.push(b' ');
         match target {
             Target::Path(path) if changed => {

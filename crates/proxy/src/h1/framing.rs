@@ -2,7 +2,7 @@
 
 use engine::Reason;
 
-use super::fields::{Fields, Kind, bad, members};
+use super::fields::{Fields, Kind, bad, is, members};
 use super::{Problem, Version};
 
 /// How the end of a body is found.
@@ -102,16 +102,17 @@ pub(super) fn steering(fields: &Fields, version: Version) -> Steering {
         return steering;
     }
     let mut close = false;
-    for option in fields.of_kind(Kind::Connection).flat_map(|field| members(fields.value(field))) {
-        let is = |known: &str| option.eq_ignore_ascii_case(known.as_bytes());
-        if is("keep-alive") {
-            steering.keep_alive = true;
-        } else if is("close") {
-            close = true;
-        } else if is("upgrade") {
-            steering.upgrade = true;
-        } else if !is("te") {
-            steering.nominates = true;
+    for field in fields.of_kind(Kind::Connection) {
+        for option in members(fields.value(field)) {
+            if is(option, b"keep-alive") {
+                steering.keep_alive = true;
+            } else if is(option, b"close") {
+                close = true;
+            } else if is(option, b"upgrade") {
+                steering.upgrade = true;
+            } else if !is(option, b"te") {
+                steering.nominates = true;
+            }
         }
     }
     steering.keep_alive &= !close;

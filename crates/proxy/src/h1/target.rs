@@ -100,11 +100,8 @@ pub(super) fn authority(value: &[u8]) -> Result<Option<u16>, Problem> {
         address.parse::<Ipv6Addr>().map_err(|_| INVALID)?;
         (&value[..=end], &value[end + 1..])
     } else {
-        let end = memchr::memchr(b':', value).unwrap_or(value.len());
-        if !value[..end].iter().all(|&byte| IN_NAME[byte as usize]) {
-            return Err(INVALID);
-        }
-        (&value[..end], &value[end..])
+        // What is behind the name is a port, or refused as none.
+        value.split_at(value.iter().position(|&byte| !IN_NAME[byte as usize]).unwrap_or(value.len()))
     };
     if port.is_empty() {
         return Ok(None);
