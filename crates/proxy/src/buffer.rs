@@ -45,6 +45,12 @@ impl Buffer {
         !self.memory.is_empty()
     }
 
+    /// How much memory is behind it, bytes.
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> usize {
+        self.memory.capacity()
+    }
+
     /// Forgets the first `n` bytes.
     pub(crate) fn take(&mut self, n: usize) {
         debug_assert!(n <= self.len());
@@ -71,6 +77,23 @@ impl Buffer {
             self.memory.resize(size, 0);
         }
         true
+    }
+
+    /// Appends `bytes`, which together with what is held are at most `limit`: memory grows by doubling, and to no more than that.
+    pub(crate) fn append(&mut self, bytes: &[u8], limit: usize) {
+        debug_assert!(self.len() + bytes.len() <= limit);
+        if self.memory.len() - self.end < bytes.len() && self.start > 0 {
+            self.memory.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        let end = self.end + bytes.len();
+        if self.memory.len() < end {
+            let size = (self.memory.len() * 2).clamp(SIZE, limit.max(SIZE)).max(end);
+            self.memory.resize(size, 0);
+        }
+        self.memory[self.end..end].copy_from_slice(bytes);
+        self.end = end;
     }
 
     /// Reads once from `io` into the room that is there. `Ok(0)` is the end of the stream; call [`Buffer::make_room`] first.

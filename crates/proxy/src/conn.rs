@@ -32,14 +32,21 @@ impl Conn {
     /// Reads once, holding at most `limit` bytes. `Ok(0)`: the peer sends no more. Pending for ever while `limit` bytes are
     /// held. A connection that holds nothing and gets nothing keeps no buffer.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, worker: &Worker, limit: usize) -> Poll<io::Result<usize>> {
-        if !self.input.is_allocated() {
-            self.input = worker.lend();
-        }
-        if !self.input.make_room(limit) {
-            return Poll::Pending;
-        }
-        let result = self.input.poll_read(&mut self.io, cx);
-        if result.is_pending() && self.input.is_empty() {
+        let result = match &self.io {
+            Io::Stream(stream) if self.input.is_empty() && stream.unread() <= limit => {
+                stream.poll_take(cx, &mut self.input)
+            }
+            _ => {
+                if !self.input.is_allocated() {
+                    self.input = worker.lend();
+                }
+                if !self.input.make_room(limit) {
+                    return Poll::Pending;
+                }
+                self.input.poll_read(&mut self.io, cx)
+            }
+        };
+        if result.is_pending() && self.input.is_empty() && self.input.is_allocated() {
             worker.give_back(&mut self.input);
         }
         result

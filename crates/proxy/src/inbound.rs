@@ -133,7 +133,7 @@ async fn streams(worker: &Rc<Worker>, door: Door, io: Io) {
             http1::serve(&worker, &door, Conn::new(Io::Stream(stream), Buffer::default())).await;
         });
     };
-    link::drive(worker, Link::new(), io, Role::Server(&mut accept), term).await;
+    link::drive(worker, Link::new(worker.buffers()), io, Role::Server(&mut accept), term).await;
 }
 
 enum Problem {

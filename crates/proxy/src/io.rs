@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use net::ahead::ReadAhead;
 use net::dial;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
@@ -82,6 +82,27 @@ impl Io {
         }
     }
 
+    /// What TLS has decrypted and nobody has taken yet, to be read without a copy; empty at the end. [`Io::consume`] takes it.
+    ///
+    /// # Errors
+    /// `Unsupported` where there is no TLS, and so no memory that the bytes could be read in.
+    pub(crate) fn poll_decrypted(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        match self {
+            Io::Server(tls) => Pin::new(tls).poll_fill_buf(cx),
+            Io::Client(tls) => Pin::new(tls).poll_fill_buf(cx),
+            Io::Tcp(_) | Io::Stream(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
+    }
+
+    /// Takes `n` bytes of those that [`Io::poll_decrypted`] showed.
+    pub(crate) fn consume(&mut self, n: usize) {
+        match self {
+            Io::Server(tls) => Pin::new(tls).consume(n),
+            Io::Client(tls) => Pin::new(tls).consume(n),
+            Io::Tcp(_) | Io::Stream(_) => {}
+        }
+    }
+
     /// Whether an unused connection can be used: still open, with nothing to read. Costs no system call unless the runtime
     /// has seen something happen on the socket. A stream whose link leaves is none: its server resets what is quiet soon.
     pub(crate) fn is_quiet(&mut self) -> bool {
@@ -91,8 +112,8 @@ impl Io {
             Io::Tcp(tcp) => {
                 return matches!(tcp.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
             }
-            Io::Stream(stream) if stream.is_leaving() => return false,
-            Io::Server(_) | Io::Client(_) | Io::Stream(_) => {}
+            Io::Stream(stream) => return stream.is_quiet() && !stream.is_leaving(),
+            Io::Server(_) | Io::Client(_) => {}
         }
         let mut room = ReadBuf::new(&mut byte);
         let mut cx = Context::from_waker(std::task::Waker::noop());

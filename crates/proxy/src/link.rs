@@ -21,10 +21,11 @@ use std::io::{self, IoSlice};
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::buffer::{Buffer, Buffers};
 use crate::pool::PeerHasher;
 use frame::{Header, Kind, LARGEST};
 
@@ -46,9 +47,6 @@ const STREAMS: usize = 64;
 /// Numbers of streams end here; the link is given up long before.
 const LAST: u32 = u32::MAX - 1;
 
-/// A stream's unread bytes keep their memory up to this size while there are none.
-const KEEP: usize = 8 * 1024;
-
 /// Which end of a link this is.
 pub(crate) enum Role<'a> {
     /// It opens streams.
@@ -61,6 +59,8 @@ pub(crate) enum Role<'a> {
 #[derive(Debug)]
 pub(crate) struct Link {
     inner: RefCell<Inner>,
+    /// Their worker's, which streams with unread bytes have their memory of.
+    buffers: Rc<RefCell<Buffers>>,
 }
 
 #[derive(Debug, Default)]
@@ -89,9 +89,8 @@ struct Inner {
 /// One stream as its link sees it.
 #[derive(Debug)]
 struct Half {
-    /// Received, from `start` on unread.
-    input: Vec<u8>,
-    start: usize,
+    /// Received and not read.
+    input: Buffer,
     reader: Option<Waker>,
     writer: Option<Waker>,
     /// So many bytes may be sent.
@@ -114,8 +113,7 @@ struct Half {
 impl Half {
     fn new() -> Half {
         Half {
-            input: Vec::new(),
-            start: 0,
+            input: Buffer::default(),
             reader: None,
             writer: None,
             credit: WINDOW,
@@ -129,8 +127,20 @@ impl Half {
         }
     }
 
-    fn unread(&self) -> usize {
-        self.input.len() - self.start
+    /// How many bytes can be read; `Ok(0)`: the peer's half is over.
+    fn poll_unread(&mut self, cx: &Context<'_>) -> Poll<io::Result<usize>> {
+        if !self.input.is_empty() || self.ended {
+            return Poll::Ready(Ok(self.input.len()));
+        }
+        if self.reset {
+            // The one that no open connection has otherwise: see `Fault::Refused`.
+            let kind = if self.refused { io::ErrorKind::ConnectionRefused } else { io::ErrorKind::ConnectionReset };
+            return Poll::Ready(Err(kind.into()));
+        }
+        if !self.reader.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.reader = Some(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     fn wake(&mut self) {
@@ -172,8 +182,9 @@ impl Inner {
 }
 
 impl Link {
-    pub(crate) fn new() -> Rc<Link> {
-        Rc::new(Link { inner: RefCell::default() })
+    /// A link without streams, which borrow from `buffers`.
+    pub(crate) fn new(buffers: Rc<RefCell<Buffers>>) -> Rc<Link> {
+        Rc::new(Link { inner: RefCell::default(), buffers })
     }
 
     /// Opens a stream, unless the link is full or takes no more.
@@ -255,6 +266,41 @@ impl Stream {
         }
     }
 
+    /// How many bytes can be read at once.
+    pub(crate) fn unread(&self) -> usize {
+        self.half.borrow().input.len()
+    }
+
+    /// Whether it is open and there is nothing to read.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let half = self.half.borrow();
+        half.input.is_empty() && !half.ended && !half.reset
+    }
+
+    /// Reads by handing over the memory of all that is unread in exchange for `input`, which holds nothing.
+    pub(crate) fn poll_take(&self, cx: &Context<'_>, input: &mut Buffer) -> Poll<io::Result<usize>> {
+        debug_assert!(input.is_empty());
+        let mut half = self.half.borrow_mut();
+        let n = ready!(half.poll_unread(cx))?;
+        if n > 0 {
+            mem::swap(input, &mut half.input);
+            self.took(&mut half, n);
+        }
+        Poll::Ready(Ok(n))
+    }
+
+    /// Counts `n` bytes as read, and gives memory back that is not needed any more.
+    fn took(&self, half: &mut Half, n: usize) {
+        if half.input.is_empty() && half.input.is_allocated() {
+            self.link.buffers.borrow_mut().give_back(&mut half.input);
+        }
+        half.taken += n as u32;
+        if half.taken >= WINDOW / 2 && !half.ended && !half.reset {
+            self.link.inner.borrow_mut().put_window(self.number, half.taken);
+            half.taken = 0;
+        }
+    }
+
     /// Sends what fits of `head` and `tail`, as one frame.
     fn poll_put(&self, cx: &mut Context<'_>, head: &[u8], tail: &[u8]) -> Poll<io::Result<usize>> {
         let mut half = self.half.borrow_mut();
@@ -292,7 +338,8 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let half = self.half.borrow();
+        let mut half = self.half.borrow_mut();
+        self.link.buffers.borrow_mut().give_back(&mut half.input);
         let mut inner = self.link.inner.borrow_mut();
         inner.streams.remove(&self.number);
         let whole = half.ended && half.finished;
@@ -307,37 +354,13 @@ impl Drop for Stream {
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut half = self.half.borrow_mut();
-        let unread = half.unread();
-        if unread > 0 {
-            let n = unread.min(room.remaining());
-            room.put_slice(&half.input[half.start..half.start + n]);
-            half.start += n;
-            if n == unread {
-                half.start = 0;
-                half.input.clear();
-                if half.input.capacity() > KEEP {
-                    half.input = Vec::new();
-                }
-            }
-            half.taken += n as u32;
-            if half.taken >= WINDOW / 2 && !half.ended && !half.reset {
-                self.link.inner.borrow_mut().put_window(self.number, half.taken);
-                half.taken = 0;
-            }
-            return Poll::Ready(Ok(()));
+        let n = ready!(half.poll_unread(cx))?.min(room.remaining());
+        if n > 0 {
+            room.put_slice(&half.input.bytes()[..n]);
+            half.input.take(n);
+            self.took(&mut half, n);
         }
-        if half.ended {
-            return Poll::Ready(Ok(()));
-        }
-        if half.reset {
-            // The one that no open connection has otherwise: see `Fault::Refused`.
-            let kind = if half.refused { io::ErrorKind::ConnectionRefused } else { io::ErrorKind::ConnectionReset };
-            return Poll::Ready(Err(kind.into()));
-        }
-        if !half.reader.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            half.reader = Some(cx.waker().clone());
-        }
-        Poll::Pending
+        Poll::Ready(Ok(()))
     }
 }
 

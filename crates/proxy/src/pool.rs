@@ -427,7 +427,7 @@ mod tests {
     #[test]
     fn a_stream_of_a_link_that_leaves_is_not_used_again() {
         let mut pool = Pool::new(&Limits::default());
-        let (peer, link) = (Peer::Endpoint(1), Link::new());
+        let (peer, link) = (Peer::Endpoint(1), Link::new(Rc::default()));
         let keep = |pool: &mut Pool| {
             let conn = Conn::new(Io::Stream(link.open().expect("it has room")), crate::buffer::Buffer::default());
             pool.put(peer, Box::new(conn), None, Nanos(0), Used::default());
@@ -443,7 +443,7 @@ mod tests {
     #[test]
     fn a_connection_is_not_used_when_its_server_is_about_to_close_it() {
         let (limits, peer) = (Limits::default(), Peer::Endpoint(1));
-        let link = Link::new();
+        let link = Link::new(Rc::default());
         let kept = |says: Option<u64>, after: u64| {
             let mut pool = Pool::new(&limits);
             let conn = Conn::new(Io::Stream(link.open().expect("it has room")), crate::buffer::Buffer::default());

@@ -117,7 +117,7 @@ async fn stream(worker: &Rc<Worker>, peer: Peer, route: &Route<'_>) -> Result<(S
             Place::Wait(attempt) => attempt.ended().await,
             Place::Open(permit) => {
                 let (io, expires) = connect(worker, route, Alpn::Link).await?;
-                let link = Link::new();
+                let link = Link::new(worker.buffers());
                 let (driver, shared) = (Rc::clone(worker), Rc::clone(&link));
                 tokio::task::spawn_local(async move { link::drive(&driver, shared, io, Role::Client, expires).await });
                 worker.pool.borrow_mut().share_link(peer, link, expires, worker.now());

@@ -206,6 +206,11 @@ impl Worker {
         self.shared.load.said(self.index, orca, self.now());
     }
 
+    /// Its unused buffers, for what lends and gives back without it at hand.
+    pub(crate) fn buffers(&self) -> Rc<RefCell<Buffers>> {
+        Rc::clone(&self.buffers)
+    }
+
     /// An empty buffer.
     pub(crate) fn lend(&self) -> Buffer {
         self.buffers.borrow_mut().lend()

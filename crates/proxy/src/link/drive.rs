@@ -12,7 +12,6 @@ use tokio::io::AsyncWrite;
 use super::frame::{Kind, Malformed};
 use super::incoming::Incoming;
 use super::{Link, OUTPUT, Role};
-use crate::buffer::{self, Buffer};
 use crate::deadline::Deadline;
 use crate::io::Io;
 use crate::send::earlier;
@@ -28,7 +27,6 @@ struct Driver<'a> {
     worker: &'a Worker,
     role: Role<'a>,
     io: Io,
-    input: Buffer,
     incoming: Incoming,
     /// Being written, from `sent` on.
     sending: Vec<u8>,
@@ -53,7 +51,6 @@ pub(crate) async fn drive<'a>(worker: &'a Worker, link: Rc<Link>, io: Io, role: 
         worker,
         role,
         io,
-        input: Buffer::default(),
         incoming: Incoming::default(),
         sending: Vec::new(),
         sent: 0,
@@ -97,7 +94,6 @@ pub(crate) async fn drive<'a>(worker: &'a Worker, link: Rc<Link>, io: Io, role: 
         tracing::info!(what, "a link's peer breaks the protocol");
     }
     driver.link.end();
-    worker.give_back(&mut driver.input);
 }
 
 impl Driver<'_> {
@@ -187,24 +183,15 @@ impl Driver<'_> {
             if self.link.inner.borrow().output.len() > 2 * OUTPUT {
                 return Ok(false);
             }
-            if !self.input.is_allocated() {
-                self.input = self.worker.lend();
-            }
-            // Never full: what is not taken at once is less than a frame's header and a number.
-            self.input.make_room(buffer::SIZE);
-            match self.input.poll_read(&mut self.io, cx) {
-                Poll::Ready(Ok(0)) => return Ok(true),
-                Poll::Ready(Ok(_)) => {
-                    let taken = self.incoming.take(&self.link, self.input.bytes(), &mut self.role);
-                    self.input.take(taken.map_err(Broken::Malformed)?);
+            match self.io.poll_decrypted(cx) {
+                Poll::Ready(Ok([])) => return Ok(true),
+                Poll::Ready(Ok(bytes)) => {
+                    self.incoming.take(&self.link, bytes, &mut self.role).map_err(Broken::Malformed)?;
+                    let taken = bytes.len();
+                    self.io.consume(taken);
                 }
                 Poll::Ready(Err(_)) => return Err(Broken::Io),
-                Poll::Pending => {
-                    if self.input.is_empty() {
-                        self.worker.give_back(&mut self.input);
-                    }
-                    return Ok(false);
-                }
+                Poll::Pending => return Ok(false),
             }
         }
     }

@@ -1,6 +1,8 @@
 //! What must hold for any bytes that come in on a link. The fuzz target, a property test and the replay of the corpus call this; it
 //! panics when a law is broken.
 
+use std::rc::Rc;
+
 use super::frame::Malformed;
 use super::incoming::Incoming;
 use super::{Link, Role, STREAMS, Stream, WINDOW};
@@ -13,7 +15,7 @@ type Told = (u32, Vec<u8>, bool, bool, u32);
 #[derive(Debug, PartialEq)]
 struct Outcome {
     result: Result<(), Malformed>,
-    /// Bytes that were not taken.
+    /// Bytes that wait for more.
     held: Vec<u8>,
     streams: Vec<Told>,
     output: Vec<u8>,
@@ -21,31 +23,27 @@ struct Outcome {
 }
 
 fn receive(client: bool, data: &[u8], step: usize) -> Outcome {
-    let link = Link::new();
+    let link = Link::new(Rc::default());
     let mut streams: Vec<Stream> = Vec::new();
     if client {
         streams.extend((0..3).filter_map(|_| link.open()));
     }
     let mut incoming = Incoming::default();
-    let (mut held, mut result) = (Vec::new(), Ok(()));
+    let mut result = Ok(());
     for piece in data.chunks(step) {
-        held.extend_from_slice(piece);
         let mut accept = |stream| streams.push(stream);
         let mut role = if client { Role::Client } else { Role::Server(&mut accept) };
-        match incoming.take(&link, &held, &mut role) {
-            Ok(taken) => drop(held.drain(..taken)),
-            Err(error) => {
-                held.clear();
-                result = Err(error);
-                break;
-            }
+        result = incoming.take(&link, piece, &mut role);
+        if result.is_err() {
+            break;
         }
-        assert!(held.len() < 12, "only a header and a number wait to be whole");
+        assert!(incoming.held().len() < 12, "only a header and a number wait to be whole");
     }
+    let held = if result.is_ok() { incoming.held().to_vec() } else { Vec::new() };
     let told = streams.iter().map(|stream| {
         let half = stream.half.borrow();
-        assert!(half.unread() <= WINDOW as usize && half.credit <= WINDOW);
-        (stream.number, half.input[half.start..].to_vec(), half.ended, half.reset, half.credit)
+        assert!(half.input.len() <= WINDOW as usize && half.credit <= WINDOW);
+        (stream.number, half.input.bytes().to_vec(), half.ended, half.reset, half.credit)
     });
     let streams = told.collect();
     let inner = link.inner.borrow();

@@ -1,11 +1,13 @@
 //! What comes in on a link: frames, taken apart as their bytes arrive.
 
 use std::cell::RefCell;
-use std::mem;
 use std::rc::Rc;
 
 use super::frame::{HEADER, Header, Kind, Malformed};
 use super::{Half, LAST, Link, Role, STREAMS, WINDOW};
+
+/// The longest that has to be whole to be understood: a header, and the number behind that of a window.
+const WHOLE: usize = HEADER + 4;
 
 /// Where the taking apart stands.
 #[derive(Debug, Default)]
@@ -14,44 +16,81 @@ pub(super) struct Incoming {
     stream: u32,
     /// How many of them.
     rest: usize,
+    /// The beginning of a frame that is not whole.
+    part: [u8; WHOLE],
+    /// How many bytes that is.
+    held: usize,
 }
 
 impl Incoming {
-    /// Takes what `bytes` hold, and says how much that was: all but the beginning of a frame that is not whole. Bytes of a
-    /// stream are handed on before their frame is whole.
-    pub(super) fn take(&mut self, link: &Rc<Link>, bytes: &[u8], role: &mut Role<'_>) -> Result<usize, Malformed> {
-        let mut at = 0;
-        loop {
-            let left = &bytes[at..];
-            if self.rest > 0 {
-                let n = self.rest.min(left.len());
-                if n == 0 {
-                    return Ok(at);
-                }
-                link.receive(self.stream, &left[..n])?;
+    /// Takes `bytes`, which go on where those before ended. Bytes of a stream are handed on before their frame is whole.
+    pub(super) fn take(&mut self, link: &Rc<Link>, mut bytes: &[u8], role: &mut Role<'_>) -> Result<(), Malformed> {
+        while !bytes.is_empty() {
+            let taken = if self.rest > 0 {
+                let n = self.rest.min(bytes.len());
+                link.receive(self.stream, &bytes[..n])?;
                 self.rest -= n;
-                at += n;
-                continue;
-            }
-            let Some(header) = Header::decode(left)? else { return Ok(at) };
-            let Header { kind, length, stream } = header;
-            if !matches!(kind, Kind::Open | Kind::Leave) && stream >= link.inner.borrow().next {
-                return Err(Malformed("a stream that nobody has opened"));
-            }
-            at += HEADER;
-            match kind {
-                Kind::Open => admit(link, stream, role)?,
-                Kind::Data => (self.stream, self.rest) = (stream, length),
-                Kind::Leave => link.inner.borrow_mut().leaving = true,
-                Kind::End | Kind::Reset => link.hear_the_end(stream, kind == Kind::Reset),
-                Kind::Refuse => link.hear_refusal(stream, role)?,
-                Kind::Window => {
-                    let Some(taken) = left.get(HEADER..).and_then(<[u8]>::first_chunk) else { return Ok(at - HEADER) };
-                    link.allow(stream, u32::from_be_bytes(*taken))?;
-                    at += length;
+                n
+            } else if self.held > 0 {
+                self.complete(link, bytes, role)?
+            } else {
+                match self.frame(link, bytes, role)? {
+                    0 => self.hold(bytes),
+                    n => n,
                 }
+            };
+            bytes = &bytes[taken..];
+        }
+        Ok(())
+    }
+
+    /// Goes on with the frame of which a part is held. Says how many of `bytes` that took.
+    fn complete(&mut self, link: &Rc<Link>, bytes: &[u8], role: &mut Role<'_>) -> Result<usize, Malformed> {
+        let before = self.held;
+        let added = self.hold(&bytes[..bytes.len().min(WHOLE - before)]);
+        let part = self.part;
+        match self.frame(link, &part[..self.held], role)? {
+            0 => Ok(added),
+            taken => {
+                self.held = 0;
+                Ok(taken - before)
             }
         }
+    }
+
+    /// Keeps all of `bytes` until more come.
+    fn hold(&mut self, bytes: &[u8]) -> usize {
+        self.part[self.held..self.held + bytes.len()].copy_from_slice(bytes);
+        self.held += bytes.len();
+        bytes.len()
+    }
+
+    /// Takes the frame at the beginning of `bytes`, but not the bytes of a stream in it, and says how much that was: nothing
+    /// while it is not whole.
+    fn frame(&mut self, link: &Rc<Link>, bytes: &[u8], role: &mut Role<'_>) -> Result<usize, Malformed> {
+        let Some(Header { kind, length, stream }) = Header::decode(bytes)? else { return Ok(0) };
+        if !matches!(kind, Kind::Open | Kind::Leave) && stream >= link.inner.borrow().next {
+            return Err(Malformed("a stream that nobody has opened"));
+        }
+        match kind {
+            Kind::Open => admit(link, stream, role)?,
+            Kind::Data => (self.stream, self.rest) = (stream, length),
+            Kind::Leave => link.inner.borrow_mut().leaving = true,
+            Kind::End | Kind::Reset => link.hear_the_end(stream, kind == Kind::Reset),
+            Kind::Refuse => link.hear_refusal(stream, role)?,
+            Kind::Window => {
+                let Some(taken) = bytes.get(HEADER..).and_then(<[u8]>::first_chunk) else { return Ok(0) };
+                link.allow(stream, u32::from_be_bytes(*taken))?;
+                return Ok(WHOLE);
+            }
+        }
+        Ok(HEADER)
+    }
+
+    /// The beginning of a frame that is not whole.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn held(&self) -> &[u8] {
+        &self.part[..self.held]
     }
 }
 
@@ -85,23 +124,16 @@ impl Link {
         if half.ended {
             return Err(Malformed("bytes after the end of a stream"));
         }
-        if half.unread() + bytes.len() > WINDOW as usize {
+        if half.input.len() + bytes.len() > WINDOW as usize {
             return Err(Malformed("more bytes than a stream's window allows"));
         }
         if half.reset {
             return Ok(());
         }
-        if half.input.len() + bytes.len() > half.input.capacity() {
-            let start = mem::take(&mut half.start);
-            half.input.drain(..start);
-            let (length, room) = (half.input.len(), half.input.capacity());
-            if length + bytes.len() > room {
-                // By doubling, but a window is all that it ever holds.
-                let size = (2 * room).min(WINDOW as usize).max(length + bytes.len());
-                half.input.reserve_exact(size - length);
-            }
+        if !half.input.is_allocated() {
+            half.input = self.buffers.borrow_mut().lend();
         }
-        half.input.extend_from_slice(bytes);
+        half.input.append(bytes, WINDOW as usize);
         if let Some(reader) = half.reader.take() {
             reader.wake();
         }
