@@ -5,11 +5,16 @@ use std::task::{Context, Poll, ready};
 use crate::conn::Conn;
 use crate::h1::{Encoder, Fields, Framing, Problem};
 use crate::h2::{self, Stream};
+use crate::io::Io;
 use crate::worker::Worker;
 
 /// Up to this size a piece of a body is copied behind what waits to be written, so that one call writes head and body;
 /// larger ones are written from where they are.
 const COPY: usize = 8 * 1024;
+
+/// From this size on a piece goes to a stream of a link straight from where it is: the stream makes one frame of it and of what waits
+/// to be written. Smaller ones are collected, for each frame has a header.
+const ALONG: usize = 512;
 
 /// Output collected before it is written even though more could be added.
 const COLLECT: usize = 16 * 1024;
@@ -148,6 +153,7 @@ fn accept_http1(
     bytes: &[u8],
     encoding: &mut Encoding,
 ) -> Poll<Result<Accepted, Fault>> {
+    let goes_along = matches!(conn.io, Io::Stream(_)) && bytes.len() >= ALONG;
     let n = match encoding {
         Encoding::Framed(encoder) => {
             if conn.unwritten() >= COLLECT {
@@ -157,7 +163,7 @@ fn accept_http1(
             encoder.data(&bytes[..n], &mut conn.output)?;
             n
         }
-        Encoding::Raw | Encoding::Frames if bytes.len() <= COPY && conn.unwritten() < COLLECT => {
+        Encoding::Raw | Encoding::Frames if bytes.len() <= COPY && conn.unwritten() < COLLECT && !goes_along => {
             conn.output.extend_from_slice(bytes);
             bytes.len()
         }

@@ -150,11 +150,17 @@ impl Report {
 
     /// As it was written by a verified peer; `None` where it is not of this form.
     pub(crate) fn parse(value: &[u8]) -> Option<Report> {
-        let (in_flight, micros) = std::str::from_utf8(value).ok()?.split_once(' ')?;
-        let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u32>().ok()).flatten();
-        let (in_flight, micros) = (number(in_flight)?, number(micros)?);
+        let blank = value.iter().position(|&byte| byte == b' ')?;
+        let (in_flight, micros) = (read_number(&value[..blank])?, read_number(&value[blank + 1..])?);
         Some(Report { in_flight, latency: (micros > 0).then(|| Nanos(u64::from(micros) * 1000)) })
     }
+}
+
+/// The number that `digits`, and nothing else, are.
+fn read_number(digits: &[u8]) -> Option<u32> {
+    let digit = |byte: u8| byte.is_ascii_digit().then(|| u32::from(byte - b'0'));
+    let number = digits.iter().try_fold(0_u32, |number, &byte| number.checked_mul(10)?.checked_add(digit(byte)?));
+    number.filter(|_| !digits.is_empty())
 }
 
 /// Writes `number`, at most ten digits, at the start of `to`, and says how many: with every answer, which `write!` is too slow for.

@@ -3,6 +3,9 @@ use proptest::prelude::*;
 use super::frame::Malformed;
 use super::incoming::Incoming;
 use super::*;
+use crate::conn::Conn;
+use crate::end::{Encoding, End};
+use crate::io::Io;
 
 /// Both ends of a link, with memory for a connection.
 struct Pair {
@@ -73,6 +76,15 @@ fn read(stream: &mut Stream, most: usize) -> Poll<io::Result<Vec<u8>>> {
     }
 }
 
+/// Reads all that there is by taking its memory.
+fn take(stream: &Stream) -> Poll<io::Result<Vec<u8>>> {
+    let mut input = Buffer::default();
+    stream.poll_take(&cx(), &mut input).map_ok(|n| {
+        assert_eq!(n, input.len());
+        input.bytes().to_vec()
+    })
+}
+
 fn got(poll: Poll<io::Result<Vec<u8>>>) -> Vec<u8> {
     match poll {
         Poll::Ready(Ok(bytes)) => bytes,
@@ -103,8 +115,10 @@ proptest! {
                 }
                 pair.carry(piece).unwrap();
                 for stream in &mut pair.accepted {
-                    while let Poll::Ready(bytes) = read(stream, most) {
-                        heard[stream.number as usize].extend(bytes.unwrap());
+                    let number = stream.number as usize;
+                    let mut hear = || if most.is_multiple_of(2) { read(stream, most) } else { take(stream) };
+                    while let Poll::Ready(bytes) = hear() {
+                        heard[number].extend(bytes.unwrap());
                     }
                 }
                 pair.carry(piece).unwrap();
@@ -379,6 +393,49 @@ proptest! {
         }
         fuzzing::link(&data);
     }
+}
+
+/// Streams borrow memory only while something is unread; whoever takes all of it takes the memory too, and opens the window.
+#[test]
+fn memory_is_borrowed_while_something_is_unread() {
+    let mut pair = Pair::new();
+    let mut stream = pair.client.open().unwrap();
+    let mut say = |pair: &mut Pair| {
+        assert!(matches!(write(&mut stream, &[5; 10_000]), Poll::Ready(Ok(10_000))));
+        pair.carry(usize::MAX).unwrap();
+        assert!(pair.accepted[0].half.borrow().input.is_allocated());
+    };
+    say(&mut pair);
+    assert_eq!(got(read(&mut pair.accepted[0], 20_000)), [5; 10_000]);
+    assert!(!pair.accepted[0].half.borrow().input.is_allocated());
+    for _ in 0..2 * WINDOW / 10_000 {
+        say(&mut pair);
+        assert_eq!(got(take(&pair.accepted[0])), [5; 10_000]);
+        assert!(!pair.accepted[0].half.borrow().input.is_allocated() && pair.accepted[0].is_quiet());
+        pair.carry(usize::MAX).unwrap();
+    }
+    assert!(take(&pair.accepted[0]).is_pending());
+    drop(stream);
+    pair.carry(usize::MAX).unwrap();
+    assert!(matches!(take(&pair.accepted[0]), Poll::Ready(Err(_))) && !pair.accepted[0].is_quiet());
+}
+
+#[test]
+fn a_body_goes_into_one_frame_with_the_head_before_it_and_small_pieces_are_collected() {
+    let link = Link::new(Rc::default());
+    let mut conn = Conn::new(Io::Stream(link.open().unwrap()), Buffer::default());
+    conn.output.extend_from_slice(b"head");
+    said(&link);
+    let mut end = End::H1(Box::new(conn));
+    let mut accept = |piece: &[u8]| match end.poll_accept(&mut cx(), piece, &mut Encoding::Raw, false) {
+        Poll::Ready(Ok(accepted)) => assert_eq!(accepted.bytes, piece.len()),
+        other => panic!("{other:?}"),
+    };
+    accept(&[7; 100]);
+    assert!(said(&link).is_empty());
+    accept(&[7; 1_000]);
+    let expected = [b"head".as_slice(), &[7; 1_100]].concat();
+    assert_eq!(said(&link), frame(Kind::Data, 0, &expected));
 }
 
 /// Many streams that nobody reads: what they hold is bounded by their windows, not by twice as much.
