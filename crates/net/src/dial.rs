@@ -43,6 +43,15 @@ pub fn prepare(stream: &TcpStream, unacknowledged: Option<Duration>) -> io::Resu
     Ok(())
 }
 
+/// For a connection whose two ends are on this machine, or a listener that accepts no others: the plainest control of
+/// congestion. No network between them could be congested, and what was chosen for the network costs there what it costs
+/// everywhere: BBR paces and measures, 1 % of the processor time of a request. Linux always has this one, and lets everybody
+/// choose it (tcp(7)). What a listener accepts inherits it.
+pub fn stays_here<'s>(socket: impl Into<SockRef<'s>>) {
+    // Where a system that is not quite Linux refuses, what it has by itself does as well.
+    let _ = socket.into().set_tcp_congestion(b"reno");
+}
+
 /// Connects to `to` in the name of `source`, an address of somebody else, by the routes that [`crate::redirect`] makes.
 ///
 /// # Errors
@@ -80,6 +89,20 @@ mod tests {
         assert_eq!(socket.tcp_user_timeout().unwrap(), None);
         prepare(&stream, Some(UNACKNOWLEDGED)).unwrap();
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
+    }
+
+    #[tokio::test]
+    async fn within_a_machine_congestion_is_controlled_plainly() {
+        let ours = |stream: &TcpStream| SockRef::from(stream).tcp_congestion().unwrap().starts_with(b"reno");
+        let system = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+        for (address, here) in [("127.0.0.1:0", true), ("0.0.0.0:0", system.trim() == "reno")] {
+            let listener = crate::listen::tcp_reuseport(address.parse().unwrap(), 1).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let dialled = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            assert_eq!(ours(&listener.accept().await.unwrap().0), here, "accepted at {address}");
+            stays_here(&dialled);
+            assert!(ours(&dialled));
+        }
     }
 
     /// The reason why the bound is not for every connection.

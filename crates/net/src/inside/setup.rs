@@ -196,6 +196,7 @@ fn listeners(families: &[IpAddr]) -> io::Result<Listeners> {
         let outbound = open(SocketAddr::new(*ip, OUTBOUND_PORT), Type::STREAM)?;
         // What it accepts inherits this, so it costs no call of its own.
         outbound.set_tcp_nodelay(true)?;
+        crate::dial::stays_here(&outbound);
         outbound.listen(BACKLOG)?;
         let dns = open(SocketAddr::new(*ip, DNS_PORT), Type::STREAM)?;
         dns.listen(BACKLOG)?;
