@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 import loads
-from measure import ROOT, Failure, Process, accepts, wait_until
+from measure import HERE, ROOT, Failure, Process, accepts, wait_until
 from peers import BODY, NGINX, ORIGIN, Running, Target, TlsTarget, origin_files
 
 # One service a kind, for a service has one protocol on a port.
@@ -75,32 +75,40 @@ PROTOCOLS = {"http1": "http", "http2": "http2", "tcp": "tcp"}
 INSTANCE_PORTS = {"http1": 8080, "http2": 8081, "tcp": 8082}
 
 _binary = None
+# How it was built: a profile, or the name of the folder of a program that is given.
+_built = None
 
 
 def option(parser):
-    """`--heddle FILE`, as every command of the bench has it."""
+    """`--heddle FILE` or `--pgo`, as every command of the bench has it."""
+    parser.add_argument("--pgo", action="store_true", help="build Heddle with bench/pgo, as for a release")
     parser.add_argument("--heddle", type=Path, metavar="FILE", default=os.environ.get("HEDDLE_BINARY"),
                         help="measure this program (default: that in HEDDLE_BINARY) instead of building one")
 
 
-def build(given, quick):
-    """Measures the program `given`, or builds one: with the `dist` profile for figures that are published."""
-    global _binary
-    if given:
-        _binary = given.resolve()
+def build(options, quick):
+    """Measures the program that is given, or builds one: with the `dist` profile or as for a release where figures are published."""
+    global _binary, _built
+    if options.heddle:
+        _binary, _built = options.heddle.resolve(), options.heddle.resolve().parent.name
         if not _binary.is_file():
-            raise Failure(f"there is no {given}")
-        return
-    profile = "release" if quick else "dist"
-    subprocess.run(["cargo", "build", "--quiet", "--profile", profile, "-p", "heddle"], cwd=ROOT, check=True)
-    _binary = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / profile / "heddle"
+            raise Failure(f"there is no {options.heddle}")
+    elif options.pgo:
+        done = subprocess.run([HERE / "pgo"], stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise Failure("bench/pgo failed; without --pgo the `dist` profile is measured")
+        _binary, _built = Path(done.stdout.strip()), "pgo"
+    else:
+        _built = "release" if quick else "dist"
+        subprocess.run(["cargo", "build", "--quiet", "--profile", _built, "-p", "heddle"], cwd=ROOT, check=True)
+        _binary = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / _built / "heddle"
 
 
 def version():
     """What is measured."""
     done = subprocess.run([_binary, "--version"], capture_output=True, text=True)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return f"{done.stdout.strip()} ({commit.stdout.strip() or 'no commit'}, {_binary.parent.name})"
+    return f"{done.stdout.strip()} ({commit.stdout.strip() or 'no commit'}, {_built})"
 
 
 def processes(process, command):
