@@ -54,7 +54,7 @@ mod spread;
 mod table;
 
 pub use explain::{Candidate, Standing, Terms};
-pub use in_flight::InFlight;
+pub use in_flight::{InFlight, Peers};
 pub use load::{CLASSES, Load};
 pub use review::Review;
 pub use set::{Ask, By, EndpointSet};

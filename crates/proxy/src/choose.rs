@@ -1,8 +1,7 @@
 //! The choose phase: which instance one attempt goes to, and what its answer says of it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use engine::balance::{Ask, Class, Dial, Endpoint, EndpointSet, InFlight, hash};
@@ -12,7 +11,7 @@ use crate::decision::Taken;
 use crate::load::Report;
 use crate::pool::Peer;
 use crate::reply::{REASON, Refusal};
-use crate::route::{Choice, Plan};
+use crate::route::Choice;
 use crate::send::Call;
 use crate::upstream::Route;
 use crate::worker::Worker;
@@ -27,6 +26,17 @@ pub(crate) struct Try {
 }
 
 impl Try {
+    /// To a host outside.
+    pub(crate) fn outside(address: SocketAddr) -> Try {
+        Try { peer: Peer::Address(address), in_flight: None, address: Some(address) }
+    }
+
+    /// To the application, in the name of `source` if that is not us.
+    pub(crate) fn application(address: SocketAddr, source: Option<IpAddr>) -> Try {
+        let peer = source.map_or(Peer::Address(address), |source| Peer::Application(address, source));
+        Try { peer, in_flight: None, address: Some(address) }
+    }
+
     pub(crate) fn route(&self) -> Route<'_> {
         match (&self.in_flight, self.address, self.peer) {
             (Some(in_flight), ..) => Route::Endpoint(&in_flight.endpoint().dial),
@@ -41,38 +51,14 @@ impl Try {
     }
 }
 
-/// Chooses for one attempt; `tried` are the instances of earlier ones.
-pub(crate) async fn choose(
-    call: &mut Call<'_>,
-    plan: &Plan,
-    class: Class,
-    tried: &[u64],
-    now: Nanos,
-) -> Result<Try, Refusal> {
-    match plan {
-        Plan::Rule(choice) => {
-            let endpoint = endpoint(call, choice, class, tried, now)?;
-            let peer = Peer::Endpoint(endpoint.load.id);
-            Ok(Try { peer, in_flight: Some(InFlight::start(endpoint, class, now)), address: None })
-        }
-        Plan::Application { address, source, .. } => {
-            let peer = source.map_or(Peer::Address(*address), |source| Peer::Application(*address, source));
-            Ok(Try { peer, in_flight: None, address: Some(*address) })
-        }
-        Plan::Outside(target) => {
-            let address = crate::outside::address(call.worker, target).await?;
-            Ok(Try { peer: Peer::Address(address), in_flight: None, address: Some(address) })
-        }
-    }
-}
-
-fn endpoint(
+/// Chooses an instance for one attempt; `tried` are those of earlier ones.
+pub(crate) fn choose(
     call: &mut Call<'_>,
     choice: &Choice,
     class: Class,
     tried: &[u64],
     now: Nanos,
-) -> Result<Arc<Endpoint>, Refusal> {
+) -> Result<Try, Refusal> {
     let worker = call.worker;
     let backend = choice.backend();
     let endpoints = backend.endpoints.load();
@@ -109,7 +95,8 @@ fn endpoint(
         }
         probe_idle(worker, &endpoints, now);
     }
-    Ok(chosen)
+    let peer = Peer::Endpoint(chosen.load.id);
+    Ok(Try { peer, in_flight: Some(InFlight::start(chosen, class, now)), address: None })
 }
 
 /// Whether the decision for this request is to be logged.

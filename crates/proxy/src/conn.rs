@@ -38,6 +38,7 @@ impl Conn {
             }
             _ => {
                 if !self.input.is_allocated() {
+                    ready!(self.io.poll_readable(cx))?;
                     self.input = worker.lend();
                 }
                 if !self.input.make_room(limit) {

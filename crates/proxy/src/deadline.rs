@@ -46,6 +46,16 @@ impl Deadline {
     /// Ready when the time has come. Must be polled after every [`Deadline::set`] by the task that waits.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(due) = self.due else { return Poll::Pending };
+        match &self.armed {
+            Some(armed) if armed.at <= due && armed.waker.will_wake(cx.waker()) && !armed.sleep.is_elapsed() => {
+                Poll::Pending
+            }
+            _ => self.poll_timer(due, cx),
+        }
+    }
+
+    #[cold]
+    fn poll_timer(&mut self, due: Nanos, cx: &mut Context<'_>) -> Poll<()> {
         let clock = self.clock;
         let mut new = self.armed.is_none();
         let armed = self.armed.get_or_insert_with(|| Armed {

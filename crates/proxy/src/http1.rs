@@ -50,7 +50,6 @@ pub(crate) async fn serve(worker: &Rc<Worker>, door: &Door, conn: Conn) -> Optio
         let unused = idle_since.after(Nanos::from(worker.limits().keep_alive));
         deadline.set(earlier(Some(unused), door.term().map(|term| term.leaves)));
         let End::H1(conn) = &mut down else { return None };
-        conn.rest(worker);
         if !wait(worker, door, conn, &mut deadline).await {
             return None;
         }
@@ -64,7 +63,10 @@ pub(crate) async fn serve(worker: &Rc<Worker>, door: &Door, conn: Conn) -> Optio
                     worker.give_back_heads(heads);
                     return crate::connect::open(worker, door, down, target, &mut deadline).await;
                 }
-                Ok(target) => exchange(worker, door, &mut down, &mut heads, &mut deadline, target).await,
+                Ok(target) => {
+                    let mut call = begin(worker, door, &mut down, &mut heads, &mut deadline);
+                    forward(&mut call, target.as_ref()).await
+                }
             },
         };
         worker.give_back_heads(heads);
@@ -88,7 +90,10 @@ async fn wait(worker: &Worker, door: &Door, conn: &mut Conn, deadline: &mut Dead
         Poll::Ready(Ok(n)) => Poll::Ready(n > 0),
         Poll::Ready(Err(_)) => Poll::Ready(false),
         Poll::Pending if worker.closes_idle(door.side()) || deadline.poll(cx).is_ready() => Poll::Ready(false),
-        Poll::Pending => Poll::Pending,
+        Poll::Pending => {
+            conn.rest(worker);
+            Poll::Pending
+        }
     })
     .await
 }
@@ -165,16 +170,16 @@ fn has_scheme(target: &str, scheme: &str) -> bool {
     target.split_once(':').is_some_and(|(found, _)| found.eq_ignore_ascii_case(scheme))
 }
 
-async fn exchange(
-    worker: &Rc<Worker>,
-    door: &Door,
-    down: &mut End,
-    heads: &mut Heads,
-    deadline: &mut Deadline,
-    target: Option<Target>,
-) -> After {
+/// A request whose head was read.
+fn begin<'a>(
+    worker: &'a Rc<Worker>,
+    door: &'a Door,
+    down: &'a mut End,
+    heads: &'a mut Heads,
+    deadline: &'a mut Deadline,
+) -> Call<'a> {
     let Heads { request, response } = heads;
-    let mut call = Call {
+    Call {
         worker,
         door,
         down,
@@ -187,8 +192,7 @@ async fn exchange(
         due: None,
         interims: 0,
         binding: None,
-    };
-    forward(&mut call, target.as_ref()).await
+    }
 }
 
 /// Answers something that never became a request.

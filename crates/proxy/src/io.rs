@@ -13,6 +13,10 @@ use tokio_rustls::{client, server};
 
 use crate::link::Stream;
 
+/// So few bytes nearly always have room in a socket, and are written without telling the runtime who would wait for it. Of more,
+/// often a part alone is taken; the runtime then knows that the rest has to wait, and spares the call that would say so.
+const FITS: usize = 16 * 1024;
+
 /// One connection's bytes.
 #[derive(Debug)]
 pub(crate) enum Io {
@@ -103,6 +107,15 @@ impl Io {
         }
     }
 
+    /// Ready when a read is worth a buffer: of plain TCP that something has come, or its end; of what decrypts or shares a
+    /// connection, which only a read can tell, always.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Io::Tcp(tcp) => tcp.poll_read_ready(cx),
+            Io::Server(_) | Io::Client(_) | Io::Stream(_) => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Whether an unused connection can be used: still open, with nothing to read. Costs no system call unless the runtime
     /// has seen something happen on the socket. A stream whose link leaves is none: its server resets what is quiet soon.
     pub(crate) fn is_quiet(&mut self) -> bool {
@@ -140,6 +153,14 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Io::Tcp(tcp) = &*self
+            && bytes.len() <= FITS
+        {
+            match tcp.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
         each!(self.get_mut(), io => Pin::new(io).poll_write(cx, bytes))
     }
 

@@ -48,8 +48,8 @@ pub(crate) async fn ask(worker: Rc<Worker>, endpoint: Arc<Endpoint>) {
 
 /// Whether a request is a probe from another sidecar, which has proved who it is.
 pub(crate) fn is_probe(door: &Door, head: &h1::Request) -> bool {
-    head.method() == "OPTIONS"
-        && matches!(&door.way, Way::Inbound(caller) if caller.id.is_some())
+    matches!(&door.way, Way::Inbound(caller) if caller.id.is_some())
+        && head.method() == "OPTIONS"
         && head.path() == PATH
         && head.header(PROBE).is_some()
 }

@@ -15,6 +15,7 @@ use crate::deadline::Deadline;
 use crate::end::{End, Fault};
 use crate::h1::{self, Framing};
 use crate::observe::Record;
+use crate::outside;
 use crate::reply::{REASON, Refusal};
 use crate::request;
 use crate::route::{Door, Plan};
@@ -154,11 +155,20 @@ pub(crate) async fn send<'u>(
     loop {
         // The first attempt begins where the request did, or where its destination was found out.
         let now = if std::mem::take(&mut first) { call.worker.recently() } else { call.worker.now() };
-        let mut attempt = choose(call, plan, class, &tried, now).await?;
+        let mut attempt = match plan {
+            Plan::Rule(choice) => choose(call, choice, class, &tried, now)?,
+            Plan::Application { address, source, .. } => Try::application(*address, *source),
+            Plan::Outside(target) => Try::outside(outside::address(worker, target).await?),
+        };
         call.record.attempts += 1;
         call.record.goes_to(attempt.in_flight.as_ref().map(InFlight::endpoint));
         let due = earlier(call.due, policy.attempt_timeout.map(|length| now.after(length)));
-        let failure = match connect(call, &attempt, wire, policy.connect_timeout, fresh, now, due).await {
+        let pooled = if fresh { None } else { upstream::pooled(worker, attempt.peer, wire, now) };
+        let upstream = match pooled {
+            Some(upstream) => Ok(upstream),
+            None => connect(call, &attempt, wire, policy.connect_timeout, now, due).await,
+        };
+        let failure = match upstream {
             Err(failure) => failure,
             Ok(mut upstream) => {
                 let reused = upstream.reused && wire == Wire::Http1;
@@ -243,7 +253,7 @@ fn answered(call: &Call<'_>, in_flight: &mut InFlight, asked: Option<Nanos>, mes
 /// Records the end of an attempt.
 pub(crate) fn finish(plan: &Plan, in_flight: Option<InFlight>, at: Nanos, outcome: Outcome) {
     if let (Some(in_flight), Plan::Rule(choice)) = (in_flight, plan) {
-        in_flight.finish(at, outcome, &choice.backend().endpoints.load());
+        in_flight.finish(at, outcome, &**choice.backend());
     }
 }
 
@@ -254,19 +264,15 @@ pub(crate) fn earlier(a: Option<Nanos>, b: Option<Nanos>) -> Option<Nanos> {
     }
 }
 
-/// A connection for one attempt, within `limit` and before `due`; but not for a client that is gone.
+/// A new connection for one attempt, within `limit` and before `due`; but not for a client that is gone.
 async fn connect(
     call: &mut Call<'_>,
     attempt: &Try,
     wire: Wire,
     limit: Nanos,
-    fresh: bool,
     now: Nanos,
     due: Option<Nanos>,
 ) -> Result<Upstream, Failure> {
-    if !fresh && let Some(upstream) = upstream::pooled(call.worker, attempt.peer, wire, now) {
-        return Ok(upstream);
-    }
     let limit = due.map_or(limit, |due| limit.min(due.since(now)));
     // Boxed: connecting is rare, and its state, a TLS handshake, would make every connection's task larger.
     let mut opening = Box::pin(upstream::open(call.worker, attempt.peer, attempt.route(), wire, limit));

@@ -88,7 +88,7 @@ pub(crate) async fn open(worker: &Worker, rule: &TcpRule, source: IpAddr) -> Res
                 Refusal::new(Reason::ConnectFailed, format!("no connection to {} within {limit:?}", endpoint.workload))
             }
         };
-        in_flight.finish(worker.now(), Outcome::ConnectFailure, &backend.endpoints.load());
+        in_flight.finish(worker.now(), Outcome::ConnectFailure, &*backend);
         tried.push(endpoint.load.id);
         let again = rule.policy.retry.on.connect_failure && tried.len() as u32 <= rule.policy.retry.attempts;
         if !again {
@@ -128,7 +128,7 @@ pub(crate) async fn carry(
     opened.in_flight.answered(worker.now());
     let idle = rule.policy.idle_timeout;
     let carried = carry_between(worker, door, record, &mut conn, &mut opened.conn, idle, opened.term).await;
-    opened.in_flight.finish(worker.now(), carried.outcome(), &opened.backend.endpoints.load());
+    opened.in_flight.finish(worker.now(), carried.outcome(), &*opened.backend);
 }
 
 /// Carries a connection to a host that the mesh does not know.

@@ -4,11 +4,29 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::load::Burden;
-use super::{Class, Endpoint, EndpointSet};
+use super::{Backend, Class, Endpoint, EndpointSet};
 use crate::{Nanos, Outcome};
 
 /// From this share of refusals and failures among the last ten or so, what an endpoint asks for holds for everybody.
 const REFUSES: f64 = 0.5;
+
+/// Where an endpoint's peers are to be found, which most outcomes need not know.
+pub trait Peers {
+    /// What `see` finds in them as they are now.
+    fn with<T>(&self, see: impl FnOnce(&EndpointSet) -> T) -> T;
+}
+
+impl Peers for EndpointSet {
+    fn with<T>(&self, see: impl FnOnce(&EndpointSet) -> T) -> T {
+        see(self)
+    }
+}
+
+impl Peers for Backend {
+    fn with<T>(&self, see: impl FnOnce(&EndpointSet) -> T) -> T {
+        see(&self.endpoints.load())
+    }
+}
 
 /// One request under way at an endpoint. Dropped without [`InFlight::finish`] it teaches nothing.
 #[derive(Debug)]
@@ -117,7 +135,7 @@ impl InFlight {
     /// Records how it ended: latency (from [`InFlight::connected`], if that was called, to [`InFlight::answered`], or else to
     /// `now`), outcome, ejection by the policy of `peers`. Of a cancelled request without an answer the time until now is a
     /// lower bound of its latency; drop one that was cancelled for a reason that says nothing of the endpoint.
-    pub fn finish(mut self, now: Nanos, outcome: Outcome, peers: &EndpointSet) {
+    pub fn finish(mut self, now: Nanos, outcome: Outcome, peers: &impl Peers) {
         if outcome.is_refusal() {
             self.asks();
         }
@@ -125,7 +143,9 @@ impl InFlight {
         let latency = self.answered.map_or(now, |at| Nanos(at.get())).since(self.sent);
         if outcome == Outcome::Cancelled {
             if self.answered.is_none() {
-                load.cancelled(self.class, latency, self.started, now, || peers.least_latency(self.class));
+                load.cancelled(self.class, latency, self.started, now, || {
+                    peers.with(|peers| peers.least_latency(self.class))
+                });
             }
             return;
         }
@@ -133,8 +153,12 @@ impl InFlight {
             // It may have been answered long ago, where the answer was a stream.
             let at = self.answered.map_or(now, |at| Nanos(at.get()));
             load.succeeded(self.class, latency, self.started, at, now, self.refused);
-        } else if load.failed(self.class, latency, self.burden(), now, (outcome, &peers.policy().outlier)) {
-            peers.eject(&self.endpoint, now);
+        } else {
+            peers.with(|peers| {
+                if load.failed(self.class, latency, self.burden(), now, (outcome, &peers.policy().outlier)) {
+                    peers.eject(&self.endpoint, now);
+                }
+            });
         }
         self.answered(now);
     }

@@ -110,12 +110,13 @@ impl Kind {
     }
 }
 
-/// Whether `name` is `known`, which is in lower case, in any case. All bytes are compared without a branch for each, which the
-/// compiler makes a few instructions of where the length is known to it.
+/// Whether `name` is `known`, which is in lower case, in any case. All bytes are compared, of letters without the bit that is their
+/// case: of a name that is written down the compiler makes a few instructions on words of it.
 #[inline(always)]
 pub(super) fn is<const N: usize>(name: &[u8], known: &[u8; N]) -> bool {
     let Ok(name) = <&[u8; N]>::try_from(name) else { return false };
-    name.iter().zip(known).fold(0, |odd, (byte, known)| odd | (byte.to_ascii_lowercase() ^ known)) == 0
+    let counts = |known: &u8| if known.is_ascii_lowercase() { !0x20 } else { !0 };
+    name.iter().zip(known).fold(0, |odd, (byte, known)| odd | (byte ^ known) & counts(known)) == 0
 }
 
 /// Kinds that trailers may have on their way: none that would frame or steer a message, nor `heddle-*` (RFC 9110, 6.5.1).

@@ -96,10 +96,14 @@ impl Filter<'_> {
         !self.fields.has(self.drop) && !self.nominates && self.edits.is_empty()
     }
 
+    #[inline(always)]
     pub(super) fn drops(&self, field: &Field) -> bool {
         field.kind.bit() & self.drop != 0
-            || (self.nominates && self.fields.nominated(self.fields.name(field)))
-            || (!self.edits.is_empty() && !field.kind.is_steering() && replaced(self.edits, self.fields.name(field)))
+            || (self.nominates || !self.edits.is_empty()) && self.drops_name(self.fields.name(field), field.kind)
+    }
+
+    fn drops_name(&self, name: &[u8], kind: Kind) -> bool {
+        self.nominates && self.fields.nominated(name) || !kind.is_steering() && replaced(self.edits, name)
     }
 
     /// Appends the field lines that stay, in runs. `host` replaces the value of `Host`.
@@ -152,8 +156,10 @@ fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 }
 
 pub(super) fn write_additions(edits: &[&HeaderEdits], add: &[(&str, &[u8])], out: &mut Vec<u8>) {
-    for (name, value) in additions(edits).filter(|(name, _)| !Kind::of(name.as_bytes()).is_steering()) {
-        write_field(name.as_bytes(), value.as_bytes(), out);
+    if !edits.is_empty() {
+        for (name, value) in additions(edits).filter(|(name, _)| !Kind::of(name.as_bytes()).is_steering()) {
+            write_field(name.as_bytes(), value.as_bytes(), out);
+        }
     }
     for (name, value) in add {
         write_field(name.as_bytes(), value, out);

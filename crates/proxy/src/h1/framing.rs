@@ -37,19 +37,23 @@ impl Framing {
 /// otherwise (request smuggling; RFC 9112, 11.2): both fields, repeated fields even of one value, transfer codings besides
 /// `chunked`, any transfer coding in HTTP/1.0.
 pub(super) fn declared(fields: &Fields, version: Version) -> Result<Option<Framing>, Problem> {
-    if !fields.has(Kind::ContentLength.bit() | Kind::TransferEncoding.bit()) {
-        return Ok(None);
-    }
-    let mut codings = fields.of_kind(Kind::TransferEncoding);
-    let mut lengths = fields.of_kind(Kind::ContentLength);
-    match (codings.next(), lengths.next()) {
-        (Some(_), Some(_)) => Err(bad("both Transfer-Encoding and Content-Length")),
-        (Some(_), None) if version == Version::Http10 => Err(bad("Transfer-Encoding in HTTP/1.0")),
-        (Some(_), None) if codings.next().is_some() => Err(bad("several Transfer-Encoding fields")),
-        (Some(coding), None) => chunked(fields.value(coding)).map(|()| Some(Framing::Chunked)),
-        (None, Some(_)) if lengths.next().is_some() => Err(bad("several Content-Length fields")),
-        (None, Some(length)) => content_length(fields.value(length)).map(|length| Some(Framing::Length(length))),
-        (None, None) => Ok(None),
+    let only = |kind, several| {
+        let mut found = fields.of_kind(kind);
+        let value = found.next().map(|field| fields.value(field));
+        if found.next().is_some() { Err(bad(several)) } else { Ok(value) }
+    };
+    match (fields.has(Kind::TransferEncoding.bit()), fields.has(Kind::ContentLength.bit())) {
+        (true, true) => Err(bad("both Transfer-Encoding and Content-Length")),
+        (true, false) if version == Version::Http10 => Err(bad("Transfer-Encoding in HTTP/1.0")),
+        (true, false) => {
+            let coding = only(Kind::TransferEncoding, "several Transfer-Encoding fields")?;
+            coding.map(|coding| chunked(coding).map(|()| Framing::Chunked)).transpose()
+        }
+        (false, true) => {
+            let length = only(Kind::ContentLength, "several Content-Length fields")?;
+            length.map(|length| content_length(length).map(Framing::Length)).transpose()
+        }
+        (false, false) => Ok(None),
     }
 }
 

@@ -34,12 +34,18 @@ pub(super) struct Parts {
 /// Takes `target` apart. `http` and `https` are the schemes that absolute form may have.
 pub(super) fn parse(method: &str, target: &str) -> Result<Parts, Problem> {
     let bytes = target.as_bytes();
-    if memchr::memchr(b'#', bytes).is_some() {
+    // Nothing before the path of any form may hold either, so the first question mark begins the query.
+    let special = memchr::memchr2(b'?', b'#', bytes);
+    if special.is_some_and(|at| bytes[at] == b'#' || memchr::memchr(b'#', &bytes[at..]).is_some()) {
         return Err(bad("a fragment in the request target"));
     }
+    let path_and_query = |start: usize| match special {
+        Some(at) => (Span::new(start, at), Some(Span::new(at + 1, bytes.len()))),
+        None => (Span::new(start, bytes.len()), None),
+    };
     let connect = method == "CONNECT";
     if bytes.first() == Some(&b'/') && !connect {
-        let (path, query) = path_and_query(bytes, 0);
+        let (path, query) = path_and_query(0);
         return Ok(Parts { form: Form::Origin, authority: Span::default(), path, query });
     }
     let whole = Span::new(0, bytes.len());
@@ -68,15 +74,8 @@ pub(super) fn parse(method: &str, target: &str) -> Result<Parts, Problem> {
         return Err(bad("no authority in the request target"));
     }
     authority(&bytes[start..end])?;
-    let (path, query) = path_and_query(bytes, end);
+    let (path, query) = path_and_query(end);
     Ok(Parts { form: Form::Absolute, authority: Span::new(start, end), path, query })
-}
-
-fn path_and_query(bytes: &[u8], start: usize) -> (Span, Option<Span>) {
-    match memchr::memchr(b'?', &bytes[start..]) {
-        Some(at) => (Span::new(start, start + at), Some(Span::new(start + at + 1, bytes.len()))),
-        None => (Span::new(start, bytes.len()), None),
-    }
 }
 
 /// The bytes that a host name may hold, as a table: every request's host is checked.

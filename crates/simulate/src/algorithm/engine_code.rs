@@ -87,11 +87,11 @@ impl Balancer for Engine {
         if let Some(report) = &answer.report {
             token.endpoint().load.reported(report.in_flight, report.latency, now);
         }
-        token.finish(now, outcome, &self.backend.endpoints.load());
+        token.finish(now, outcome, &self.backend);
     }
 
     fn cancelled(&mut self, now: Nanos, token: InFlight, _: usize) {
-        token.finish(now, Outcome::Cancelled, &self.backend.endpoints.load());
+        token.finish(now, Outcome::Cancelled, &self.backend);
     }
 
     fn hedge_after(&mut self, now: Nanos, route: usize, server: usize) -> Option<Nanos> {

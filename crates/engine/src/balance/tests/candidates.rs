@@ -474,7 +474,7 @@ fn classes_that_nobody_uses_are_given_to_others() {
     let first: Vec<Class> = (0..7).map(|i| backend.class(series(i))).collect();
     let answer = |class, now: u64| {
         let request = InFlight::start(Arc::clone(&set.endpoints()[0]), class, at(now));
-        request.finish(at(now + 5), Outcome::Success, &set);
+        request.finish(at(now + 5), Outcome::Success, &**set);
     };
     first.iter().for_each(|class| answer(*class, 1));
     assert_eq!(backend.class(series(7)), Class::default(), "all are taken");
@@ -512,7 +512,7 @@ fn classes_keep_a_slow_route_from_hiding_a_fast_one() {
     let set = backend.endpoints.load();
     let answer = |endpoint: usize, class, ms| {
         let endpoint = Arc::clone(&set.endpoints()[endpoint]);
-        InFlight::start(endpoint, class, at(0)).finish(at(ms), Outcome::Success, &set);
+        InFlight::start(endpoint, class, at(0)).finish(at(ms), Outcome::Success, &**set);
     };
     // Good at what the other is bad at.
     answer(0, slow, 900);
