@@ -4,6 +4,7 @@ The mesh knows ENDPOINTS endpoints of one service: Workloads of manifests, and C
 (`crates/control/examples/churn.rs`). A caller's sidecar holds all of them, and sends its requests to another service.
 """
 
+import contextlib
 import os
 import subprocess
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import heddle
 import loads
-from measure import ENVIRONMENT, ROOT, Failure, cpu_seconds, wait_until
+from measure import BROKEN, ENVIRONMENT, ROOT, Failure, cpu_seconds, wait_until
 
 ENDPOINTS = 10000
 CHANGES = 100  # a second
@@ -40,9 +41,10 @@ spec: {address: %(address)s, ports: [{name: http, port: 80, appProtocol: http}]}
 PROGRAM = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release" / "examples" / "churn"
 
 
-def build():
-    """Builds PROGRAM; with Heddle named too, so that both are built of the same libraries."""
-    subprocess.run(["cargo", "build", "--quiet", "--release", "-p", "heddle", "-p", "control", "--example", "churn"], cwd=ROOT, check=True)
+def build(beside_heddle):
+    """Builds PROGRAM; where Heddle was built with the same profile, named too, so that both are built of the same libraries."""
+    packages = (["-p", "heddle"] if beside_heddle else []) + ["-p", "control"]
+    subprocess.run(["cargo", "build", "--quiet", "--release", *packages, "--example", "churn"], cwd=ROOT, check=True)
 
 
 def manifests(port):
@@ -74,11 +76,18 @@ class Instances:
     def stop(self):
         """Says how many changes there were."""
         self._say("stop")
-        return int(self.child.stdout.readline())
+        count = self.child.stdout.readline()
+        if not count:
+            raise Failure("the changing instances have ended")
+        return int(count)
 
     def end(self):
-        self.child.stdin.close()
-        self.child.wait(10)
+        try:
+            self.child.stdin.close()
+            self.child.wait(10)
+        except (OSError, subprocess.TimeoutExpired):
+            self.child.kill()
+            self.child.wait()
 
 
 class Changing:
@@ -90,7 +99,8 @@ class Changing:
             self.instances = Instances(self.mesh.runtime)
             self.target, many = self.mesh.target("called"), self.mesh.target("many")
             # Nobody need answer: called once, its endpoints are held.
-            subprocess.run(["curl", "-s", "-o", "/dev/null", "-m", "10", loads.url(many, "/")], env=ENVIRONMENT)
+            with contextlib.suppress(*BROKEN):
+                loads.get(many, "/")
             wait_until("the sidecar holds every endpoint", lambda: self.held() == ENDPOINTS, 60, self.mesh.caller)
             self.pids = {"control": heddle.processes(self.mesh.up, "control"), "sidecar": heddle.processes(self.mesh.caller, "proxy")}
             loads.at_rate(self.target, "/1k", RATE, 1, CONNECTIONS)

