@@ -4,10 +4,11 @@
 //! it rings; only an earlier deadline touches it. So a request on a busy connection registers no timer.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use engine::Nanos;
+use tokio::task::coop;
 use tokio::time::Sleep;
 
 use crate::Clock;
@@ -73,7 +74,12 @@ impl Deadline {
                 armed.waker.clone_from(cx.waker());
                 new = true;
             }
-            if !new && !armed.sleep.is_elapsed() || armed.sleep.as_mut().poll(cx).is_pending() {
+            if !new && !armed.sleep.is_elapsed() {
+                return Poll::Pending;
+            }
+            // Whatever the task has done in this turn: a timer that is asked when tokio's budget is used up says that it is
+            // pending, and is not registered.
+            if pin!(coop::unconstrained(armed.sleep.as_mut())).poll(cx).is_pending() {
                 return Poll::Pending;
             }
             if clock.now() >= due {
@@ -92,6 +98,24 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_is_first_asked_when_the_turn_is_over_rings() {
+        let clock = Clock::start();
+        let mut deadline = Deadline::new(clock);
+        deadline.set(Some(clock.now().after(Nanos::from_millis(300))));
+        let mut turns = 0;
+        let rung = poll_fn(|cx| {
+            turns += 1;
+            if turns == 1 {
+                while coop::has_budget_remaining() {
+                    assert!(pin!(coop::consume_budget()).poll(cx).is_ready());
+                }
+            }
+            deadline.poll(cx)
+        });
+        tokio::time::timeout(Duration::from_secs(3), rung).await.expect("it rings");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_deadline_rings_when_it_is_due_however_it_was_moved() {

@@ -84,6 +84,8 @@ pub(crate) async fn serve(worker: &Rc<Worker>, door: &Door, conn: Conn) -> Optio
 /// Waits for the first byte of a request, without a buffer. False: the connection has ended, or is to be ended.
 async fn wait(worker: &Worker, door: &Door, conn: &mut Conn, deadline: &mut Deadline) -> bool {
     if !conn.input.is_empty() {
+        // What is answered here and now could go on for ever where a client sends one request behind the other.
+        tokio::task::coop::consume_budget().await;
         return true;
     }
     poll_fn(|cx| match conn.poll_fill(cx, worker, worker.limits().head_bytes) {

@@ -1,12 +1,16 @@
 //! What clients may not do, and what they are told.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use engine::balance::Dial;
 use engine::policy::{RetryOn, RetryPolicy, TrafficPolicy};
 use engine::{Nanos, Protocol};
 use http::Response;
+use telemetry::metrics::Cursor;
 use testkit::raw::{Raw, RawServer};
+use testkit::wait;
 
 use crate::http2;
 use crate::ways::reason;
@@ -390,4 +394,31 @@ fn a_body_that_is_too_large_to_keep_is_not_sent_twice() {
         let endpoints = backend.endpoints.load();
         assert_eq!(endpoints.endpoints()[0].load.requests(), attempts, "{limit}");
     }
+}
+
+/// One turn of a connection is 128 of such requests, and a client like the second here takes a few turns of the first one's.
+#[test]
+fn requests_that_are_answered_here_leave_others_their_turn() {
+    let world = World::new();
+    world.publish(Protocol::Http1, Vec::new());
+    let client = world.client(|_| {});
+    let flood = TcpStream::connect(client.outbound()).unwrap();
+    let served = || -> u64 { world.registry.deltas(&mut Cursor::default()).iter().map(|delta| delta.requests).sum() };
+    std::thread::scope(|threads| {
+        threads.spawn(|| while (&flood).write_all(GET.repeat(1_000).as_bytes()).is_ok() {});
+        threads.spawn(|| while (&flood).read(&mut [0; 65_536]).is_ok_and(|n| n > 0) {});
+        wait::until("the flood is served", wait::LONG, || match served() {
+            many if many > 1_000 => Ok(()),
+            few => Err(format!("{few} requests")),
+        });
+        // The least of some, for on a busy machine this thread is what waits.
+        let meanwhile = (0..10).map(|_| {
+            let before = served();
+            assert_eq!(reason(&client.connect().send(GET).read_head()), "no_endpoint");
+            served() - before
+        });
+        let least = meanwhile.min();
+        flood.shutdown(Shutdown::Both).unwrap();
+        assert!(least.is_some_and(|least| least < 1_500), "{least:?} requests of the flood came first");
+    });
 }
