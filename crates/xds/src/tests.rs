@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::snapshot::{Resolution, Slot};
 use engine::{Nanos, SeriesId};
@@ -397,11 +397,11 @@ async fn names_are_bounded_and_idle_ones_make_room() {
     assert_eq!(instances(&cart), 1);
     // One that is read stays.
     let read = std::cell::Cell::new(10_000_000_000_u64);
-    let until_read = std::time::Instant::now() + idle * 4;
+    let until_read = Instant::now() + idle * 4;
     until("it was read for long enough", || {
         read.set(read.get() + 2_000_000_000);
         assert!(matches!(**cart.get(Nanos(read.get())), Resolution::Found(_)));
-        std::time::Instant::now() > until_read
+        Instant::now() > until_read
     })
     .await;
     assert!(client.slot("third").is_some());
@@ -573,4 +573,49 @@ async fn everything_can_be_subscribed_to_and_nonces_are_kept_apart() {
     let third = responses.message().await.unwrap().unwrap();
     assert_eq!(third.resources[0].name, "shop/v2");
     assert_ne!(third.nonce, first.nonce);
+}
+
+fn acknowledgement(response: &DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        type_url: response.type_url.clone(),
+        response_nonce: response.nonce.clone(),
+        ..DeltaDiscoveryRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn changes_that_follow_soon_are_told_together_and_questions_answered_at_once() {
+    let control = Control::default();
+    let gather = Duration::from_millis(100);
+    for (gather, asks) in [(gather, false), (Duration::from_secs(3600), true)] {
+        let running = control.start(Publisher::new(Duration::ZERO), Options { gather, ..Options::default() });
+        publish(&running.publisher, shop());
+        let (requests, mut responses) = peer(&control).await;
+        requests.send(request("shop/front-1", &["*"])).await.unwrap();
+        let begun = Instant::now();
+        let first = responses.message().await.unwrap().unwrap();
+        requests.send(acknowledgement(&first)).await.unwrap();
+        for name in ["shop/v2", "shop/v3"] {
+            publish(&running.publisher, [service(name, &[], &[])]);
+            // Meanwhile another peer is served, so there was time to tell this one.
+            let (requests, mut responses) = peer(&control).await;
+            requests.send(request("shop/front-2", &["*"])).await.unwrap();
+            responses.message().await.unwrap().unwrap();
+        }
+        if asks {
+            let mut trust = request("", &[proto::TRUST_NAME]);
+            trust.type_url = Kind::Trust.url().into();
+            requests.send(trust).await.unwrap();
+        }
+        let mut told = responses.message().await.unwrap().unwrap();
+        if asks {
+            assert_eq!(told.type_url, Kind::Trust.url());
+            told = responses.message().await.unwrap().unwrap();
+        } else {
+            assert!(begun.elapsed() >= gather, "{:?}", begun.elapsed());
+        }
+        let names: Vec<&str> = told.resources.iter().map(|resource| &*resource.name).collect();
+        assert_eq!(names, ["shop/v2", "shop/v3"]);
+        control.kill(running);
+    }
 }

@@ -131,6 +131,9 @@ pub struct Options {
     pub names_per_stream: usize,
     /// How long a new stream may take to say who it is.
     pub hello_timeout: Duration,
+    /// After a stream was told of changes, what changes next is gathered for so long. A change after a quiet time is told at once, and
+    /// what a peer asks for always is.
+    pub gather: Duration,
 }
 
 impl Default for Options {
@@ -139,6 +142,7 @@ impl Default for Options {
             stream_age: Duration::from_secs(30 * 60),
             names_per_stream: 100_000,
             hello_timeout: Duration::from_secs(10),
+            gather: Duration::from_millis(100),
         }
     }
 }

@@ -8,6 +8,7 @@ use proto::discovery::aggregated_discovery_service_server::{
 };
 use proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Extensions, Request, Response, Status, Streaming};
 
@@ -112,16 +113,25 @@ impl Session {
         tokio::pin!(grace);
         let mut in_grace = true;
         let mut request = Some(first);
+        let mut changed = false;
+        // Until then changes are gathered.
+        let mut quiet = Instant::now();
         loop {
+            let mut due = Instant::now() >= quiet;
             if let Some(request) = request.take() {
+                due |= stream.is_urgent(&request);
                 let mut reports = Vec::new();
                 let taken = stream.request(request, &mut reports);
                 self.report(reports).await;
                 taken?;
             }
-            for response in stream.flush() {
-                if outgoing.send(Ok(response)).await.is_err() {
-                    return Ok(()); // The peer is gone.
+            if due {
+                changed = false;
+                for response in stream.flush() {
+                    quiet = Instant::now() + self.options.gather;
+                    if outgoing.send(Ok(response)).await.is_err() {
+                        return Ok(()); // The peer is gone.
+                    }
                 }
             }
             tokio::select! {
@@ -131,8 +141,9 @@ impl Session {
                     // A peer that goes away is nobody's error.
                     Ok(None) | Err(_) => return Ok(()),
                 },
-                () = wake.notified() => {}
-                () = &mut grace, if in_grace => in_grace = false,
+                () = wake.notified(), if !changed => changed = true,
+                () = tokio::time::sleep_until(quiet), if changed => {}
+                () = &mut grace, if in_grace => (in_grace, changed) = (false, true),
                 () = &mut age => return Ok(()),
                 () = outgoing.closed() => return Ok(()),
             }

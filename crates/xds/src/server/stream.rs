@@ -30,6 +30,8 @@ pub(crate) struct Stream {
     names: usize,
     kinds: [Subscribed; Kind::COUNT],
     nonces: u64,
+    /// Something waits until the peer has acknowledged what it was sent.
+    blocked: bool,
 }
 
 #[derive(Default)]
@@ -76,7 +78,17 @@ struct Diff {
 impl Stream {
     /// A stream of workload `node` whose peer's identity lies in `namespace`.
     pub(crate) fn new(publisher: Publisher, id: u64, node: String, namespace: String, names_limit: usize) -> Stream {
-        Stream { publisher, id, node, namespace, names_limit, names: 0, kinds: Default::default(), nonces: 0 }
+        Stream {
+            publisher,
+            id,
+            node,
+            namespace,
+            names_limit,
+            names: 0,
+            kinds: Default::default(),
+            nonces: 0,
+            blocked: false,
+        }
     }
 
     /// Takes one request. What the peer refuses, or refuses no longer, is added to `reports`.
@@ -222,6 +234,11 @@ impl Stream {
         }
     }
 
+    /// Whether `request` is a reason to tell the peer something at once: it asks, or what waited for its acknowledgement can go on.
+    pub(crate) fn is_urgent(&self, request: &DeltaDiscoveryRequest) -> bool {
+        self.blocked || request.response_nonce.is_empty() || !request.resource_names_subscribe.is_empty()
+    }
+
     /// What to tell the peer now, in order. Additions: what is depended upon first; then removals the other way round. One
     /// response of a kind is under way at a time, and what is blocked by that holds back what must come after it.
     pub(crate) fn flush(&mut self) -> Vec<DeltaDiscoveryResponse> {
@@ -263,6 +280,7 @@ impl Stream {
                 responses.push(self.respond(kind, Vec::new(), mem::take(&mut diff.removed), &mut diff.answers));
             }
         }
+        self.blocked = diffs.iter().any(|diff| !diff.upserts.is_empty() || !diff.removed.is_empty());
         // What could not be said stays pending, and so do the names that it was asked by.
         if let Some(mailbox) = index.streams.get_mut(&self.id) {
             for kind in Kind::ALL {
