@@ -42,9 +42,6 @@ pub fn tcp_reuseport(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> 
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    if addr.ip().is_loopback() {
-        crate::dial::stays_here(&socket);
-    }
     socket.bind(&addr.into())?;
     socket.listen(backlog)?;
     TcpListener::from_std(socket.into())

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Weak};
 
 use engine::snapshot::Live;
+use net::dial;
 use net::identity::Identity;
 use net::inside::Sockets;
 use net::listen::{self, Acceptor, AddressLock};
@@ -158,6 +159,9 @@ fn bind(
     let mut listeners = Vec::with_capacity(entries.len());
     for (address, entry) in entries {
         let sockets = given.of(*address, index, count)?;
+        if matches!(entry, Entry::Forward | Entry::Service(_)) && address.ip().is_loopback() {
+            sockets.iter().for_each(dial::stays_here);
+        }
         listeners.extend(sockets.into_iter().map(|socket| (Acceptor::new(socket), entry.clone())));
     }
     Ok(listeners)

@@ -181,7 +181,7 @@ pub(crate) async fn connect(worker: &Worker, route: &Route<'_>, alpn: Alpn) -> R
     // A tunnel's slow reader is waited for; so is that of a long body on a connection of its own (`Io::wait_for_reader`).
     let bound = (alpn != Alpn::Tcp).then_some(dial::UNACKNOWLEDGED);
     dial::prepare(&stream, bound).map_err(failed)?;
-    if address.ip().is_loopback() {
+    if mesh.is_none() && address.ip().is_loopback() {
         dial::stays_here(&stream);
     }
     let Some((sni, identity)) = mesh else { return Ok((Io::Tcp(stream), None)) };
