@@ -45,14 +45,13 @@ def url(target, path):
     return f"http://{target.address[0]}:{target.address[1]}{path}"
 
 
-def http1(target, path, seconds, connections):
-    """As many HTTP/1.1 requests as go through; `wrk`'s summary."""
+def http1(target, path, seconds, connections, each):
+    """As many HTTP/1.1 requests as go through, each answered with `each` bytes (see `answer_length`); `wrk`'s summary."""
     argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s", "-s", HERE / "report.lua",
             "-H", f"Host: {target.host}", url(target, path)]
     seen = _json_line(argv, seconds)
-    # wrk takes 3xx for good, and does not look at how long an answer is.
-    seen["errors"] += missing(seen["requests"], length(path), seen["bytes"])
-    return seen
+    # wrk takes 3xx for good, and does not look at how long an answer is. At its end one more may be under way on each connection.
+    return seen | {"errors": max(seen["errors"], of_another_length(seen["requests"], each, seen["bytes"], connections))}
 
 
 def http2(target, path, requests, connections, streams):
@@ -70,13 +69,55 @@ def http2(target, path, requests, connections, streams):
     seconds = float(took.group(1)) * {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60}[took.group(2)]
     good = min(int(counts.group(2)), int(codes.group(1)))
     # A gRPC call that failed is an answer of 200 without a body; the status that says so is in a trailer.
-    good -= missing(good, length(path), int(data.group(1)))
+    good -= of_another_length(good, length(path), int(data.group(1)))
     return {"requests": int(counts.group(1)), "errors": requests - good, "seconds": seconds}
 
 
-def missing(answers, each, read):
-    """How many of so many answers must have been shorter than they should: one that lacks a byte counts as one."""
-    return min(answers, -(-max(0, answers * each - read) // each))
+def of_another_length(answers, each, read, under_way=0):
+    """How many of so many answers of `each` bytes must have been shorter or longer, at least, if so many bytes were read in all and up to
+    so many further answers may have come in part: a byte too few or too many counts as one answer."""
+    wrong = max(0, answers * each - read, read - (answers + under_way) * each)
+    return min(answers, -(-wrong // each))
+
+
+def _http1_request(target, path):
+    """What wrk sends."""
+    return f"GET {path} HTTP/1.1\r\nHost: {target.host}\r\n\r\n".encode()
+
+
+def _http1_answer(connection, path):
+    """Reads an answer, which must be a good one; says how long it is with its head."""
+    def more():
+        piece = connection.recv(1 << 18)
+        if not piece:
+            raise Failure("an answer ended early")
+        return piece
+
+    seen = b""
+    while b"\r\n\r\n" not in seen:
+        seen += more()
+    head = seen.partition(b"\r\n\r\n")[0].lower()
+    announced = re.search(rb"\r\ncontent-length:[ \t]*(\d+)", head)
+    if not head.startswith(b"http/1.1 200") or not announced or int(announced.group(1)) != length(path):
+        raise Failure(f"the answer to {path} is not 200 with {length(path)} bytes: {head[:200]!r}")
+    whole, read = len(head) + 4 + length(path), len(seen)
+    while read < whole:
+        read += len(more())
+    if read > whole:
+        raise Failure(f"more than {length(path)} bytes follow the head of the answer to {path}")
+    return whole
+
+
+def answer_length(target, path):
+    """How long each answer to wrk must be, its head included: what each of two on one connection is."""
+    with socket.create_connection(target.address, 10) as connection:
+        both = []
+        for _ in range(2):
+            connection.sendall(_http1_request(target, path))
+            both.append(_http1_answer(connection, path))
+    if both[0] != both[1]:
+        raise Failure(f"two answers to {path} have {both[0]} and {both[1]} bytes, heads included: nobody could tell whether others are whole")
+    return both[0]
 
 
 def length(path):
@@ -89,11 +130,11 @@ def is_grpc(path):
     return "." in path
 
 
-def at_rate(target, path, rate, seconds, connections, protocol="http1", starting=lambda: None):
-    """Latency percentiles at a fixed rate, open loop, on connections that have each carried a request already.
-    `starting` is called when those are made, before the first request that counts."""
+def at_rate(target, path, rate, seconds, connections, protocol="http1", warm=0, starting=lambda: None):
+    """Latency percentiles at a fixed rate, open loop, on connections that have each carried a request already, and the same load for `warm`
+    seconds, of which errors alone count. `starting` is called then, before the first request that counts."""
     address = f"{target.address[0]}:{target.address[1]}"
-    argv = [SCRATCH / "open_loop", protocol, address, target.host, path, length(path), rate, seconds, connections]
+    argv = [SCRATCH / "open_loop", protocol, address, target.host, path, length(path), rate, warm, seconds, connections]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([str(a) for a in argv], env=ENVIRONMENT, **pipes) as child:
         # A connection that cannot be made fails within the generator's own limits.
@@ -134,7 +175,7 @@ def get(target, path, count=1):
 @contextmanager
 def held(target, path, count, at_once=100):
     """`count` connections that have each made a request and stay open; no more than `at_once` requests are under way together."""
-    request = f"GET {path} HTTP/1.1\r\nHost: {target.host}\r\n\r\n".encode()
+    request = _http1_request(target, path)
     connections = []
     try:
         while len(connections) < count:
@@ -148,8 +189,7 @@ def held(target, path, count, at_once=100):
                 connection.sendall(request)
             for connection in batch:
                 connection.settimeout(20)
-                if not connection.recv(65536).startswith(b"HTTP/1.1 200"):
-                    raise Failure("a held connection got no 200")
+                _http1_answer(connection, path)
         yield connections
     finally:
         for connection in connections:

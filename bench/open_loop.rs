@@ -1,9 +1,9 @@
 //! Sends requests at a fixed mean rate and prints latency percentiles as JSON. Standard library only; `bench/run` compiles it.
 //!
-//! `open_loop http1|http2 ADDRESS HOST PATH LENGTH RATE SECONDS CONNECTIONS`
+//! `open_loop http1|http2 ADDRESS HOST PATH LENGTH RATE WARM SECONDS CONNECTIONS`
 //!
-//! First every connection is made and carries a request that does not count, so that the figures are of warm connections; then it
-//! prints `ready` and waits for a line. An answer counts as good if its status is 200 and its body is LENGTH bytes long (`-`: however
+//! First every connection is made and carries a request, and all of them together the same load for WARM seconds, of which errors alone
+//! count, so that the figures are of warm connections and proxies; then it prints `ready` and waits for a line. An answer counts as good if its status is 200 and its body is LENGTH bytes long (`-`: however
 //! long; a gRPC call that failed is an answer of 200 without a body).
 //!
 //! Open loop: each request has a time at which it is due, whatever became of the ones before it; the arrivals on each connection are
@@ -40,10 +40,12 @@ struct Plan {
     length: Option<usize>,
     /// Mean time between two requests of one connection.
     gap: Duration,
+    /// How long the load runs before it counts, and then.
+    warm: Duration,
     duration: Duration,
 }
 
-/// Where all connections meet: once when they are made, once when they may start.
+/// Where all connections meet: when they are made, when they are warm, and when they may start.
 struct Gate {
     meet: Barrier,
     start: OnceLock<Instant>,
@@ -51,10 +53,11 @@ struct Gate {
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [protocol, address, host, path, length, rate, seconds, connections] = arguments.as_slice() else {
-        return Err(invalid("usage: open_loop http1|http2 ADDRESS HOST PATH LENGTH RATE SECONDS CONNECTIONS"));
+    let [protocol, address, host, path, length, rate, warm, seconds, connections] = arguments.as_slice() else {
+        return Err(invalid("usage: open_loop http1|http2 ADDRESS HOST PATH LENGTH RATE WARM SECONDS CONNECTIONS"));
     };
     let rate: f64 = rate.parse().map_err(|_| invalid("RATE is not a number"))?;
+    let warm: f64 = warm.parse().map_err(|_| invalid("WARM is not a number"))?;
     let seconds: f64 = seconds.parse().map_err(|_| invalid("SECONDS is not a number"))?;
     let connections: u32 = connections.parse().map_err(|_| invalid("CONNECTIONS is not a number"))?;
     let length = match length.as_str() {
@@ -68,6 +71,7 @@ fn main() -> Result<()> {
         path: path.clone(),
         length,
         gap: Duration::from_secs_f64(f64::from(connections) / rate),
+        warm: Duration::from_secs_f64(warm),
         duration: Duration::from_secs_f64(seconds),
     };
     let gate = Arc::new(Gate { meet: Barrier::new(connections as usize + 1), start: OnceLock::new() });
@@ -77,6 +81,7 @@ fn main() -> Result<()> {
             thread::spawn(move || drive(&plan, &gate, Gaps(0x9e37_79b9_7f4a_7c15 ^ (u64::from(index) + 1))))
         })
         .collect();
+    gate.meet.wait();
     gate.meet.wait();
     println!("ready");
     stdin().read_line(&mut String::new())?;
@@ -126,7 +131,7 @@ impl Gaps {
     }
 }
 
-/// Sends one request after the other over one connection, each when it is due, until the plan ends.
+/// What becomes of one connection: a request, the warm-up, and the load that counts.
 fn drive(plan: &Plan, gate: &Gate, mut gaps: Gaps) -> Seen {
     let mut seen = Seen::default();
     let mut connection = None;
@@ -136,26 +141,41 @@ fn drive(plan: &Plan, gate: &Gate, mut gaps: Gaps) -> Seen {
         connection = None;
     }
     gate.meet.wait();
+    run(plan, Instant::now(), plan.warm, &mut connection, &mut gaps, &mut seen);
+    seen.latencies.clear();
     gate.meet.wait();
-    let start = *gate.start.get().expect("it is set before the second meeting");
+    gate.meet.wait();
+    let start = *gate.start.get().expect("it is set before the last meeting");
+    run(plan, start, plan.duration, &mut connection, &mut gaps, &mut seen);
+    seen
+}
+
+/// Sends one request after the other over one connection, each when it is due, for so long from `start` on.
+fn run(
+    plan: &Plan,
+    start: Instant,
+    duration: Duration,
+    connection: &mut Option<Connection>,
+    gaps: &mut Gaps,
+    seen: &mut Seen,
+) {
     let mut due = start + gaps.next(plan.gap);
     let mut free_since = start;
-    while due < start + plan.duration {
+    while due < start + duration {
         thread::sleep(due.saturating_duration_since(Instant::now()));
         let sent = Instant::now();
         let from = if free_since <= due { sent } else { due };
-        match exchange(plan, &mut connection) {
+        match exchange(plan, connection) {
             Ok(()) => seen.latencies.push(from.elapsed().as_nanos() as u64),
             Err(error) => {
                 eprintln!("{error}");
                 seen.errors += 1;
-                connection = None;
+                *connection = None;
             }
         }
         free_since = Instant::now();
         due += gaps.next(plan.gap);
     }
-    seen
 }
 
 /// One request and its whole response, which must be 200 and as long as it should.

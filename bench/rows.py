@@ -66,6 +66,7 @@ class Round:
     seconds: float
     quick: bool
     origin: object
+    warm: float = 0  # seconds of a load that does not count before the one that does
     shared: dict = field(default_factory=dict)  # what the subjects of one round have in common
 
 
@@ -76,11 +77,11 @@ SATURATED = (CPU, RPS, Metric("p50_us", "p50 when saturated, µs", 0), Metric("p
 
 def _wrk(running, now, path, connections):
     """As many requests as go through, after a warm-up (in a quick run in the first round alone): what was seen, and the processor time."""
-    failed = 0
+    failed, each = 0, loads.answer_length(running.target, path)
     if now.number == 0 or not now.quick:
-        failed = loads.http1(running.target, path, 1, connections)["errors"]
+        failed = loads.http1(running.target, path, 1, connections, each)["errors"]
     before = measure.cpu_seconds(running.pids())
-    seen = loads.http1(running.target, path, now.seconds, connections)
+    seen = loads.http1(running.target, path, now.seconds, connections, each)
     used = measure.cpu_seconds(running.pids()) - before
     return seen | {"errors": failed + seen["errors"]}, used
 
@@ -116,9 +117,9 @@ def unsaturated(protocol, path):
     connections = HTTP2_CONNECTIONS if protocol == "http2" else CONNECTIONS
 
     def sample(running, now):
-        # The connections are made before the clock is read.
+        # The connections are made and warm before the clock is read.
         before = []
-        seen = loads.at_rate(running.target, path, LOW_RATE, now.seconds, connections, protocol,
+        seen = loads.at_rate(running.target, path, LOW_RATE, now.seconds, connections, protocol, now.warm,
                              lambda: before.append(measure.cpu_seconds(running.pids())))
         used = measure.cpu_seconds(running.pids()) - before[0]
         return {"errors": seen["errors"], "cpu_us": used * 1e6 / max(1, seen["requests"])}
@@ -130,9 +131,9 @@ def added_latency(rate):
     def sample(running, now):
         seconds = now.seconds * 1.5
         if "direct" not in now.shared:
-            now.shared["direct"] = loads.at_rate(now.origin, "/1k", rate, seconds, CONNECTIONS)
+            now.shared["direct"] = loads.at_rate(now.origin, "/1k", rate, seconds, CONNECTIONS, warm=now.warm)
         direct = now.shared["direct"]
-        seen = loads.at_rate(running.target, "/1k", rate, seconds, CONNECTIONS)
+        seen = loads.at_rate(running.target, "/1k", rate, seconds, CONNECTIONS, warm=now.warm)
         return {"errors": seen["errors"] + direct["errors"], "added_p50_us": seen["p50_us"] - direct["p50_us"],
                 "added_p99_us": seen["p99_us"] - direct["p99_us"], "origin_p50_us": direct["p50_us"], "origin_p99_us": direct["p99_us"]}
     return sample
@@ -140,10 +141,11 @@ def added_latency(rate):
 
 def new_connections(running, now):
     """Mutual TLS straight to the second proxy, a request on each connection."""
+    failed = loads.handshakes(running.tls, now.warm)["errors"]
     before = measure.cpu_seconds(running.pids())
     seen = loads.handshakes(running.tls, now.seconds)
     used = measure.cpu_seconds(running.pids()) - before
-    return {"errors": seen["errors"], "per_cpu_s": seen["connections"] / used, "per_s": seen["connections"] / now.seconds}
+    return {"errors": failed + seen["errors"], "per_cpu_s": seen["connections"] / used, "per_s": seen["connections"] / now.seconds}
 
 
 def memory(running, now):
