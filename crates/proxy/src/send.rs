@@ -203,16 +203,8 @@ pub(crate) async fn send<'u>(
                         tried.extend(attempt.peer.endpoint());
                         continue;
                     }
-                    // A connection that was closed while it waited: nothing is known of the instance, and the request was most
-                    // likely never read. Once, outside of the budget.
-                    Err(failure)
-                        if reused
-                            && !fresh
-                            && !failure.client
-                            && failure.outcome == Outcome::Reset
-                            && upload.can_restart()
-                            && (!failure.sent || retry::idempotent(call.head.method())) =>
-                    {
+                    // Once, outside of the budget.
+                    Err(failure) if reused && !fresh && had_ended(&failure, call.head, upload) => {
                         drop(attempt);
                         call.record.attempts -= 1;
                         upload.restart();
@@ -238,6 +230,15 @@ pub(crate) async fn send<'u>(
         upload.restart();
         tried.extend(attempt.peer.endpoint());
     }
+}
+
+/// Whether a connection that was used before had most likely been closed while it waited, so that the request can be sent on a new
+/// one: nothing is known of the instance then, and the request was most likely never read.
+fn had_ended(failure: &Failure, head: &h1::Request, upload: &Transfer) -> bool {
+    !failure.client
+        && failure.outcome == Outcome::Reset
+        && upload.can_restart()
+        && (!failure.sent || retry::idempotent(head.method()))
 }
 
 /// Learns that an answer has come. `asked`: when the request's last byte was sent, if that was later than the rest: a client that
