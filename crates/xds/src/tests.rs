@@ -588,7 +588,7 @@ async fn changes_that_follow_soon_are_told_together_and_questions_answered_at_on
     let control = Control::default();
     let gather = Duration::from_millis(100);
     for (gather, asks) in [(gather, false), (Duration::from_secs(3600), true)] {
-        let running = control.start(Publisher::new(Duration::ZERO), Options { gather, ..Options::default() });
+        let running = control.start(Publisher::new(Duration::ZERO), Options { gather, burst: 1, ..Options::default() });
         publish(&running.publisher, shop());
         let (requests, mut responses) = peer(&control).await;
         requests.send(request("shop/front-1", &["*"])).await.unwrap();

@@ -131,9 +131,11 @@ pub struct Options {
     pub names_per_stream: usize,
     /// How long a new stream may take to say who it is.
     pub hello_timeout: Duration,
-    /// After a stream was told of changes, what changes next is gathered for so long. A change after a quiet time is told at once, and
-    /// what a peer asks for always is.
+    /// A stream is told of changes once in so long where they come all the time, so that they go together. What a peer asks for is
+    /// told at once.
     pub gather: Duration,
+    /// So many times more often for a while: what changes now and then, and a mesh that starts, is told at once.
+    pub burst: u32,
 }
 
 impl Default for Options {
@@ -143,6 +145,7 @@ impl Default for Options {
             names_per_stream: 100_000,
             hello_timeout: Duration::from_secs(10),
             gather: Duration::from_millis(100),
+            burst: 30,
         }
     }
 }

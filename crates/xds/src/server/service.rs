@@ -114,8 +114,9 @@ impl Session {
         let mut in_grace = true;
         let mut request = Some(first);
         let mut changed = false;
-        // Until then changes are gathered.
-        let mut quiet = Instant::now();
+        // Changes are gathered until then (a leaky bucket: each time that the peer is told moves it on, and it may lag behind).
+        let lag = self.options.gather * self.options.burst.saturating_sub(1);
+        let mut quiet = Instant::now() - lag;
         loop {
             let mut due = Instant::now() >= quiet;
             if let Some(request) = request.take() {
@@ -127,8 +128,11 @@ impl Session {
             }
             if due {
                 changed = false;
-                for response in stream.flush() {
-                    quiet = Instant::now() + self.options.gather;
+                let responses = stream.flush();
+                if !responses.is_empty() {
+                    quiet = quiet.max(Instant::now() - lag) + self.options.gather;
+                }
+                for response in responses {
                     if outgoing.send(Ok(response)).await.is_err() {
                         return Ok(()); // The peer is gone.
                     }
