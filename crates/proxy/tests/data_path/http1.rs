@@ -400,3 +400,34 @@ fn long_bodies_pass_whole_both_ways_and_one_that_is_cut_off_is_not_whole() {
     assert!(raw.stream().read_to_end(&mut got).is_err(), "a reset, not an end");
     assert!(got.len() <= LONG / 2);
 }
+
+/// Their answers are written together, and some of it when the clients read at last.
+#[test]
+fn many_clients_that_read_late_get_every_answer_whole() {
+    const CLIENTS: usize = 24;
+    const REQUESTS: usize = 300;
+    let body = "0123456789abcdef".repeat(512);
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let app = RawServer::start(move |_, mut raw| {
+        while raw.next_head().is_some() {
+            raw.send(&answer);
+        }
+    });
+    let world = World::new();
+    let (client, _server) = world.pair(app.address(), Protocol::Http1);
+    let all_sent = std::sync::Barrier::new(CLIENTS);
+    std::thread::scope(|threads| {
+        for number in 0..CLIENTS {
+            let (all_sent, client, body) = (&all_sent, &client, &body);
+            threads.spawn(move || {
+                let mut raw = client.connect();
+                raw.send(format!("GET http://cart/{number} HTTP/1.1\r\nHost: cart\r\n\r\n").repeat(REQUESTS));
+                all_sent.wait();
+                for _ in 0..REQUESTS {
+                    assert!(raw.read_head().starts_with("HTTP/1.1 200 OK\r\n"));
+                    raw.expect(body.as_str());
+                }
+            });
+        }
+    });
+}
