@@ -6,7 +6,6 @@
 //! | [`identity`] | a key, its certificate and the roots, swapped while in use |
 //! | [`tls`] | handshakes between sidecars and with the control plane |
 //! | [`ahead`] | reading in large pieces beneath TLS |
-//! | [`batch`] | the short writes of a worker's turn in one system call |
 //! | [`listen`] | listeners per worker, the lock that keeps one address to one proxy, and who else has an address |
 //! | [`original`] | where a redirected connection was meant to go |
 //! | [`redirect`] | kernel rules that lead connections through a sidecar |
@@ -23,7 +22,6 @@
 //! This is the only crate of the workspace in which `unsafe` may appear.
 
 pub mod ahead;
-pub mod batch;
 pub mod block;
 pub mod copy;
 pub mod dial;

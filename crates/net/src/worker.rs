@@ -53,7 +53,6 @@ where
             Builder::new_current_thread()
                 .enable_all()
                 .event_interval(EVENT_INTERVAL)
-                .on_thread_park(crate::batch::parked)
                 .build_local(LocalOptions::default())
         };
         let (report, started) = std::sync::mpsc::sync_channel(1);
@@ -66,10 +65,7 @@ where
                     Ok(runtime) => {
                         let _ = report.send(Ok(()));
                         // Inside, so that `f` itself may already make sockets and tasks.
-                        runtime.block_on(async move {
-                            tokio::task::spawn_local(crate::batch::writer());
-                            f(index).await
-                        });
+                        runtime.block_on(async move { f(index).await });
                     }
                     Err(error) => {
                         let _ = report.send(Err(error));

@@ -1,27 +1,18 @@
 //! An HTTP/1 connection, either way: a byte stream with what was read and what is to be written.
 
 use std::io::{self, IoSlice};
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use net::batch::{self, Ticket, Written};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::buffer::Buffer;
 use crate::io::Io;
 use crate::worker::Worker;
 
-/// Writes longer than this are not handed over: they may not fit.
-const HANDED: usize = 16 * 1024;
-
 /// One HTTP/1 connection.
 #[derive(Debug)]
 pub(crate) struct Conn {
-    /// A write that was handed over. Before `io`, for it is done at the latest when it is dropped.
-    handed: Option<Ticket>,
-    /// Of it, `output` holds what was not written.
-    owing: bool,
     /// The bytes.
     pub(crate) io: Io,
     /// Read and not used up.
@@ -35,15 +26,12 @@ pub(crate) struct Conn {
 impl Conn {
     /// A connection of which `input` was read already.
     pub(crate) fn new(io: Io, input: Buffer) -> Conn {
-        Conn { handed: None, owing: false, io, input, output: Vec::new(), written: 0 }
+        Conn { io, input, output: Vec::new(), written: 0 }
     }
 
     /// Reads once, holding at most `limit` bytes. `Ok(0)`: the peer sends no more. Pending for ever while `limit` bytes are
     /// held. A connection that holds nothing and gets nothing keeps no buffer.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, worker: &Worker, limit: usize) -> Poll<io::Result<usize>> {
-        if self.owing || self.handed.as_ref().is_some_and(Ticket::is_done) {
-            self.go_on_writing(cx);
-        }
         let result = match &self.io {
             Io::Stream(stream) if self.input.is_empty() && stream.unread() <= limit => {
                 stream.poll_take(cx, &mut self.input)
@@ -65,62 +53,20 @@ impl Conn {
         result
     }
 
-    /// Sees to it that everything is written in this turn: with what others have to write, if that is much. Reading goes on with it
-    /// where the peer does not take it all.
-    pub(crate) fn poll_hand_over(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Io::Tcp(tcp) = &self.io
-            && self.handed.is_none()
-            && self.written == 0
-            && (1..=HANDED).contains(&self.output.len())
-            && batch::is_busy()
-        {
-            self.handed = Some(batch::hand_over(tcp.as_fd(), &mut self.output, cx.waker()));
-            return Poll::Ready(Ok(()));
-        }
-        self.poll_flush(cx)
-    }
-
-    /// Writes on where a write that was handed over was not done whole. That the peer takes nothing any more is told by what is read,
-    /// after what it may have said before.
-    fn go_on_writing(&mut self, cx: &mut Context<'_>) {
-        if self.take_back().is_err() || self.owing && matches!(self.poll_flush(cx), Poll::Ready(Err(_))) {
-            self.output.clear();
-            (self.written, self.owing) = (0, false);
-        }
-    }
-
-    /// Ends a write that was handed over: what is left of it is to be written before everything else.
-    fn take_back(&mut self) -> io::Result<()> {
-        let Some(ticket) = self.handed.take() else { return Ok(()) };
-        let Written { mut bytes, result } = ticket.take();
-        let written = match result {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-            result => result.unwrap_or(0),
-        };
-        if written < bytes.len() {
-            bytes.append(&mut self.output);
-            (self.output, self.written, self.owing) = (bytes, written, true);
-        }
-        Ok(())
-    }
-
     /// Writes everything that is to be written.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.take_back()?;
         while self.written < self.output.len() {
             let n = ready!(Pin::new(&mut self.io).poll_write(cx, &self.output[self.written..]))?;
             self.wrote(n)?;
         }
         self.output.clear();
         self.written = 0;
-        self.owing = false;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
     /// Writes what is to be written and then from `tail`, in one call where possible. Says how much of `tail` is written:
     /// at least one byte.
     pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, tail: &[u8]) -> Poll<io::Result<usize>> {
-        self.take_back()?;
         loop {
             let left = self.output.len() - self.written;
             let n = if left == 0 {
@@ -130,19 +76,12 @@ impl Conn {
                 ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &slices))?
             };
             if n > left {
-                self.owing = false;
                 self.output.clear();
                 self.written = 0;
                 return Poll::Ready(Ok(n - left));
             }
             self.wrote(n)?;
         }
-    }
-
-    /// Says that nothing more follows, behind what is to be written.
-    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_flush(cx))?;
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
     fn wrote(&mut self, n: usize) -> io::Result<()> {

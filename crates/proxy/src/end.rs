@@ -113,14 +113,6 @@ impl End {
         }
     }
 
-    /// Sees to it that what was collected is written in this turn. HTTP/2 connections write by themselves.
-    pub(crate) fn poll_hand_over(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        match self {
-            End::H1(conn) => conn.poll_hand_over(cx).map_err(Fault::from),
-            End::H2(_) => Poll::Ready(Ok(())),
-        }
-    }
-
     /// Writes what was collected. HTTP/2 connections write by themselves.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         match self {

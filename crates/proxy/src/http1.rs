@@ -1,10 +1,12 @@
 //! Serving one HTTP/1 client connection. One task drives it and, while a request is under way, the other side's connection too.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
 use engine::{Nanos, Reason, RequestHead as _};
+use tokio::io::AsyncWrite;
 
 use crate::conn::Conn;
 use crate::deadline::Deadline;
@@ -89,9 +91,7 @@ async fn wait(worker: &Worker, door: &Door, conn: &mut Conn, deadline: &mut Dead
     poll_fn(|cx| match conn.poll_fill(cx, worker, worker.limits().head_bytes) {
         Poll::Ready(Ok(n)) => Poll::Ready(n > 0),
         Poll::Ready(Err(_)) => Poll::Ready(false),
-        // What was answered is written first, as long as its client may take for it.
-        Poll::Pending if deadline.poll(cx).is_ready() => Poll::Ready(false),
-        Poll::Pending if worker.closes_idle(door.side()) => conn.poll_flush(cx).map(|_| false),
+        Poll::Pending if worker.closes_idle(door.side()) || deadline.poll(cx).is_ready() => Poll::Ready(false),
         Poll::Pending => {
             conn.rest(worker);
             Poll::Pending
@@ -220,7 +220,7 @@ async fn linger(worker: &Worker, down: End, mut deadline: Deadline) {
     poll_fn(|cx| {
         // Over TLS this is a record, which a client that reads nothing does not take.
         if !shut {
-            match conn.poll_shutdown(cx) {
+            match Pin::new(&mut conn.io).poll_shutdown(cx) {
                 Poll::Ready(Ok(())) => shut = true,
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Pending => return deadline.poll(cx),

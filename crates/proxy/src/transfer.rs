@@ -201,7 +201,7 @@ impl Transfer {
             self.stage = Stage::Flush;
         }
         if self.stage == Stage::Flush {
-            ready!(to.poll_hand_over(cx)).map_err(Broken::Sink)?;
+            ready!(to.poll_flush(cx)).map_err(Broken::Sink)?;
             self.stage = Stage::Done;
         }
         Poll::Ready(Ok(()))
