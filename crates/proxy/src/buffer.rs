@@ -61,15 +61,20 @@ impl Buffer {
         }
     }
 
+    /// Moves what is held to the beginning of the memory.
+    fn compact(&mut self) {
+        self.memory.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+    }
+
     /// Makes room for at least one more byte without holding more than `limit`; false when that cannot be.
     pub(crate) fn make_room(&mut self, limit: usize) -> bool {
         if self.end < self.memory.len() {
             return self.len() < limit;
         }
         if self.start > 0 {
-            self.memory.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
+            self.compact();
         } else if self.memory.len() >= limit {
             return false;
         } else {
@@ -82,10 +87,8 @@ impl Buffer {
     /// Appends `bytes`, which together with what is held are at most `limit`: memory grows by doubling, and to no more than that.
     pub(crate) fn append(&mut self, bytes: &[u8], limit: usize) {
         debug_assert!(self.len() + bytes.len() <= limit);
-        if self.memory.len() - self.end < bytes.len() && self.start > 0 {
-            self.memory.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
+        if self.memory.len() - self.end < bytes.len() {
+            self.compact();
         }
         let end = self.end + bytes.len();
         if self.memory.len() < end {

@@ -125,6 +125,8 @@ impl Session {
                 let taken = stream.request(request, &mut reports);
                 self.report(reports).await;
                 taken?;
+                // What it may have left to be said is said when it may be.
+                changed |= !due;
             }
             if due {
                 changed = false;
