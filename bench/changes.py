@@ -119,11 +119,16 @@ class Changing:
         before, began = {name: cpu_seconds(pids) for name, pids in self.pids.items()}, time.monotonic()
         if changing:
             self.instances.go()
-        seen = loads.at_rate(self.target, "/1k", RATE, seconds, CONNECTIONS)
-        took = time.monotonic() - began
-        figures = {f"{name}_cores": (cpu_seconds(pids) - before[name]) / took for name, pids in self.pids.items()}
-        figures["changes_per_s"] = self.instances.stop() / took if changing else 0
-        return {**figures, "errors": seen["errors"], "p50_us": seen["p50_us"], "p99_us": seen["p99_us"]}
+        changes = 0
+        try:
+            seen = loads.at_rate(self.target, "/1k", RATE, seconds, CONNECTIONS)
+            took = time.monotonic() - began
+            figures = {f"{name}_cores": (cpu_seconds(pids) - before[name]) / took for name, pids in self.pids.items()}
+        finally:
+            # A load that broke off must not leave them changing, for the next one may be a quiet one.
+            if changing:
+                changes = self.instances.stop()
+        return {**figures, "changes_per_s": changes / took, "errors": seen["errors"], "p50_us": seen["p50_us"], "p99_us": seen["p99_us"]}
 
     def stop(self):
         if self.instances:

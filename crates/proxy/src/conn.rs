@@ -29,8 +29,9 @@ impl Conn {
         Conn { io, input, output: Vec::new(), written: 0 }
     }
 
-    /// Reads once, holding at most `limit` bytes. `Ok(0)`: the peer sends no more. Pending for ever while `limit` bytes are
-    /// held. A connection that holds nothing and gets nothing keeps no buffer.
+    /// Reads once. `Ok(0)`: the peer sends no more. Pending for ever while `limit` bytes or more are held. The buffer grows to
+    /// `limit` bytes; one that is larger already, for it comes from another use (64 KiB) or from a stream (its window,
+    /// 256 KiB), is filled. A connection that holds nothing and gets nothing keeps no buffer.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, worker: &Worker, limit: usize) -> Poll<io::Result<usize>> {
         let result = match &self.io {
             Io::Stream(stream) if self.input.is_empty() && stream.unread() <= limit => {

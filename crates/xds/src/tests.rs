@@ -564,9 +564,7 @@ async fn everything_can_be_subscribed_to_and_nonces_are_kept_apart() {
         .send(DeltaDiscoveryRequest { type_url: "unknown".into(), ..DeltaDiscoveryRequest::default() })
         .await
         .unwrap();
-    let mut trust = request("", &[proto::TRUST_NAME]);
-    trust.type_url = Kind::Trust.url().into();
-    requests.send(trust).await.unwrap();
+    requests.send(question()).await.unwrap();
     let second = responses.message().await.unwrap().unwrap();
     assert_eq!(second.type_url, Kind::Trust.url());
     requests.send(ack(&first.nonce)).await.unwrap();
@@ -583,11 +581,19 @@ fn acknowledgement(response: &DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
     }
 }
 
+/// A question about the resource that every peer may know.
+fn question() -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest { type_url: Kind::Trust.url().into(), ..request("", &[proto::TRUST_NAME]) }
+}
+
+fn names(response: &DeltaDiscoveryResponse) -> Vec<&str> {
+    response.resources.iter().map(|resource| &*resource.name).collect()
+}
+
 #[tokio::test]
 async fn changes_that_follow_soon_are_told_together_and_questions_answered_at_once() {
     let control = Control::default();
-    let gather = Duration::from_millis(100);
-    for (gather, asks) in [(gather, false), (Duration::from_secs(3600), true)] {
+    for (gather, asks) in [(Duration::from_secs(2), false), (Duration::from_secs(3600), true)] {
         let running = control.start(Publisher::new(Duration::ZERO), Options { gather, burst: 1, ..Options::default() });
         publish(&running.publisher, shop());
         let (requests, mut responses) = peer(&control).await;
@@ -603,9 +609,7 @@ async fn changes_that_follow_soon_are_told_together_and_questions_answered_at_on
             responses.message().await.unwrap().unwrap();
         }
         if asks {
-            let mut trust = request("", &[proto::TRUST_NAME]);
-            trust.type_url = Kind::Trust.url().into();
-            requests.send(trust).await.unwrap();
+            requests.send(question()).await.unwrap();
         }
         let mut told = responses.message().await.unwrap().unwrap();
         if asks {
@@ -614,8 +618,59 @@ async fn changes_that_follow_soon_are_told_together_and_questions_answered_at_on
         } else {
             assert!(begun.elapsed() >= gather, "{:?}", begun.elapsed());
         }
-        let names: Vec<&str> = told.resources.iter().map(|resource| &*resource.name).collect();
-        assert_eq!(names, ["shop/v2", "shop/v3"]);
+        assert_eq!(names(&told), ["shop/v2", "shop/v3"]);
         control.kill(running);
     }
+}
+
+#[tokio::test]
+async fn after_a_quiet_time_so_many_changes_are_told_at_once() {
+    const BURST: u32 = 5;
+    let control = Control::default();
+    let options = Options { gather: Duration::from_secs(3600), burst: BURST, ..Options::default() };
+    let running = control.start(Publisher::new(Duration::ZERO), options);
+    publish(&running.publisher, shop());
+    let (requests, mut responses) = peer(&control).await;
+    requests.send(request("shop/front-1", &["*"])).await.unwrap();
+    let first = responses.message().await.unwrap().unwrap();
+    requests.send(acknowledgement(&first)).await.unwrap();
+    // The answer counted too.
+    for number in 1..BURST {
+        let name = format!("shop/at-once-{number}");
+        publish(&running.publisher, [service(&name, &[], &[])]);
+        let told = responses.message().await.unwrap().unwrap();
+        assert_eq!(names(&told), [name]);
+        requests.send(acknowledgement(&told)).await.unwrap();
+    }
+    for name in ["shop/v2", "shop/v3"] {
+        publish(&running.publisher, [service(name, &[], &[])]);
+    }
+    requests.send(question()).await.unwrap();
+    assert_eq!(responses.message().await.unwrap().unwrap().type_url, Kind::Trust.url());
+    assert_eq!(names(&responses.message().await.unwrap().unwrap()), ["shop/v2", "shop/v3"]);
+    control.kill(running);
+}
+
+#[tokio::test]
+async fn questions_do_not_hold_changes_up() {
+    let control = Control::default();
+    let gather = Duration::from_millis(200);
+    let running = control.start(Publisher::new(Duration::ZERO), Options { gather, burst: 1, ..Options::default() });
+    publish(&running.publisher, shop());
+    let (requests, mut responses) = peer(&control).await;
+    for number in 0..300 {
+        requests.send(request("shop/front-1", &[&format!("shop/none-{number}")])).await.unwrap();
+        let answer = responses.message().await.unwrap().unwrap();
+        requests.send(acknowledgement(&answer)).await.unwrap();
+    }
+    requests.send(request("shop/front-1", &["shop/v2"])).await.unwrap();
+    let answer = responses.message().await.unwrap().unwrap();
+    requests.send(acknowledgement(&answer)).await.unwrap();
+    publish(&running.publisher, [service("shop/v2", &[], &[])]);
+    let published = Instant::now();
+    let told = responses.message().await.unwrap().unwrap();
+    assert_eq!(names(&told), ["shop/v2"]);
+    // The questions alone would have filled a minute.
+    assert!(published.elapsed() < Duration::from_secs(20), "{:?}", published.elapsed());
+    control.kill(running);
 }

@@ -114,11 +114,13 @@ impl Session {
         let mut in_grace = true;
         let mut request = Some(first);
         let mut changed = false;
-        // Changes are gathered until then (a leaky bucket: each time that the peer is told moves it on, and it may lag behind).
+        // Changes are gathered until then (a leaky bucket: each time that the peer is told moves it on, and it may lag behind). What
+        // is told before that answers a question and moves nothing, or many questions would hold changes up without end.
         let lag = self.options.gather * self.options.burst.saturating_sub(1);
         let mut quiet = Instant::now() - lag;
         loop {
-            let mut due = Instant::now() >= quiet;
+            let gathered = Instant::now() >= quiet;
+            let mut due = gathered;
             if let Some(request) = request.take() {
                 due |= stream.is_urgent(&request);
                 let mut reports = Vec::new();
@@ -131,7 +133,7 @@ impl Session {
             if due {
                 changed = false;
                 let responses = stream.flush();
-                if !responses.is_empty() {
+                if gathered && !responses.is_empty() {
                     quiet = quiet.max(Instant::now() - lag) + self.options.gather;
                 }
                 for response in responses {
