@@ -9,6 +9,7 @@ use crate::conn::Conn;
 use crate::deadline::Deadline;
 use crate::end::End;
 use crate::http1::Tunnel;
+use crate::observe::About;
 use crate::reply::{self, Refusal};
 use crate::route::{self, Door, Way};
 use crate::target::Target;
@@ -64,7 +65,7 @@ async fn refuse(worker: &Worker, door: &Door, down: &mut End, deadline: &mut Dea
     let mut record = worker.observer.begin(door.direction(), now);
     record.status = refusal.status();
     record.reason = Some(refusal.reason);
-    worker.observer.finish(&record, door.identity(), worker.access_log(), now);
+    worker.observer.finish(&record, About::Unknown, door.identity(), worker.access_log(), now);
     if reply::answer(down, None, refusal, true).is_ok() {
         // The connection is closed either way.
         let _ = reply::flush(down, deadline).await;

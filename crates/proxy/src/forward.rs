@@ -1,9 +1,9 @@
 //! The walk of one request through its phases: match → choose and send → relay → observe. The same for HTTP/1 and HTTP/2.
 
 use engine::reason::Source;
-use engine::snapshot::AccessLog;
 use engine::{Nanos, Reason};
 
+use crate::observe::About;
 use crate::probe;
 use crate::relay::{self, After};
 use crate::reply::{self, Refusal};
@@ -19,27 +19,22 @@ pub(crate) async fn forward(call: &mut Call<'_>, target: Option<&Target>) -> Aft
         return probe::answer(call).await;
     }
     let level = call.worker.access_log();
-    if level != AccessLog::Off {
-        call.record.describe(call.head);
-    }
     let matched = route::request(call.worker, call.door, target, call.head).await;
     if let Some(series) = matched.series {
         call.record.series = series;
     }
-    if level != AccessLog::Off {
-        let planned = || matched.plan.as_ref().ok().and_then(Plan::rule).cloned();
-        call.record.rule = matched.rule.or_else(planned);
-    }
-    let after = match matched.plan {
-        Err(refusal) => refuse(call, &refusal).await,
-        Ok(plan) => match attempt(call, &plan).await {
+    let after = match &matched.plan {
+        Err(refusal) => refuse(call, refusal).await,
+        Ok(plan) => match attempt(call, plan).await {
             Ok(after) => after,
             Err(refusal) => refuse(call, &refusal).await,
         },
     };
     // Every phase that had to wait has looked at the clock since.
     let now = call.worker.recently();
-    call.worker.observer.finish(&call.record, call.door.identity(), level, now);
+    let rule = matched.rule.as_ref().or_else(|| matched.plan.as_ref().ok().and_then(Plan::rule));
+    let about = About::Request(call.head, rule.map(|rule| &**rule));
+    call.worker.observer.finish(&call.record, about, call.door.identity(), level, now);
     after
 }
 

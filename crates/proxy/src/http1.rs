@@ -13,6 +13,7 @@ use crate::deadline::Deadline;
 use crate::end::End;
 use crate::forward::forward;
 use crate::h1::{self, Form};
+use crate::observe::About;
 use crate::relay::After;
 use crate::reply::{self, Refusal};
 use crate::route::{Door, Way};
@@ -203,7 +204,7 @@ async fn refuse(worker: &Worker, door: &Door, down: &mut End, deadline: &mut Dea
     let mut record = worker.observer.begin(door.direction(), now);
     record.status = refusal.status();
     record.reason = Some(refusal.reason);
-    worker.observer.finish(&record, door.identity(), worker.access_log(), now);
+    worker.observer.finish(&record, About::Unknown, door.identity(), worker.access_log(), now);
     deadline.set(Some(now.after(LINGER)));
     if reply::answer(down, None, refusal, true).is_err() || reply::flush(down, deadline).await.is_err() {
         return After::Abort;

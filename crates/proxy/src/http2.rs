@@ -11,6 +11,7 @@ use crate::end::End;
 use crate::forward::forward;
 use crate::h1::{self, Form};
 use crate::h2::{self, Connection, Role, Stream};
+use crate::observe::About;
 use crate::reply::{self, Refusal};
 use crate::route::{Door, Way};
 use crate::send::Call;
@@ -96,7 +97,7 @@ fn refuse(worker: &Worker, door: &Door, down: &mut End, request: &h1::Request, r
     let mut record = worker.observer.begin(door.direction(), now);
     record.status = refusal.status();
     record.reason = Some(refusal.reason);
-    worker.observer.finish(&record, door.identity(), worker.access_log(), now);
+    worker.observer.finish(&record, About::Request(request, None), door.identity(), worker.access_log(), now);
     // An error means that the stream is gone, with whoever would have read the answer.
     let _ = reply::answer(down, Some(request), refusal, false);
 }

@@ -10,7 +10,9 @@ use engine::{Nanos, Reason, RequestHead, SeriesId};
 use telemetry::access_log::{Entry, Handle};
 use telemetry::metrics::{Class, Direction, EXPIRY, Recorder, Registry, SeriesKey};
 
+use crate::h1;
 use crate::peers::Peers;
+use crate::target::Target;
 
 /// A worker's pens.
 pub(crate) struct Observer {
@@ -63,9 +65,7 @@ impl Observer {
             received: 0,
             sent: 0,
             endpoint: None,
-            rule: None,
             decision: None,
-            texts: None,
         }
     }
 
@@ -88,8 +88,15 @@ impl Observer {
         record.series
     }
 
-    /// Counts what is over, and logs it if `level` says so.
-    pub(crate) fn finish(&self, record: &Record, identity: Option<&str>, level: AccessLog, now: Nanos) {
+    /// Counts what is over, and logs it if `level` says so. Nothing is copied for the log before that is known.
+    pub(crate) fn finish(
+        &self,
+        record: &Record,
+        about: About<'_>,
+        identity: Option<&str>,
+        level: AccessLog,
+        now: Nanos,
+    ) {
         let latency = now.since(record.started);
         let series = self.series(record, latency);
         self.recorder.request(series, Class::of(record.status), record.reason, latency, record.failure);
@@ -105,17 +112,25 @@ impl Observer {
             AccessLog::All => true,
         };
         if let (true, Some(log)) = (wanted, &self.log) {
-            let texts = record.texts.as_deref();
+            let target;
+            let (head, authority, rule) = match about {
+                About::Request(head, rule) => (Some(head), Some(head.authority()), rule),
+                About::Connection(to) => {
+                    target = to.to_string();
+                    (None, Some(&*target), None)
+                }
+                About::Unknown => (None, None, None),
+            };
             log.log(&Entry {
                 time: SystemTime::now(),
                 direction: record.direction,
                 identity,
-                method: texts.map(|t| &*t.method),
-                path: texts.map(|t| &*t.path),
-                authority: texts.map(|t| &*t.authority),
+                method: head.map(RequestHead::method),
+                path: head.map(RequestHead::path),
+                authority,
                 status: record.status,
                 reason: record.reason,
-                route: record.rule.as_ref().map_or("", |rule| &rule.name),
+                route: rule.map_or("", |rule| &rule.name),
                 endpoint: record.endpoint.as_ref().map(|endpoint| &*endpoint.workload),
                 bytes_received: record.received,
                 bytes_sent: record.sent,
@@ -138,40 +153,20 @@ pub(crate) struct Record {
     pub(crate) attempts: u32,
     pub(crate) received: u64,
     pub(crate) sent: u64,
+    /// Where the newest attempt goes, where there is a log to name it.
     pub(crate) endpoint: Option<Arc<Endpoint>>,
-    pub(crate) rule: Option<Arc<Rule>>,
     /// What the choice of the first attempt saw, as JSON, where that is sampled.
     pub(crate) decision: Option<Box<str>>,
-    texts: Option<Box<Texts>>,
 }
 
-struct Texts {
-    method: Box<str>,
-    path: Box<str>,
-    authority: Box<str>,
-}
-
-impl Record {
-    /// Keeps what the access log says of a request's head. Called only when there is a log.
-    pub(crate) fn describe(&mut self, head: &impl RequestHead) {
-        self.texts = Some(Box::new(Texts {
-            method: head.method().into(),
-            path: head.path().into(),
-            authority: head.authority().into(),
-        }));
-    }
-
-    /// Keeps where the newest attempt goes, if that is logged.
-    pub(crate) fn goes_to(&mut self, endpoint: Option<&Arc<Endpoint>>) {
-        if self.texts.is_some() {
-            self.endpoint = endpoint.cloned();
-        }
-    }
-
-    /// Keeps the name of an opaque connection's destination.
-    pub(crate) fn describe_opaque(&mut self, target: &str) {
-        self.texts = Some(Box::new(Texts { method: "".into(), path: "".into(), authority: target.into() }));
-    }
+/// What a line of the access log is about.
+pub(crate) enum About<'a> {
+    /// A request, and the rule that it took.
+    Request(&'a h1::Request, Option<&'a Rule>),
+    /// An opaque connection, by its destination.
+    Connection(&'a Target),
+    /// What never became a request, or a connection whose destination was not found.
+    Unknown,
 }
 
 #[cfg(test)]
@@ -190,7 +185,7 @@ mod tests {
         record.series = registry.series(&key("first"));
         registry.expire(Nanos(2), |_| false);
         let later = Nanos(2).after(EXPIRY);
-        let end = |record: &Record| observer.finish(record, None, AccessLog::Off, later);
+        let end = |record: &Record| observer.finish(record, About::Unknown, None, AccessLog::Off, later);
         end(&record);
         registry.expire(later, |_| false);
         registry.expire(later.after(EXPIRY), |_| false);

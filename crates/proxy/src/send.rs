@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use engine::balance::{Class, InFlight};
 use engine::policy::TrafficPolicy;
 use engine::retry::{self, Failed};
+use engine::snapshot::AccessLog;
 use engine::{Nanos, Outcome, Protocol, Reason, RequestHead};
 use smallvec::SmallVec;
 
@@ -151,6 +152,7 @@ pub(crate) async fn send<'u>(
         choice.rule.budget.deposit(call.record.started);
         class = choice.backend().class(choice.rule.series);
     }
+    let logs = call.worker.access_log() != AccessLog::Off;
     let mut first = true;
     loop {
         // The first attempt begins where the request did, or where its destination was found out.
@@ -161,7 +163,9 @@ pub(crate) async fn send<'u>(
             Plan::Outside(target) => Try::outside(outside::address(worker, target).await?),
         };
         call.record.attempts += 1;
-        call.record.goes_to(attempt.in_flight.as_ref().map(InFlight::endpoint));
+        if logs {
+            call.record.endpoint = attempt.in_flight.as_ref().map(InFlight::endpoint).cloned();
+        }
         let due = earlier(call.due, policy.attempt_timeout.map(|length| now.after(length)));
         let pooled = if fresh { None } else { upstream::pooled(worker, attempt.peer, wire, now) };
         let upstream = match pooled {

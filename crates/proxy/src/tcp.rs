@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use crate::buffer::Buffer;
 use crate::conn::Conn;
-use crate::observe::Record;
+use crate::observe::{About, Record};
 use crate::pool::{Peer, Used};
 use crate::reply::Refusal;
 use crate::route::{Door, Way};
@@ -199,13 +199,13 @@ fn end_refused(worker: &Worker, door: &Door, mut record: Record, conn: &Conn, re
 }
 
 fn begin(worker: &Worker, door: &Door) -> Record {
-    let mut record = worker.observer.begin(door.direction(), worker.now());
-    if let Way::Fixed(target) = &door.way {
-        record.describe_opaque(&target.to_string());
-    }
-    record
+    worker.observer.begin(door.direction(), worker.now())
 }
 
 fn finish(worker: &Worker, door: &Door, record: &Record) {
-    worker.observer.finish(record, door.identity(), worker.access_log(), worker.now());
+    let about = match &door.way {
+        Way::Fixed(target) => About::Connection(target),
+        _ => About::Unknown,
+    };
+    worker.observer.finish(record, about, door.identity(), worker.access_log(), worker.now());
 }
