@@ -18,18 +18,13 @@ pub fn digest<'a>(
     let labels: BTreeMap<&str, &str> = labels.into_iter().collect();
     let services: BTreeSet<&str> = services.into_iter().collect();
     let mut hash = Sha256::new();
-    // Each text with its length before it, so that no two sets are the same bytes.
-    let mut text = |text: &str| {
+    // How many labels there are comes first, and each text's length before it, so that no two claims are the same bytes.
+    hash.update((labels.len() as u64).to_be_bytes());
+    let texts = labels.iter().flat_map(|(name, value)| [name, value]).chain(&services);
+    for text in texts {
         hash.update((text.len() as u64).to_be_bytes());
         hash.update(text);
-    };
-    text("labels");
-    labels.iter().for_each(|(name, value)| {
-        text(name);
-        text(value);
-    });
-    text("services");
-    services.iter().for_each(|service| text(service));
+    }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -68,6 +63,13 @@ mod tests {
             prop_assert_eq!(of(&a) == of(&b), a == b);
             prop_assert!(is_digest(&of(&a)));
         }
+    }
+
+    /// A label is no service, whatever they are called.
+    #[test]
+    fn labels_and_services_are_told_apart_by_their_number() {
+        assert_ne!(digest([], ["labels", "services"]), digest([("services", "labels")], []));
+        assert_ne!(digest([], ["a", "b"]), digest([("a", "b")], []));
     }
 
     #[test]
