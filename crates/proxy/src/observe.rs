@@ -153,7 +153,7 @@ pub(crate) struct Record {
     pub(crate) attempts: u32,
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    /// Where the newest attempt goes, where there is a log to name it.
+    /// Where the newest attempt goes; of a request only where there is a log to name it.
     pub(crate) endpoint: Option<Arc<Endpoint>>,
     /// What the choice of the first attempt saw, as JSON, where that is sampled.
     pub(crate) decision: Option<Box<str>>,
