@@ -195,3 +195,37 @@ fn no_request_and_no_endpoint_is_lost_with_the_control_plane() {
     assert_eq!(seen.failed, 0, "{seen:#?}\n{}", mesh.said());
     mesh.end(Signal::SIGINT);
 }
+
+/// The scheduling policies of a process's threads whose names begin with `name`, as sched(7) numbers them.
+fn policies(pid: Pid, name: &str) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let policy = |folder: std::path::PathBuf| {
+        let stat = std::fs::read_to_string(folder.join("stat")).ok()?;
+        let (before, after) = stat.split_once('(')?.1.rsplit_once(')')?;
+        // The name is the second field, the policy the 41st (proc_pid_stat(5)).
+        before.starts_with(name).then(|| after.split_whitespace().nth(38)?.parse().ok())?
+    };
+    threads.filter_map(|thread| policy(thread.ok()?.path())).collect()
+}
+
+#[test]
+fn a_busy_sidecar_preempts_nobody_and_the_application_beside_it_is_scheduled_as_ever() {
+    const BATCH: u32 = 3;
+    let mesh = Mesh::with_files(&three("http", WHO), &[]);
+    let sidecar = mesh.process(&["heddle proxy", "t.client-0/"]);
+    assert_eq!(policies(sidecar, "data-"), [0], "there is nothing to do yet");
+    let load = Steady::start(mesh.forward_proxy("client-0"), "http://back/", 600, 16);
+    until("a busy worker to be courteous", LONG, || match policies(sidecar, "data-") {
+        all if all == [BATCH] => Ok(()),
+        all => Err(format!("{all:?} {:?}\n{}", load.seen(), mesh.said())),
+    });
+    for pid in [sidecar, mesh.process(&["demo-service", &format!("{}:8080", mesh.address("back-0"))])] {
+        assert!(!policies(pid, "heddle").is_empty() && policies(pid, "heddle").iter().all(|&policy| policy == 0));
+    }
+    assert_eq!(load.finish().failed, 0);
+    until("an idle worker to be as others", LONG, || match policies(sidecar, "data-") {
+        all if all == [0] => Ok(()),
+        all => Err(format!("{all:?}")),
+    });
+    mesh.end(Signal::SIGINT);
+}

@@ -12,6 +12,7 @@
 //! | [`dial`] | connections that notice when their peer is gone |
 //! | [`block`] | the loopback addresses of a mesh on one machine |
 //! | [`worker`] | one current-thread runtime per worker |
+//! | [`schedule`] | how a worker asks the kernel for a processor |
 //! | [`drain`] | ending without cutting work off |
 //! | [`copy`] | bytes both ways between two connections |
 //! | [`inside`] | namespaces in which everything is redirected to a sidecar outside |
@@ -36,6 +37,7 @@ mod netlink;
 pub mod original;
 pub mod process;
 pub mod redirect;
+pub mod schedule;
 pub mod spiffe;
 pub mod tls;
 pub mod worker;

@@ -203,6 +203,7 @@ async fn run(worker: std::rc::Rc<Worker>, listeners: Vec<(Acceptor, Entry)>) {
         () = closed => {}
         () = draining => {}
         () = worker.tidy() => {}
+        () = net::schedule::run() => {}
     }
 }
 
