@@ -196,36 +196,36 @@ fn no_request_and_no_endpoint_is_lost_with_the_control_plane() {
     mesh.end(Signal::SIGINT);
 }
 
-/// The scheduling policies of a process's threads whose names begin with `name`, as sched(7) numbers them.
-fn policies(pid: Pid, name: &str) -> Vec<u32> {
+/// The scheduling policies of a process's workers, and of its other threads, as sched(7) numbers them.
+fn policies(pid: Pid) -> (Vec<u32>, Vec<u32>) {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
-    let policy = |folder: std::path::PathBuf| {
+    let thread = |folder: std::path::PathBuf| {
         let stat = std::fs::read_to_string(folder.join("stat")).ok()?;
-        let (before, after) = stat.split_once('(')?.1.rsplit_once(')')?;
+        let (name, after) = stat.split_once('(')?.1.rsplit_once(')')?;
         // The name is the second field, the policy the 41st (proc_pid_stat(5)).
-        before.starts_with(name).then(|| after.split_whitespace().nth(38)?.parse().ok())?
+        Some((name.starts_with("data-"), after.split_whitespace().nth(38)?.parse().ok()?))
     };
-    threads.filter_map(|thread| policy(thread.ok()?.path())).collect()
+    let all: Vec<(bool, u32)> = threads.filter_map(|entry| thread(entry.ok()?.path())).collect();
+    let of = |workers| all.iter().filter(|(worker, _)| *worker == workers).map(|(_, policy)| *policy).collect();
+    (of(true), of(false))
 }
 
 #[test]
-fn a_busy_sidecar_preempts_nobody_and_the_application_beside_it_is_scheduled_as_ever() {
+fn a_worker_preempts_nobody_while_it_is_busy_and_other_threads_are_scheduled_as_ever() {
     const BATCH: u32 = 3;
     let mesh = Mesh::with_files(&three("http", WHO), &[]);
     let sidecar = mesh.process(&["heddle proxy", "t.client-0/"]);
-    assert_eq!(policies(sidecar, "data-"), [0], "there is nothing to do yet");
-    let load = Steady::start(mesh.forward_proxy("client-0"), "http://back/", 600, 16);
-    until("a busy worker to be courteous", LONG, || match policies(sidecar, "data-") {
-        all if all == [BATCH] => Ok(()),
-        all => Err(format!("{all:?} {:?}\n{}", load.seen(), mesh.said())),
-    });
-    for pid in [sidecar, mesh.process(&["demo-service", &format!("{}:8080", mesh.address("back-0"))])] {
-        assert!(!policies(pid, "heddle").is_empty() && policies(pid, "heddle").iter().all(|&policy| policy == 0));
-    }
+    let wait_for = |policy: u32| {
+        until("another policy", LONG, || match policies(sidecar) {
+            (workers, others) if workers == [policy] => Ok(others),
+            all => Err(format!("{all:?}\n{}", mesh.said())),
+        })
+    };
+    wait_for(0);
+    let load = Steady::start(mesh.forward_proxy("client-0"), "http://back/", 1_000, 32);
+    let others = wait_for(BATCH);
+    assert!(!others.is_empty() && others.iter().all(|&policy| policy == 0), "{others:?}");
     assert_eq!(load.finish().failed, 0);
-    until("an idle worker to be as others", LONG, || match policies(sidecar, "data-") {
-        all if all == [0] => Ok(()),
-        all => Err(format!("{all:?}")),
-    });
+    wait_for(0);
     mesh.end(Signal::SIGINT);
 }

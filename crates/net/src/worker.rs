@@ -7,6 +7,8 @@ use std::thread::{self, JoinHandle};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
 
+use crate::schedule;
+
 /// Task polls between two looks at the sockets. tokio's default is 61; a proxy's tasks are short and mostly wait for sockets,
 /// so half of that bounds how long a burst on some connections may keep the events of others unseen.
 const EVENT_INTERVAL: u32 = 31;
@@ -53,6 +55,7 @@ where
             Builder::new_current_thread()
                 .enable_all()
                 .event_interval(EVENT_INTERVAL)
+                .on_thread_start(schedule::not_inherited) // Those that look names up for it.
                 .build_local(LocalOptions::default())
         };
         let (report, started) = std::sync::mpsc::sync_channel(1);

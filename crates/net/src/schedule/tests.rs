@@ -16,25 +16,26 @@ struct Told {
     times: Times,
     courtesy: Courtesy,
     policy: Policy,
+    look: Duration,
 }
 
 impl Told {
     fn new() -> Told {
         let (now, times) = (Instant::now(), Times { ran: 1, waited: 0, turns: 1 });
-        Told { now, times, courtesy: Courtesy::new(now, times), policy: Policy::Usual }
+        Told { now, times, courtesy: Courtesy::new(now, times), policy: Policy::Usual, look: LOOK.1 }
     }
 
     /// So many seconds with so many turns in each, each of which ran and waited so many microseconds.
     fn seconds(&mut self, seconds: u32, (turns, ran, waited): (u64, u64, u64)) -> Policy {
-        let (end, mut look) = (self.now + SECOND * seconds, LOOK.1);
+        let end = self.now + SECOND * seconds;
         while self.now < end {
-            self.now += look;
-            let turns = turns * u64::try_from(look.as_millis()).unwrap() / 1_000;
+            self.now += self.look;
+            let turns = turns * u64::try_from(self.look.as_millis()).unwrap() / 1_000;
             self.times.turns += turns;
             self.times.ran += turns * ran * 1_000;
             self.times.waited += turns * waited * 1_000;
             let next = self.courtesy.next(self.now, self.times);
-            look = next.look;
+            self.look = next.look;
             if let Some(policy) = next.policy {
                 assert_ne!(policy, self.policy, "told to change to what it is");
                 self.policy = policy;
@@ -51,7 +52,7 @@ impl Told {
 
 /// Beside enough processors, and beside loops that never sleep: turns a second, microseconds at work and waiting in each.
 const CALM: (u64, u64, u64) = (2_000, 15, 9);
-const BESIDE_LOOPS: (u64, u64, u64) = (1_500, 25, 107);
+const BESIDE_LOOPS: (u64, u64, u64) = (1_500, 25, 75);
 const IDLE: (u64, u64, u64) = (30, 30, 5);
 
 #[test]
@@ -64,11 +65,16 @@ fn what_the_kernel_writes_is_read() {
 }
 
 #[test]
-fn it_is_courteous_while_it_has_much_to_do_and_may_run() {
+fn it_is_courteous_while_it_is_woken_often_and_may_run() {
     let mut told = Told::new();
     assert_eq!(told.seconds(10, IDLE), Policy::Usual);
     assert_eq!(told.seconds(1, CALM), Policy::Batch);
     assert_eq!(told.seconds(10, (1_500, 250, 280)), Policy::Batch);
+    assert_eq!(
+        told.seconds(10, (300, 30, 5)),
+        Policy::Batch,
+        "what is often enough to stay is not often enough to begin"
+    );
     assert_eq!(told.seconds(1, IDLE), Policy::Usual);
     assert_eq!(told.seconds(5, (300, 15, 4_000)), Policy::Usual);
     assert_eq!(told.seconds(1, CALM), Policy::Batch, "what it waited while it was not courteous does not count");
@@ -86,11 +92,28 @@ fn beside_loops_it_gives_up_within_two_seconds_and_tries_again_less_and_less_oft
     assert_eq!(kept, [10, 20, 40, 80, 160, 300, 300, 300]);
     // Who waits so long that little gets done is not merely idle: it does not try again at the next look.
     assert!(told.seconds_until(Policy::Usual, (150, 25, 6_000)) <= 2);
+    // Time without work is no good time.
+    told.seconds(1_000, IDLE);
+    assert_eq!(told.seconds(1, CALM), Policy::Batch);
+    assert!(told.seconds_until(Policy::Usual, BESIDE_LOOPS) <= 2);
     assert_eq!(told.seconds_until(Policy::Batch, CALM), 300);
-    // A long good time, and it begins anew.
+    // A long good time is, and it begins anew.
     assert_eq!(told.seconds(305, CALM), Policy::Batch);
     assert!(told.seconds_until(Policy::Usual, BESIDE_LOOPS) <= 2);
     assert_eq!(told.seconds_until(Policy::Batch, CALM), 10);
+}
+
+/// 50 ms of every second do not spoil the mean of the second, but one in a hundred requests.
+#[test]
+fn short_bursts_of_others_are_noticed() {
+    let mut told = Told::new();
+    assert_eq!(told.seconds(3, (1_050, 40, 10)), Policy::Batch);
+    // 50 ms as the last second, in which 12 turns waited 3.5 ms each.
+    told.times.ran += 100 * 40_000;
+    told.times.waited += 12 * 3_500_000;
+    told.times.turns += 100;
+    assert_eq!(told.seconds(1, (1_050, 40, 10)), Policy::Usual);
+    assert_eq!(told.seconds_until(Policy::Batch, (1_050, 40, 10)), 10);
 }
 
 proptest! {
@@ -117,11 +140,18 @@ proptest! {
 #[allow(unsafe_code, reason = "no crate wraps the call")]
 fn a_policy_that_somebody_chose_stays() {
     let kept = thread::spawn(|| {
+        let start = Instant::now();
+        let mut watch = Watch::of_this_thread(start).unwrap().expect("the usual policy, and a kernel that counts");
         let priority: i32 = 0;
+        let (this_thread, idle): (libc::c_long, libc::c_long) = (0, libc::SCHED_IDLE.into());
         // SAFETY: as in `set`.
-        let answer = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_IDLE, &raw const priority) };
+        let answer = unsafe { libc::syscall(libc::SYS_sched_setscheduler, this_thread, idle, &raw const priority) };
         assert_eq!(answer, 0, "{}", io::Error::last_os_error());
-        assert!(Watch::of_this_thread(Instant::now()).unwrap().is_none());
+        assert!(Watch::of_this_thread(start).unwrap().is_none());
+        watch.courtesy.seen.1.turns -= 1; // A turn a microsecond is often.
+        assert_eq!(watch.review(start + Duration::from_micros(1)).unwrap(), None);
+        not_inherited();
+        assert_eq!(policy(0).unwrap(), libc::SCHED_IDLE);
     });
     kept.join().unwrap();
 }
@@ -129,7 +159,7 @@ fn a_policy_that_somebody_chose_stays() {
 /// The real thing: a thread that wakes often and works little, alone at first, then with loops that never sleep on the
 /// one processor that all of them may use.
 #[test]
-fn a_real_thread_is_courteous_until_loops_do_not_let_it_run() {
+fn a_real_thread_is_courteous_until_loops_do_not_let_it_run_and_hands_nothing_down() {
     let me = Pid::from_raw(0);
     let allowed = sched_getaffinity(me).unwrap();
     let one = (0..CpuSet::count()).find(|&cpu| allowed.is_set(cpu).unwrap()).expect("a processor");
@@ -138,25 +168,32 @@ fn a_real_thread_is_courteous_until_loops_do_not_let_it_run() {
         set.set(one).unwrap();
         sched_setaffinity(me, &set).unwrap();
     };
-    let before = policy().unwrap();
+    let before = policy(0).unwrap();
     let end = Arc::new(AtomicBool::new(false));
     let ended = Arc::clone(&end);
     let worker = thread::spawn(move || {
         pin();
-        let mut watch = Watch::of_this_thread(Instant::now()).unwrap().expect("the kernel counts");
-        let mut wait_for = |wanted| {
+        let mut watch =
+            Watch::of_this_thread(Instant::now()).unwrap().expect("the usual policy, and a kernel that counts");
+        let mut wait_for = |what: &str, reached: &dyn Fn(&Watch) -> bool| {
             let start = Instant::now();
             let mut look = start + LOOK.0;
-            while policy().unwrap() != wanted {
-                assert!(start.elapsed() < Duration::from_mins(2), "never scheduled as {wanted}");
+            while !reached(&watch) {
+                assert!(start.elapsed() < Duration::from_mins(2), "{what}: {watch:?}");
                 thread::sleep(Duration::from_micros(200)); // What wakes it is the kernel's timer.
                 let now = Instant::now();
                 if now >= look {
-                    look = now + watch.review(now).unwrap();
+                    look = now + watch.review(now).unwrap().expect("nobody else changes it");
                 }
             }
         };
-        wait_for(libc::SCHED_BATCH);
+        wait_for("never courteous", &|_| policy(0).unwrap() == libc::SCHED_BATCH);
+        let started = thread::spawn(|| {
+            let inherited = policy(0).unwrap();
+            not_inherited();
+            (inherited, policy(0).unwrap())
+        });
+        assert_eq!(started.join().unwrap(), (libc::SCHED_BATCH, libc::SCHED_OTHER));
         let loops = [(); 3].map(|()| {
             let ended = Arc::clone(&ended);
             thread::spawn(move || {
@@ -167,7 +204,9 @@ fn a_real_thread_is_courteous_until_loops_do_not_let_it_run() {
                 }
             })
         });
-        wait_for(libc::SCHED_OTHER);
+        // Not because it is woken less often now, which it is too.
+        wait_for("it does not notice", &|watch| watch.courtesy.keep > *KEPT.start());
+        assert_eq!(policy(0).unwrap(), libc::SCHED_OTHER);
         loops
     });
     let went = worker.join();
@@ -175,5 +214,5 @@ fn a_real_thread_is_courteous_until_loops_do_not_let_it_run() {
     for each in went.unwrap() {
         each.join().unwrap();
     }
-    assert_eq!(policy().unwrap(), before, "other threads are as they were");
+    assert_eq!(policy(0).unwrap(), before, "other threads are as they were");
 }
