@@ -36,6 +36,10 @@ const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_m
 /// sidecars have no processor to spare, 2 to 20 beside two and four loops that never sleep.
 const TOO_LONG: (u64, u64) = (4, 2);
 
+/// From one look to the next it has to be this part of the time besides. Where work ends and others have much to do, its timers
+/// alone wait some milliseconds, which nobody notices.
+const A_FIFTH: u32 = 5;
+
 /// See [`TOO_LONG`].
 const JUDGED: Duration = Duration::from_secs(1);
 
@@ -233,7 +237,7 @@ impl Courtesy {
         let (before, seen) = std::mem::replace(&mut self.seen, (now, times));
         let (time, since) = (now.duration_since(before), times.since(seen));
         let batch = if self.batch {
-            self.let_run(since) && since.at_least(OFTEN.1, time)
+            self.let_run(since, time) && since.at_least(OFTEN.1, time)
         } else {
             since.at_least(OFTEN.0, time) && now >= self.allowed
         };
@@ -247,11 +251,12 @@ impl Courtesy {
         Next { policy, look: if since.at_least(ACTIVE, time) { LOOK.0 } else { LOOK.1 } }
     }
 
-    /// Whether others let it run well enough so far; `last` is what came since the last look.
-    fn let_run(&mut self, last: Times) -> bool {
+    /// Whether others let it run well enough so far; `last` is what came since the last look, `time` ago.
+    fn let_run(&mut self, last: Times, time: Duration) -> bool {
         let ((now, times), (began, from)) = (self.seen, self.from);
         let judged = now.duration_since(began) >= JUDGED;
-        let failed = last.waited_longer(TOO_LONG.0) || (judged && times.since(from).waited_longer(TOO_LONG.1));
+        let at_once = last.waited_longer(TOO_LONG.0) && Duration::from_nanos(last.waited) > time / A_FIFTH;
+        let failed = at_once || (judged && times.since(from).waited_longer(TOO_LONG.1));
         if judged {
             self.from = (now, times);
         }

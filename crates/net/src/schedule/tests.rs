@@ -116,6 +116,18 @@ fn short_bursts_of_others_are_noticed() {
     assert_eq!(told.seconds_until(Policy::Batch, (1_050, 40, 10)), 10);
 }
 
+/// Work ends in the middle of a look, others begin theirs, and two timers wait 4 ms each.
+#[test]
+fn timers_that_wait_when_the_work_is_done_are_no_failure() {
+    let mut told = Told::new();
+    assert_eq!(told.seconds(3, CALM), Policy::Batch);
+    told.times.ran += 60 * 15_000;
+    told.times.waited += 2 * 4_000_000;
+    told.times.turns += 62;
+    assert_eq!(told.seconds(1, IDLE), Policy::Usual);
+    assert_eq!(told.seconds(1, CALM), Policy::Batch);
+}
+
 proptest! {
     /// Whatever the kernel says, even numbers that go back.
     #[test]
