@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 
-use net::drain::Guard;
+use net::drain::{Guard, Taking};
 use net::listen::Acceptor;
 use tokio::net::TcpStream;
 
@@ -64,10 +64,16 @@ pub(crate) fn entries(settings: &Settings) -> Vec<(SocketAddr, Entry)> {
     inbound.into_iter().chain(outbound).chain(redirected).chain(services).chain(gateway).collect()
 }
 
-/// Accepts connections until the proxy has told its peers that it drains, and they had time to hear it.
-pub(crate) async fn run(worker: Rc<Worker>, acceptor: Acceptor, entry: Entry) {
+/// Accepts connections until the proxy has told its peers that it drains, and they had time to hear it. From this call on, and
+/// not only when the task first runs, whoever ends the proxy waits for that.
+pub(crate) fn run(worker: Rc<Worker>, acceptor: Acceptor, entry: Entry) -> impl Future<Output = ()> {
+    let taking = worker.ending(entry.side()).taking();
+    accept(worker, acceptor, entry, taking)
+}
+
+async fn accept(worker: Rc<Worker>, acceptor: Acceptor, entry: Entry, taking: Taking) {
     // Before the listener, which is thus closed first.
-    let _taking = worker.ending(entry.side()).taking();
+    let _taking = taking;
     let mut acceptor = acceptor;
     // Made once: its time must not begin anew with every connection that comes.
     let mut quiet = pin!(worker.drained_quietly(entry.side()));

@@ -99,10 +99,14 @@ pub fn start(parts: Parts) -> io::Result<Running> {
                     let _ = report.send(Err(error));
                 }
                 Ok(listeners) => {
-                    let weak = listeners.iter().map(|(acceptor, _)| Arc::downgrade(acceptor.listener()));
-                    let _ = report.send(Ok(weak.collect::<Vec<_>>()));
+                    let weak =
+                        listeners.iter().map(|(acceptor, _)| Arc::downgrade(acceptor.listener())).collect::<Vec<_>>();
+                    for (acceptor, entry) in listeners {
+                        tokio::task::spawn_local(accept::run(std::rc::Rc::clone(&worker), acceptor, entry));
+                    }
+                    let _ = report.send(Ok(weak));
                     drop(report);
-                    run(worker, listeners).await;
+                    run(worker).await;
                 }
             }
         }
@@ -182,10 +186,7 @@ fn transparent(worker: &Worker, listeners: Vec<(Acceptor, Entry)>) -> io::Result
 }
 
 /// Runs until both drains have closed; then what is left of its connections is cut off with the runtime.
-async fn run(worker: std::rc::Rc<Worker>, listeners: Vec<(Acceptor, Entry)>) {
-    for (acceptor, entry) in listeners {
-        tokio::task::spawn_local(accept::run(std::rc::Rc::clone(&worker), acceptor, entry));
-    }
+async fn run(worker: std::rc::Rc<Worker>) {
     if worker.is_first() {
         tokio::task::spawn_local(check::run(std::rc::Rc::clone(&worker)));
         tokio::task::spawn_local(crate::review::run(std::rc::Rc::clone(&worker)));
