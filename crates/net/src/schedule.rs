@@ -82,7 +82,7 @@ pub(crate) fn not_inherited() {
     // Workers change their own policy and never the first thread's, so that one has what the process was started with.
     let first = nix::unistd::getpid().as_raw();
     if policy(0).ok() == Some(libc::SCHED_BATCH) && policy(first).ok() == Some(libc::SCHED_OTHER) {
-        let _ = set(Policy::Usual); // It was let change the other way.
+        let _ = set(libc::SCHED_OTHER); // It was let change the other way.
     }
 }
 
@@ -113,7 +113,7 @@ impl Watch {
         if policy(0)? != libc::SCHED_OTHER {
             return Ok(None);
         }
-        set(Policy::Usual)?; // Changes nothing, and whoever forbids the call is noticed now instead of under load.
+        set(libc::SCHED_OTHER)?; // Changes nothing, and whoever forbids the call is noticed now instead of under load.
         let file = File::open("/proc/thread-self/schedstat")?;
         let times = read(&file)?;
         if times.turns == 0 {
@@ -131,7 +131,7 @@ impl Watch {
             if policy(0)? != self.policy.number() {
                 return Ok(None);
             }
-            set(wanted)?;
+            set(wanted.number())?;
             self.policy = wanted;
             tracing::debug!(policy = ?wanted, "scheduled in another way");
         }
@@ -161,23 +161,25 @@ impl Policy {
     }
 }
 
+// Why `unsafe`, twice: nix 0.31 has neither call and rustix 1.1 lists both as not implemented. A crate that wraps them would be one
+// more dependency with the same two lines in it. The calls are made directly because musl's wrappers answer ENOSYS.
+
 /// The policy of a thread of ours (0: the calling one), as a number of sched(7).
-#[allow(unsafe_code, reason = "no crate of ours wraps the call; argued at its use")]
+#[allow(unsafe_code, reason = "neither nix nor rustix has sched_getscheduler(2)")]
 fn policy(thread: i32) -> io::Result<i32> {
-    // SAFETY: the call takes a plain number and touches no memory of ours. It is made directly because musl's wrapper answers
-    // ENOSYS.
+    // SAFETY: the call takes a plain number and touches no memory of ours.
     let answer = unsafe { libc::syscall(libc::SYS_sched_getscheduler, libc::c_long::from(thread)) };
     nix::errno::Errno::result(answer).map(|policy| policy as i32).map_err(io::Error::from)
 }
 
-/// Gives the calling thread a policy; its `nice` stays.
-#[allow(unsafe_code, reason = "no crate of ours wraps the call; argued at its use")]
-fn set(policy: Policy) -> io::Result<()> {
-    // `struct sched_param` of the kernel: one number, the priority, which these policies do not have.
+/// Gives the calling thread a policy without a priority, as a number of sched(7); its `nice` stays.
+#[allow(unsafe_code, reason = "neither nix nor rustix has sched_setscheduler(2)")]
+fn set(policy: i32) -> io::Result<()> {
+    // `struct sched_param` of the kernel: one number.
     let priority: i32 = 0;
-    let (this_thread, policy): (libc::c_long, libc::c_long) = (0, policy.number().into());
+    let (this_thread, policy): (libc::c_long, libc::c_long) = (0, policy.into());
     // SAFETY: the kernel reads one `int` from the address of `priority`, which outlives the call, and writes nothing. It changes
-    // only the calling thread. Made directly because musl's wrapper answers ENOSYS.
+    // only the calling thread.
     let answer = unsafe { libc::syscall(libc::SYS_sched_setscheduler, this_thread, policy, &raw const priority) };
     nix::errno::Errno::result(answer).map(drop).map_err(io::Error::from)
 }

@@ -149,16 +149,11 @@ proptest! {
 }
 
 #[test]
-#[allow(unsafe_code, reason = "no crate wraps the call")]
 fn a_policy_that_somebody_chose_stays() {
     let kept = thread::spawn(|| {
         let start = Instant::now();
         let mut watch = Watch::of_this_thread(start).unwrap().expect("the usual policy, and a kernel that counts");
-        let priority: i32 = 0;
-        let (this_thread, idle): (libc::c_long, libc::c_long) = (0, libc::SCHED_IDLE.into());
-        // SAFETY: as in `set`.
-        let answer = unsafe { libc::syscall(libc::SYS_sched_setscheduler, this_thread, idle, &raw const priority) };
-        assert_eq!(answer, 0, "{}", io::Error::last_os_error());
+        set(libc::SCHED_IDLE).unwrap();
         assert!(Watch::of_this_thread(start).unwrap().is_none());
         watch.courtesy.seen.1.turns -= 1; // A turn a microsecond is often.
         assert_eq!(watch.review(start + Duration::from_micros(1)).unwrap(), None);
@@ -168,10 +163,21 @@ fn a_policy_that_somebody_chose_stays() {
     kept.join().unwrap();
 }
 
+#[tokio::test]
+async fn threads_that_a_courteous_worker_starts_are_as_others() {
+    let workers = crate::worker::spawn(1, "data", |_| async {
+        set(libc::SCHED_BATCH).unwrap();
+        let inherited = thread::spawn(|| policy(0).unwrap()).join().unwrap();
+        let started = tokio::task::spawn_blocking(|| policy(0).unwrap()).await.unwrap();
+        assert_eq!((inherited, started), (libc::SCHED_BATCH, libc::SCHED_OTHER));
+    });
+    workers.unwrap().finished().await.unwrap();
+}
+
 /// The real thing: a thread that wakes often and works little, alone at first, then with loops that never sleep on the
 /// one processor that all of them may use.
 #[test]
-fn a_real_thread_is_courteous_until_loops_do_not_let_it_run_and_hands_nothing_down() {
+fn a_real_thread_is_courteous_until_loops_do_not_let_it_run() {
     let me = Pid::from_raw(0);
     let allowed = sched_getaffinity(me).unwrap();
     let one = (0..CpuSet::count()).find(|&cpu| allowed.is_set(cpu).unwrap()).expect("a processor");
@@ -200,16 +206,10 @@ fn a_real_thread_is_courteous_until_loops_do_not_let_it_run_and_hands_nothing_do
             }
         };
         wait_for("never courteous", &|_| policy(0).unwrap() == libc::SCHED_BATCH);
-        let started = thread::spawn(|| {
-            let inherited = policy(0).unwrap();
-            not_inherited();
-            (inherited, policy(0).unwrap())
-        });
-        assert_eq!(started.join().unwrap(), (libc::SCHED_BATCH, libc::SCHED_OTHER));
         let loops = [(); 3].map(|()| {
             let ended = Arc::clone(&ended);
             thread::spawn(move || {
-                set(Policy::Usual).unwrap();
+                set(libc::SCHED_OTHER).unwrap();
                 pin();
                 while !ended.load(Ordering::Relaxed) {
                     std::hint::spin_loop();
